@@ -1,0 +1,130 @@
+# `make help` lists the targets. `make test` is what a build server runs: it
+# installs what it needs on a bare Debian machine with Go and makes every check.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+export PATH := $(PATH):/usr/local/go/bin
+export DEBIAN_FRONTEND := noninteractive
+
+GO           ?= go
+FUZZTIME     ?= 10s
+LINT_VERSION := v2.15.0
+LINT         := bin/golangci-lint-$(LINT_VERSION)
+NODE_MODULES := test/e2e/node_modules/.package-lock.json
+
+# Everything but the programs below test/, which have a target of their own.
+UNIT = $$($(GO) list ./... | grep -v /test/)
+# modernc.org/sqlite is about thirty times slower under the race detector: what
+# stands on the store runs without its long tests there.
+RACE_FULL  := ./webhook/... ./client/... ./internal/fault/... ./internal/ticket/... ./internal/delivery/... \
+              ./internal/vault/... ./internal/egress/... ./internal/mail/...
+RACE_SHORT := ./internal/store/... ./internal/dispatch/... ./internal/api/... ./internal/app/... ./cmd/...
+
+say = @printf '\n== %s\n' "$(1)"
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/ticketwire, static and stripped
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/ticketwire ./cmd/ticketwire
+
+.PHONY: test
+test: ## Run every check: format, vet, lint, unit, race and end-to-end tests
+	@SECONDS=0
+	for target in packages format build vet lint unit race e2e; do
+		$(MAKE) --no-print-directory "$$target" || { printf '\n== FAILED: make %s\n' "$$target"; exit 1; }
+	done
+	printf '\n== all checks passed in %d s\n' "$$SECONDS"
+
+.PHONY: packages
+packages: ## Install the programs the checks need (Node.js, npm, gcc) if they are missing
+	@missing=()
+	command -v node >/dev/null || missing+=(nodejs)
+	command -v npm >/dev/null || missing+=(npm)
+	command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+	[[ $${#missing[@]} -gt 0 ]] || exit 0
+	if [[ $$(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
+		echo "These programs are missing: $${missing[*]}. Install them (on Debian, as root: apt-get install $${missing[*]}) and try again." >&2
+		exit 1
+	fi
+	apt-get update -q
+	apt-get install -y -q --no-install-recommends "$${missing[@]}"
+
+.PHONY: format
+format: ## Check that every Go file is in the form of gofmt
+	$(call say,format)
+	@wrong=$$(gofmt -l $$(find . -name '*.go' -not -path '*/node_modules/*'))
+	[[ -z $$wrong ]] || { echo "not in the form of gofmt:"; echo "$$wrong"; exit 1; }
+
+.PHONY: vet
+vet: ## Run go vet
+	$(call say,vet)
+	@$(GO) vet ./...
+
+.PHONY: lint
+lint: $(LINT) ## Run the linters of .golangci.yml
+	$(call say,lint)
+	@$(LINT) run ./...
+
+# Built from source, once per version: the one on the path is taken if it is the
+# right one.
+$(LINT):
+	@mkdir -p bin
+	for have in "$$(command -v golangci-lint || true)" "$$($(GO) env GOPATH)/bin/golangci-lint"; do
+		if [[ -x $$have && v$$("$$have" version --short) == "$(LINT_VERSION)" ]]; then
+			ln -sf "$$have" $@
+			exit 0
+		fi
+	done
+	echo "building golangci-lint $(LINT_VERSION), which takes a minute or two"
+	GOBIN="$(CURDIR)/bin" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv bin/golangci-lint $@
+
+.PHONY: unit
+unit: ## Run the unit tests, the layout of the tree included
+	$(call say,unit tests)
+	@$(GO) test -timeout 5m $(UNIT)
+
+.PHONY: race
+race: ## Run the unit tests under the race detector, without the long ones
+	$(call say,unit tests under the race detector)
+	@CGO_ENABLED=1 $(GO) test -race -timeout 5m $(RACE_FULL)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 8m $(RACE_SHORT)
+
+.PHONY: e2e
+e2e: $(NODE_MODULES) ## Run the end-to-end tests: the real binary, receivers in Node.js, kill -9
+	$(call say,end-to-end tests)
+	@$(GO) test -count=1 -timeout 5m ./test/...
+
+$(NODE_MODULES): test/e2e/package.json test/e2e/package-lock.json
+	npm ci --prefix test/e2e --no-audit --no-fund
+	@touch $@
+
+.PHONY: cover
+cover: ## Measure the coverage of the unit tests
+	@mkdir -p coverage
+	$(GO) test -coverprofile=coverage/unit.out -coverpkg=./client/...,./cmd/...,./internal/...,./webhook/... $(UNIT)
+	$(GO) tool cover -func=coverage/unit.out | tail -n 1
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	@$(GO) test -run '^$$' -bench . -benchmem $(UNIT)
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (10s)
+	@for package in $$(grep -lr --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do
+		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' "$$package"/*_test.go | sed 's/^func //'); do
+			echo "$$package $$target"
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"
+		done
+	done
+
+.PHONY: clean
+clean: ## Remove what was built or downloaded into the tree
+	rm -rf bin coverage test/e2e/node_modules

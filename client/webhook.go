@@ -1,0 +1,189 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"iter"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Webhook is a subscription as the API answers it (contract section 3.3).
+type Webhook struct {
+	WebhookID            string            `json:"webhook_id"`
+	Tenant               string            `json:"tenant"`
+	Name                 string            `json:"name"`
+	Description          *string           `json:"description"`
+	URL                  string            `json:"url"`
+	Method               string            `json:"method"`
+	EventTypes           []string          `json:"event_types"`
+	CustomHeaders        map[string]string `json:"custom_headers"` // values may be redacted
+	EventFilter          json.RawMessage   `json:"event_filter"`
+	PayloadFields        json.RawMessage   `json:"payload_fields"`
+	RetryConfig          json.RawMessage   `json:"retry_config"`
+	RateLimitPerMin      *int              `json:"rate_limit_per_min"`
+	IsActive             bool              `json:"is_active"`
+	IsTestMode           bool              `json:"is_test_mode"`
+	VerifySSL            bool              `json:"verify_ssl"`
+	TotalDeliveries      int64             `json:"total_deliveries"` // attempts, not events
+	SuccessfulDeliveries int64             `json:"successful_deliveries"`
+	FailedDeliveries     int64             `json:"failed_deliveries"`
+	LastDeliveryAt       *time.Time        `json:"last_delivery_at"`
+	LastSuccessAt        *time.Time        `json:"last_success_at"`
+	LastFailureAt        *time.Time        `json:"last_failure_at"`
+	AutoDisabledAt       *time.Time        `json:"auto_disabled_at"` // set while it is off after 24 h of failures
+	CreatedAt            *time.Time        `json:"created_at"`
+	UpdatedAt            *time.Time        `json:"updated_at"`
+
+	// SigningSecret is there in the answer to CreateWebhook and never again.
+	SigningSecret string `json:"signing_secret,omitempty"`
+}
+
+// WebhookFilter restricts and sorts Webhooks. Unset fields do not restrict.
+type WebhookFilter struct {
+	Name, URL, EventType, Query string
+	IsActive, HasFailures       *bool
+	Sort                        string // created_at if empty
+	Order                       string // "asc" or "desc"; "desc" if empty
+}
+
+// Webhooks walks through the tenant's webhooks. An error comes as the last
+// pair.
+func (c *Client) Webhooks(ctx context.Context, f WebhookFilter) iter.Seq2[*Webhook, error] {
+	q := make(query)
+	q.text("name", f.Name)
+	q.text("url", f.URL)
+	q.text("event_type", f.EventType)
+	q.text("query", f.Query)
+	q.flag("is_active", f.IsActive)
+	q.flag("has_failures", f.HasFailures)
+	q.text("sort", f.Sort)
+	q.text("order", f.Order)
+	return pages[Webhook](ctx, c, url.Values(q), "webhooks")
+}
+
+// Webhook returns one webhook, without its secret.
+func (c *Client) Webhook(ctx context.Context, id string) (*Webhook, error) {
+	return one[Webhook](ctx, c, call{method: http.MethodGet, path: []string{"webhooks", id}})
+}
+
+// WebhookInput is what CreateWebhook and UpdateWebhook send. Name, URL and
+// EventTypes are required to create; in an update, fields that are not set stay
+// as they are. The values of the fields of type any encode to the objects of
+// contract section 3.3.
+type WebhookInput struct {
+	Name          Field[string]            `json:"name,omitzero"`
+	Description   Field[string]            `json:"description,omitzero"`
+	URL           Field[string]            `json:"url,omitzero"`
+	EventTypes    Field[[]string]          `json:"event_types,omitzero"`
+	Method        Field[string]            `json:"method,omitzero"`
+	CustomHeaders Field[map[string]string] `json:"custom_headers,omitzero"`
+	EventFilter   Field[any]               `json:"event_filter,omitzero"`
+	PayloadFields Field[any]               `json:"payload_fields,omitzero"`
+	RetryConfig   Field[any]               `json:"retry_config,omitzero"`
+	RateLimit     Field[any]               `json:"rate_limit,omitzero"`
+	VerifySSL     Field[bool]              `json:"verify_ssl,omitzero"`
+	IsActive      Field[bool]              `json:"is_active,omitzero"` // true enables a disabled webhook again
+
+	// ReplayMissed, beside IsActive true, also queues what the webhook would
+	// have received while it was disabled. Ticketwire only.
+	ReplayMissed bool `json:"replay_missed,omitempty"`
+}
+
+// CreateWebhook subscribes. Keep the answer's SigningSecret: it is not shown
+// again. Without WithIdempotencyKey it is not sent again after a lost
+// connection.
+func (c *Client) CreateWebhook(ctx context.Context, in WebhookInput, opts ...CallOption) (*Webhook, error) {
+	return one[Webhook](ctx, c, call{method: http.MethodPost, path: []string{"webhooks"}, in: in}, opts...)
+}
+
+// UpdateWebhook changes a webhook and returns it.
+func (c *Client) UpdateWebhook(ctx context.Context, id string, in WebhookInput, opts ...CallOption) (*Webhook, error) {
+	return one[Webhook](ctx, c, call{method: http.MethodPut, path: []string{"webhooks", id}, in: in}, opts...)
+}
+
+// DeleteWebhook ends a subscription. After a lost connection it is sent again,
+// and then a 404 can mean that the first one worked.
+func (c *Client) DeleteWebhook(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: []string{"webhooks", id}}, nil)
+}
+
+// TestResult is what came of a test delivery. A nil pointer means that it did
+// not get that far.
+type TestResult struct {
+	TestID         string     `json:"test_id"` // the event_id of the test event
+	DeliveryID     string     `json:"delivery_id"`
+	Success        bool       `json:"success"`
+	StatusCode     *int       `json:"status_code"`
+	ResponseTimeMS *int64     `json:"response_time_ms"`
+	ResponseBody   *string    `json:"response_body"`
+	ErrorMessage   *string    `json:"error_message"`
+	TestedAt       *time.Time `json:"tested_at"`
+}
+
+// TestWebhook sends a webhook.test event to the receiver, now and once. A
+// receiver that fails is not an error: look at Success. Without
+// WithIdempotencyKey it is not sent again after a lost connection.
+func (c *Client) TestWebhook(ctx context.Context, id string, opts ...CallOption) (*TestResult, error) {
+	return one[TestResult](ctx, c, call{method: http.MethodPost, path: []string{"webhooks", id, "test"}, in: struct{}{}}, opts...)
+}
+
+// RotateSecret replaces the signing secret and returns the new one, which is
+// not shown again. A grace keeps the old one valid for that time, at most seven
+// days, so that receivers can change over; without it, and with AlgaPSA always,
+// the old one ends at once. Whole seconds count.
+//
+// Without WithIdempotencyKey it is not sent again after a lost connection: that
+// would rotate twice.
+func (c *Client) RotateSecret(ctx context.Context, id string, grace time.Duration, opts ...CallOption) (string, error) {
+	a := call{method: http.MethodPost, path: []string{"webhooks", id, "secret", "rotate"}}
+	if grace > 0 {
+		a.in = map[string]int64{"grace_period_seconds": int64(grace / time.Second)}
+	}
+	answer, err := one[struct {
+		SigningSecret string `json:"signing_secret"`
+	}](ctx, c, a, opts...)
+	if err != nil {
+		return "", err
+	}
+	return answer.SigningSecret, nil
+}
+
+// Delivery is one attempt to deliver an event (contract section 3.9).
+type Delivery struct {
+	DeliveryID         string          `json:"delivery_id"` // = X-Alga-Delivery-Id
+	WebhookID          string          `json:"webhook_id"`
+	EventID            string          `json:"event_id"`
+	EventType          string          `json:"event_type"`
+	Status             string          `json:"status"` // pending, delivered, retrying, abandoned
+	AttemptNumber      int             `json:"attempt_number"`
+	RequestHeaders     json.RawMessage `json:"request_headers"`
+	RequestBody        json.RawMessage `json:"request_body"`
+	ResponseStatusCode *int            `json:"response_status_code"`
+	ResponseHeaders    json.RawMessage `json:"response_headers"`
+	ResponseBody       *string         `json:"response_body"`
+	DurationMS         *int64          `json:"duration_ms"`
+	ErrorType          *string         `json:"error_type"` // Ticketwire only
+	ErrorMessage       *string         `json:"error_message"`
+	NextRetryAt        *time.Time      `json:"next_retry_at"`
+	IsTest             bool            `json:"is_test"`
+	AttemptedAt        *time.Time      `json:"attempted_at"` // nil while it is pending
+	CompletedAt        *time.Time      `json:"completed_at"`
+}
+
+// DeliveryFilter restricts Deliveries. Unset fields do not restrict.
+type DeliveryFilter struct {
+	Status   string // a Delivery's status; "failed" means retrying and abandoned
+	From, To time.Time
+}
+
+// Deliveries walks through the attempts of a webhook, newest first. An error
+// comes as the last pair.
+func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFilter) iter.Seq2[*Delivery, error] {
+	q := make(query)
+	q.text("status", f.Status)
+	q.time("from_date", f.From)
+	q.time("to_date", f.To)
+	return pages[Delivery](ctx, c, url.Values(q), "webhooks", webhookID, "deliveries")
+}

@@ -1,0 +1,193 @@
+// Command ticketwire is the whole product in one binary: the ticket service with
+// its webhooks, and the tools of those who integrate with it.
+//
+// This package holds the commands, one file each, and what the terminal shows.
+// Everything else is in the packages below it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], terminal{out: os.Stdout, err: os.Stderr}))
+}
+
+// commands is the command line. Every flag can also be given as
+// TICKETWIRE_<NAME> or in the config file; flags win over the environment, the
+// environment over the file.
+type commands struct {
+	File kong.ConfigFlag `name:"config" help:"TOML file with the same names as the flags." placeholder:"FILE" env:"TICKETWIRE_CONFIG"`
+
+	Demo       demoCmd       `cmd:"" help:"Show the guide live: a server, the poller, a webhook and its receiver."`
+	Serve      serveCmd      `cmd:"" help:"Run the ticket service."`
+	Bootstrap  bootstrapCmd  `cmd:"" help:"Make a tenant with all that is needed to create a ticket, and print it."`
+	Config     configCmd     `cmd:"" help:"Print the effective configuration of serve, secrets redacted."`
+	Keys       keysCmd       `cmd:"" help:"List, make, change and revoke API keys over the API."`
+	Tenants    tenantsCmd    `cmd:"" help:"List and change tenants in the data directory."`
+	Users      usersCmd      `cmd:"" help:"Add and change users in the data directory."`
+	Priorities prioritiesCmd `cmd:"" help:"Add priorities in the data directory."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+}
+
+// Exit codes, for scripts. Kinds of failure map to them in exitCode.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // anything that has no code of its own
+	exitUsage       = 2 // the command line or the configuration is wrong
+	exitDenied      = 3 // the API key is not accepted or may not do this
+	exitNotFound    = 4
+	exitConflict    = 5
+	exitUnavailable = 6 // the server cannot be reached or is overloaded; a retry may succeed
+)
+
+// run parses args, runs the command and returns the exit code. It is main
+// without the process, so that tests can call it.
+func run(args []string, t terminal) int {
+	var c commands
+	exited := -1
+	parser, err := kong.New(&c,
+		kong.Name("ticketwire"),
+		kong.Description("Tickets with signed webhooks, so that nobody has to poll."),
+		kong.UsageOnError(),
+		kong.DefaultEnvars("TICKETWIRE"),
+		kong.Configuration(readTOML, configFiles(args)...),
+		kong.Writers(t.out, t.err),
+		kong.Exit(func(code int) { exited = code }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Vars{"version": version()},
+	)
+	if err != nil {
+		return t.fail(err)
+	}
+	kctx, err := parser.Parse(args)
+	if exited >= 0 { // --help was printed
+		return exited
+	}
+	if err != nil {
+		return t.fail(usageError{err, tryHelp(err)})
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	kctx.BindTo(ctx, (*context.Context)(nil))
+	if err := kctx.Run(t); err != nil {
+		return t.fail(err)
+	}
+	return exitOK
+}
+
+// configFiles returns the file named by the environment; kong looks at the flag
+// itself only when it stands on the command line.
+func configFiles(args []string) []string {
+	for _, a := range args {
+		if a == "--config" || strings.HasPrefix(a, "--config=") {
+			return nil
+		}
+	}
+	if f := os.Getenv("TICKETWIRE_CONFIG"); f != "" {
+		return []string{f}
+	}
+	return nil
+}
+
+// usageError is a mistake on the command line, with what to try instead.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func tryHelp(err error) string {
+	if p, is := errors.AsType[*kong.ParseError](err); is && p.Context != nil && p.Context.Command() != "" {
+		return "ticketwire " + strings.Fields(p.Context.Command())[0] + " --help"
+	}
+	return "ticketwire --help"
+}
+
+// terminal is where a command writes: results to out, everything else to err.
+type terminal struct{ out, err io.Writer }
+
+// fail prints an error the way a person can use it and returns its exit code.
+func (t terminal) fail(err error) int {
+	fmt.Fprintln(t.err, "Error:", message(err))
+	if u, is := errors.AsType[usageError](err); is {
+		if u.hint != "" {
+			fmt.Fprintln(t.err, "Try:  ", u.hint)
+		}
+		return exitUsage
+	}
+	return exitCode(err)
+}
+
+// message spells out the fields of an invalid input.
+func message(err error) string {
+	e, is := errors.AsType[*fault.Error](err)
+	if !is || len(e.Issues) == 0 {
+		return err.Error()
+	}
+	var lines []string
+	for _, i := range e.Issues {
+		path := make([]string, len(i.Path))
+		for n, p := range i.Path {
+			path[n] = fmt.Sprint(p)
+		}
+		lines = append(lines, strings.Join(path, ".")+": "+i.Message)
+	}
+	return strings.Join(lines, "; ")
+}
+
+func exitCode(err error) int {
+	switch kindOf(err) {
+	case fault.Invalid, fault.BadReference, fault.TooLarge:
+		return exitUsage
+	case fault.Unauthorized, fault.Forbidden, fault.ProductDenied:
+		return exitDenied
+	case fault.NotFound:
+		return exitNotFound
+	case fault.Conflict:
+		return exitConflict
+	case fault.RateLimited, fault.Unavailable, fault.BadGateway:
+		return exitUnavailable
+	default:
+		return exitFailed
+	}
+}
+
+type versionCmd struct{}
+
+// Run prints one line.
+func (versionCmd) Run(t terminal) error {
+	_, err := fmt.Fprintln(t.out, "ticketwire", version())
+	return err
+}
+
+// version is what the module was built from: a tag, or a commit.
+func version() string {
+	info, found := debug.ReadBuildInfo()
+	if !found {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "devel-" + s.Value[:12]
+		}
+	}
+	return "devel"
+}

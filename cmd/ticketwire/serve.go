@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/api"
+	"github.com/ticketwire/ticketwire/internal/app"
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/egress"
+)
+
+// storeFlags say where the data is.
+type storeFlags struct {
+	Data          string `help:"Data directory of the embedded database." default:"./ticketwire-data" placeholder:"DIR"`
+	SecretKeyFile string `help:"File with the key that seals secrets at rest; made if missing. Default: secret.key in the data directory." placeholder:"FILE"`
+	PublicURL     string `help:"Base of the links in payloads and mails. Default: the address that is listened on." placeholder:"URL"`
+}
+
+// serviceFlags are the settings of the service (DESIGN section 5).
+type serviceFlags struct {
+	storeFlags
+
+	Listen  string `help:"Address to listen on." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	TLSCert string `help:"PEM certificate chain; serves HTTPS together with --tls-key." placeholder:"FILE"`
+	TLSKey  string `help:"PEM private key." placeholder:"FILE"`
+
+	RetrySchedule  string        `help:"Delay before each retry." default:"1m,5m,30m,2h,12h" placeholder:"LIST"`
+	RetryJitter    float64       `help:"A retry is late by up to this share of its delay, never early (0 to 1)." default:"0.05" placeholder:"SHARE"`
+	RequestTimeout time.Duration `help:"Limit for a whole exchange with a receiver." default:"10s"`
+	DisableAfter   time.Duration `help:"Disable a webhook after only failures for so long; 0 never does." default:"24h"`
+	WarnAfter      string        `help:"Mail a warning after only failures for so long." default:"1h,12h" placeholder:"LIST"`
+	GoneDisables   bool          `help:"Disable a webhook whose receiver answers 410." default:"true" negatable:""`
+	AllowTargets   string        `help:"Private networks that webhooks may reach; refused unless listed." placeholder:"CIDR,..."`
+	InFlight       int           `help:"Requests to receivers at once." default:"256"`
+	PerWebhook     int           `help:"Requests to one webhook at once." default:"16"`
+	MaxWebhooks    int           `help:"Webhooks per tenant." default:"50"`
+	CommentThreads bool          `help:"Put the whole comment thread into every full payload, as AlgaPSA does." negatable:""`
+	Retention      time.Duration `help:"How long events and delivery rows are kept." default:"720h"`
+
+	APIRate          rateFlag `name:"api-rate" help:"Rate limit of an API key: burst/refill per minute." default:"120/60" placeholder:"BURST/REFILL"`
+	RateLimitEnforce bool     `help:"Enforce rate limits; --no-rate-limit-enforce only observes them." default:"true" negatable:""`
+
+	SMTPURL  string `help:"Mail server, smtp://user:password@host:587 or smtps://...; without it mail stays in the outbox." placeholder:"URL"`
+	MailFrom string `help:"Sender of mails." default:"Ticketwire <ticketwire@localhost>" placeholder:"ADDRESS"`
+
+	LogFormat string `help:"text or json." enum:"text,json" default:"text"`
+	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
+}
+
+// rateFlag is burst/refill.
+type rateFlag api.Rate
+
+// UnmarshalText reads "120/60".
+func (r *rateFlag) UnmarshalText(text []byte) error {
+	burst, refill, found := strings.Cut(string(text), "/")
+	b, err1 := strconv.Atoi(burst)
+	f, err2 := strconv.Atoi(refill)
+	if !found || err1 != nil || err2 != nil || b < 1 || f < 1 {
+		return errors.New("want BURST/REFILL with two positive numbers, such as 120/60")
+	}
+	*r = rateFlag{MaxTokens: b, RefillPerMin: f}
+	return nil
+}
+
+// MarshalText writes it back, for ticketwire config.
+func (r rateFlag) MarshalText() ([]byte, error) {
+	return fmt.Appendf(nil, "%d/%d", r.MaxTokens, r.RefillPerMin), nil
+}
+
+// config turns the flags into an app.Config; what is wrong is an error that names
+// the flag.
+func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
+	policy, err := f.policy()
+	if err != nil {
+		return app.Config{}, err
+	}
+	targets, err := egress.ParseTargets(f.AllowTargets)
+	if err != nil {
+		return app.Config{}, usageError{fmt.Errorf("--allow-targets: %w", err), "--allow-targets 127.0.0.0/8,10.1.0.0/16"}
+	}
+	if (f.TLSCert == "") != (f.TLSKey == "") {
+		return app.Config{}, usageError{errors.New("--tls-cert and --tls-key belong together"), ""}
+	}
+	return app.Config{
+		Listen: f.Listen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, DataDir: f.Data, SecretKeyFile: f.SecretKeyFile,
+		PublicURL: f.PublicURL, Version: version(), Policy: policy, AllowTargets: targets, InFlight: f.InFlight,
+		PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, MaxWebhooks: f.MaxWebhooks,
+		SMTPURL: f.SMTPURL, MailFrom: f.MailFrom, Rate: api.Rate(f.APIRate), Enforce: f.RateLimitEnforce,
+		Log: f.logger(logTo),
+	}, nil
+}
+
+func (f *serviceFlags) policy() (delivery.Policy, error) {
+	schedule, err := delivery.ParseSchedule(f.RetrySchedule)
+	if err != nil {
+		return delivery.Policy{}, usageError{fmt.Errorf("--retry-schedule: %w", err), "--retry-schedule 1m,5m,30m,2h,12h"}
+	}
+	warn, err := delivery.ParseSchedule(f.WarnAfter)
+	if err != nil {
+		return delivery.Policy{}, usageError{fmt.Errorf("--warn-after: %w", err), "--warn-after 1h,12h"}
+	}
+	p := delivery.Policy{
+		Schedule: schedule, Jitter: f.RetryJitter, Timeout: f.RequestTimeout, DisableAfter: f.DisableAfter,
+		WarnAfter: warn, GoneDisables: f.GoneDisables,
+	}
+	if err := p.Validate(); err != nil {
+		return delivery.Policy{}, usageError{err, "ticketwire serve --help"}
+	}
+	return p, nil
+}
+
+func (f *serviceFlags) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
+		level = slog.LevelInfo // kong has checked the name already
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+type serveCmd struct {
+	serviceFlags
+}
+
+// Help is shown below the flags.
+func (serveCmd) Help() string {
+	return `Serves the API on --listen and delivers webhooks until it gets SIGINT or SIGTERM;
+then it finishes what is in flight. A second signal ends it at once, and what was
+in flight goes out after the next start.
+
+Examples:
+  ticketwire serve
+  ticketwire serve --listen 0.0.0.0:8080 --public-url https://desk.example.com
+  ticketwire serve --allow-targets 127.0.0.0/8 --retry-schedule 5s,10s,20s
+  TICKETWIRE_SMTP_URL=smtp://user:password@mail.example.com:587 ticketwire serve`
+}
+
+// Run serves until ctx ends.
+func (c *serveCmd) Run(ctx context.Context, t terminal) error {
+	cfg, err := c.config(t.err)
+	if err != nil {
+		return err
+	}
+	if len(cfg.AllowTargets) > 0 {
+		cfg.Log.Warn("webhooks may reach private networks", "allow_targets", c.AllowTargets)
+	}
+	a, err := app.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if err := a.Start(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintf(t.out, "ticketwire %s is ready on %s\n", version(), a.PublicURL())
+	waitErr := a.Wait(ctx)
+	secondSignalExits(t)
+	cfg.Log.Info("stopping", "grace", c.grace())
+	stopCtx, cancel := context.WithTimeout(context.Background(), c.grace())
+	defer cancel()
+	return errors.Join(waitErr, a.Stop(stopCtx))
+}
+
+// grace lets the slowest delivery finish.
+func (c *serveCmd) grace() time.Duration { return c.RequestTimeout + 5*time.Second }
+
+// secondSignalExits ends the process at the next signal: whoever sends a second
+// one does not want to wait. Nothing is lost, since leases end with the process.
+func secondSignalExits(t terminal) {
+	again := make(chan os.Signal, 1)
+	notify(again)
+	go func() {
+		<-again
+		fmt.Fprintln(t.err, "second signal: exiting at once")
+		os.Exit(exitFailed)
+	}()
+}

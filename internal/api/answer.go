@@ -1,0 +1,180 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+)
+
+// answer is what a handler returns: a status and the parts of the success body
+// of contract section 1.3.
+type answer struct {
+	status     int
+	data       any
+	pagination *pagination
+	meta       map[string]any
+	top        map[string]any // further keys beside data (the event feed's cursor)
+	raw        []byte         // a ready body, instead of all of the above
+	header     http.Header    // further headers; nil for none
+}
+
+func ok(data any) answer      { return answer{status: http.StatusOK, data: data} }
+func created(data any) answer { return answer{status: http.StatusCreated, data: data} }
+func noContent() answer       { return answer{status: http.StatusNoContent} }
+
+// pagination is the object of contract section 1.4.
+type pagination struct {
+	Page       int  `json:"page"`
+	Limit      int  `json:"limit"`
+	Total      int  `json:"total"`
+	TotalPages int  `json:"totalPages"`
+	HasNext    bool `json:"hasNext"`
+	HasPrev    bool `json:"hasPrev"`
+}
+
+// page makes the answer of a paginated list.
+func page(data any, p paging, total int, filters map[string]any) answer {
+	pages := (total + p.limit - 1) / p.limit
+	order := "asc"
+	if p.desc {
+		order = "desc"
+	}
+	return answer{
+		status: http.StatusOK,
+		data:   data,
+		pagination: &pagination{
+			Page: p.page, Limit: p.limit, Total: total, TotalPages: pages,
+			HasNext: p.page < pages, HasPrev: p.page > 1,
+		},
+		meta: map[string]any{"sort": p.sort, "order": order, "filters": filters},
+	}
+}
+
+// encode returns the body: compact JSON without HTML escapes, so that a ticket
+// reads the same here and in a webhook.
+func (a answer) encode() ([]byte, error) {
+	if a.raw != nil || a.status == http.StatusNoContent {
+		return a.raw, nil
+	}
+	body := map[string]any{"data": a.data}
+	if a.pagination != nil {
+		body["pagination"] = a.pagination
+	}
+	if a.meta != nil {
+		body["meta"] = a.meta
+	}
+	for k, v := range a.top {
+		body[k] = v
+	}
+	return encodeJSON(body)
+}
+
+func encodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+func (a answer) write(w http.ResponseWriter) {
+	body, err := a.encode()
+	if err != nil {
+		a = errorAnswer(fault.Wrap(fault.Internal, err, "encode the answer"))
+		body = a.raw
+	}
+	for k, v := range a.header {
+		w.Header()[k] = v
+	}
+	if a.status != http.StatusNoContent {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+	}
+	w.WriteHeader(a.status)
+	w.Write(body) // a write error means that the caller has gone
+}
+
+// statusOf maps the kinds of failure to the statuses and codes of contract
+// section 1.2.
+func statusOf(k fault.Kind) (status int, code string) {
+	switch k {
+	case fault.Invalid:
+		return http.StatusBadRequest, "VALIDATION_ERROR"
+	case fault.BadReference:
+		return http.StatusBadRequest, "BAD_REQUEST"
+	case fault.Unauthorized:
+		return http.StatusUnauthorized, "UNAUTHORIZED"
+	case fault.Forbidden:
+		return http.StatusForbidden, "FORBIDDEN"
+	case fault.ProductDenied:
+		return http.StatusForbidden, "PRODUCT_ACCESS_DENIED"
+	case fault.NotFound:
+		return http.StatusNotFound, "NOT_FOUND"
+	case fault.MethodNotAllowed:
+		return http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED"
+	case fault.Conflict:
+		return http.StatusConflict, "CONFLICT"
+	case fault.TooLarge:
+		return http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE"
+	case fault.RateLimited:
+		return http.StatusTooManyRequests, "RATE_LIMITED"
+	case fault.BadGateway:
+		return http.StatusBadGateway, "BAD_GATEWAY"
+	case fault.Unavailable:
+		return http.StatusServiceUnavailable, "UNAVAILABLE"
+	default:
+		return http.StatusInternalServerError, "INTERNAL_ERROR"
+	}
+}
+
+// errorAnswer is the one place where an error becomes a body. What an internal
+// error says stays in the log.
+func errorAnswer(err error) answer {
+	status, code := statusOf(fault.KindOf(err))
+	body := map[string]any{"code": code, "message": "An unexpected error occurred"}
+	header := http.Header{}
+	if e, isFault := errors.AsType[*fault.Error](err); isFault && status != http.StatusInternalServerError {
+		body["message"] = e.Message
+		switch {
+		case len(e.Issues) > 0:
+			body["details"] = issueList(e.Issues)
+		case e.Details != nil:
+			body["details"] = e.Details
+		}
+	} else if status == http.StatusServiceUnavailable {
+		body["message"] = "The request was cut short, try again"
+	}
+	if status == http.StatusServiceUnavailable {
+		header.Set("Retry-After", "1")
+	}
+	raw, encErr := encodeJSON(map[string]any{"error": body})
+	if encErr != nil {
+		raw = []byte(`{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`)
+		status = http.StatusInternalServerError
+	}
+	return answer{status: status, raw: raw, header: header}
+}
+
+func writeError(w http.ResponseWriter, err error) { errorAnswer(err).write(w) }
+
+func issueList(issues []fault.Issue) []map[string]any {
+	out := make([]map[string]any, len(issues))
+	for i, is := range issues {
+		m := map[string]any{"code": is.Code, "path": is.Path, "message": is.Message}
+		if is.Path == nil {
+			m["path"] = []any{}
+		}
+		for k, v := range is.Extra {
+			m[k] = v
+		}
+		out[i] = m
+	}
+	return out
+}

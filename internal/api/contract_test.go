@@ -1,0 +1,105 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+
+	"github.com/ticketwire/ticketwire/docs"
+)
+
+// document is docs/openapi.yaml, ready to check requests and answers.
+type document struct {
+	spec *openapi3.T
+	mux  *http.ServeMux // finds the path of a request by the server's own rules
+}
+
+// contract loads the document once for all tests of the package.
+var contract = sync.OnceValue(func() *document {
+	spec, err := openapi3.NewLoader().LoadFromData(docs.OpenAPI())
+	if err != nil {
+		panic(fmt.Sprintf("docs/openapi.yaml: %v", err))
+	}
+	d := &document{spec: spec, mux: http.NewServeMux()}
+	for path, item := range spec.Paths.Map() {
+		for method := range item.Operations() {
+			d.mux.Handle(method+" "+path, http.NotFoundHandler())
+		}
+	}
+	return d
+})
+
+// check compares an answer with the document. A status or a field that the
+// document does not name is an error, and so is a body that the server took but
+// the document forbids.
+func (d *document) check(req *http.Request, sent []byte, r *response) error {
+	if req.Method == http.MethodOptions {
+		return nil // preflights belong to the browser's protocol, not to the API
+	}
+	_, pattern := d.mux.Handler(req)
+	method, path, known := strings.Cut(pattern, " ")
+	if !known {
+		return d.checkUnknown(r)
+	}
+	item := d.spec.Paths.Value(path)
+	op := item.GetOperation(method)
+	input := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{
+			Request: req,
+			Route:   &routers.Route{Spec: d.spec, Path: path, PathItem: item, Method: method, Operation: op},
+		},
+		Status: r.Status, Header: r.Header,
+		Options: &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true},
+	}
+	input.SetBodyBytes(r.Raw)
+	err := openapi3filter.ValidateResponse(context.Background(), input)
+	if documented := op.Responses.Status(r.Status); documented != nil && len(documented.Value.Content) == 0 && len(r.Raw) > 0 {
+		err = errors.Join(err, errors.New("the document has no body for this status"))
+	}
+	if r.Status < 300 && len(sent) > 0 {
+		err = errors.Join(err, checkRequest(op, sent))
+	}
+	return err
+}
+
+// checkUnknown checks the answer to a path or method that the document does not
+// have: it must be an error of the usual shape.
+func (d *document) checkUnknown(r *response) error {
+	if r.Status != http.StatusNotFound && r.Status != http.StatusMethodNotAllowed {
+		return errors.New("the document has no such operation")
+	}
+	schema := d.spec.Components.Schemas["Error"]
+	if schema == nil {
+		return errors.New("the document has no schema Error")
+	}
+	return schema.Value.VisitJSON(r.JSON, openapi3.EnableJSONSchema2020(), openapi3.MultiErrors())
+}
+
+// checkRequest checks a body that the server has accepted.
+func checkRequest(op *openapi3.Operation, sent []byte) error {
+	if op.RequestBody == nil {
+		return nil // a body nobody reads
+	}
+	media := op.RequestBody.Value.Content.Get("application/json")
+	if media == nil || media.Schema == nil {
+		return errors.New("the document has no schema for the request body")
+	}
+	var v any
+	if err := json.NewDecoder(strings.NewReader(string(sent))).Decode(&v); err != nil && err != io.EOF {
+		return fmt.Errorf("the server accepted a body that is no JSON: %w", err)
+	}
+	err := media.Schema.Value.VisitJSON(v, openapi3.EnableJSONSchema2020(), openapi3.MultiErrors(), openapi3.VisitAsRequest())
+	if err != nil {
+		return fmt.Errorf("the server accepted a body that the document forbids: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package api
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// Rate is a token bucket: MaxTokens at most, RefillPerMin more each minute.
+type Rate struct {
+	MaxTokens    int
+	RefillPerMin int
+}
+
+// DefaultRate is the limit of contract section 1.6.
+func DefaultRate() Rate { return Rate{MaxTokens: 120, RefillPerMin: 60} }
+
+// idleBucket is how long an unused bucket is kept. A bucket that has been idle
+// for so long is full again at any sane rate, so dropping it changes nothing.
+const idleBucket = time.Hour
+
+// limiter holds one bucket per API key. It is safe for concurrent use.
+type limiter struct {
+	def Rate
+
+	mu      sync.Mutex
+	buckets map[string]*bucket // tenant and key id
+	swept   time.Time
+}
+
+type bucket struct {
+	rate     Rate
+	lim      *rate.Limiter
+	lastSeen time.Time
+}
+
+func newLimiter(def Rate) *limiter { return &limiter{def: def, buckets: map[string]*bucket{}} }
+
+// budget is what one call was told about its bucket.
+type budget struct {
+	limit, remaining int
+	allowed          bool
+	full             time.Time     // when the bucket is full again
+	wait             time.Duration // until the next token; 0 when allowed
+}
+
+// take spends one token of who's bucket. The second result is false for a key
+// without limit.
+func (l *limiter) take(who store.Principal, now time.Time) (budget, bool) {
+	r, limited := l.rateOf(who.Rate)
+	if !limited {
+		return budget{}, false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sweep(now)
+	id := who.TenantID + "/" + who.KeyID
+	b := l.buckets[id]
+	if b == nil || b.rate != r {
+		b = &bucket{rate: r, lim: rate.NewLimiter(rate.Limit(float64(r.RefillPerMin)/60), r.MaxTokens)}
+		l.buckets[id] = b
+	}
+	b.lastSeen = now
+	allowed := b.lim.AllowN(now, 1)
+	tokens := b.lim.TokensAt(now)
+	perSecond := float64(r.RefillPerMin) / 60
+	out := budget{
+		limit: r.MaxTokens, remaining: max(0, int(math.Floor(tokens))), allowed: allowed,
+		full: now.Add(seconds((float64(r.MaxTokens) - tokens) / perSecond)),
+	}
+	if !allowed {
+		out.wait = seconds((1 - tokens) / perSecond)
+	}
+	return out, true
+}
+
+func (l *limiter) rateOf(o store.RateLimit) (Rate, bool) {
+	r := l.def
+	if o.MaxTokens != nil {
+		r.MaxTokens = *o.MaxTokens
+	}
+	if o.RefillPerMin != nil {
+		r.RefillPerMin = *o.RefillPerMin
+	}
+	return r, (o.Enabled == nil || *o.Enabled) && r.MaxTokens > 0 && r.RefillPerMin > 0
+}
+
+// sweep drops idle buckets, at most once a minute. The caller holds mu.
+func (l *limiter) sweep(now time.Time) {
+	if now.Sub(l.swept) < time.Minute {
+		return
+	}
+	l.swept = now
+	for id, b := range l.buckets {
+		if now.Sub(b.lastSeen) > idleBucket {
+			delete(l.buckets, id)
+		}
+	}
+}
+
+func seconds(f float64) time.Duration { return time.Duration(max(0, f) * float64(time.Second)) }
+
+// limit spends a token and labels the answer (contract section 1.6 and D16): the
+// reset is when the bucket is full, or on a 429 when the next token comes. In
+// observation mode a denial is logged and let through.
+func (s *Server) limit(c *call, w http.ResponseWriter) error {
+	b, limited := s.limiter.take(c.who, c.now)
+	if !limited {
+		return nil
+	}
+	h := w.Header()
+	h.Set("X-RateLimit-Limit", strconv.Itoa(b.limit))
+	h.Set("X-RateLimit-Remaining", strconv.Itoa(b.remaining))
+	h.Set("X-RateLimit-Reset", webhook.At(b.full).String())
+	if b.allowed {
+		return nil
+	}
+	if !s.cfg.Enforce {
+		s.cfg.Log.WarnContext(c.ctx, "rate limit exceeded, let through in observation mode", "tenant", c.who.TenantID, "key", c.who.KeyID)
+		return nil
+	}
+	h.Set("X-RateLimit-Reset", webhook.At(c.now.Add(b.wait)).String())
+	h.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(b.wait.Seconds())))))
+	e := fault.New(fault.RateLimited, "Too many requests")
+	e.Details = map[string]any{"retry_after_ms": int(math.Ceil(float64(b.wait) / float64(time.Millisecond))), "remaining": b.remaining}
+	return e
+}

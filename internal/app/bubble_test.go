@@ -1,0 +1,273 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"github.com/ticketwire/ticketwire/internal/api"
+	"github.com/ticketwire/ticketwire/internal/app"
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// pipes is a listener without sockets: fake time only moves while every
+// goroutine waits on something inside the bubble, and a socket is outside.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newPipes() *pipes {
+	return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case p.conns <- far:
+		return near, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// hit is one request that reached the receiver.
+type hit struct {
+	at      time.Time
+	attempt string
+	event   string
+	kind    string
+	body    []byte
+	sigErr  error
+}
+
+// bubble is a whole service in fake time: its API, one receiver and one mail
+// server are real servers on pipes, its store is the real one on disk.
+type bubble struct {
+	t        *testing.T
+	app      *app.App
+	api      *http.Client
+	tenant   store.Bootstrapped
+	start    time.Time
+	receiver *pipes
+
+	mu     sync.Mutex
+	status int // what the receiver answers
+	secret string
+	hits   []hit
+	mails  []string
+}
+
+// openBubble starts everything. It must be called inside a synctest bubble.
+func openBubble(t *testing.T, change func(*app.Config)) *bubble {
+	b := &bubble{t: t, status: http.StatusOK, start: time.Now(), receiver: newPipes()}
+	apiPipes, mailPipes := newPipes(), newPipes()
+	policy := delivery.DefaultPolicy()
+	policy.Jitter = 0
+	cfg := app.Config{
+		DataDir: t.TempDir(), PublicURL: "http://desk.example", Policy: policy, Retention: 30 * 24 * time.Hour,
+		MaxWebhooks: 50, SMTPURL: "smtp://127.0.0.1:25?tls=none", MailFrom: "desk@example.com",
+		Rate: api.DefaultRate(), Enforce: false, Log: slog.New(slog.DiscardHandler),
+		Listener: apiPipes, DialTarget: b.receiver.dial, DialMail: mailPipes.dial,
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	a, err := app.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.app = a
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if b.tenant, err = a.Store().Bootstrap(t.Context(), time.Now(), store.BootstrapDraft{
+		Tenant: "Bubble", Email: "creator@example.com", FirstName: "Mara", LastName: "Lindqvist",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	hook := &http.Server{Handler: http.HandlerFunc(b.receive)}
+	go hook.Serve(b.receiver)
+	mailServer := smtp.NewServer(b)
+	mailServer.Domain = "localhost"
+	mailServer.AllowInsecureAuth = true
+	mailServer.ErrorLog = log.New(io.Discard, "", 0) // it complains when a client hangs up after QUIT
+	go mailServer.Serve(mailPipes)
+	b.api = &http.Client{Transport: &http.Transport{DialContext: apiPipes.dial}}
+	t.Cleanup(func() {
+		stop, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		b.api.CloseIdleConnections()
+		if err := a.Stop(stop); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		hook.Close()
+		mailServer.Close()
+		synctest.Wait()
+	})
+	return b
+}
+
+func (b *bubble) receive(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		b.t.Errorf("read a webhook: %v", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hits = append(b.hits, hit{
+		at: time.Now(), attempt: r.Header.Get(webhook.AttemptHeader), event: r.Header.Get(webhook.EventIDHeader),
+		kind: r.Header.Get(webhook.EventTypeHeader), body: body,
+		sigErr: webhook.Verify(r.Header.Get(webhook.SignatureHeader), body, time.Now(), b.secret),
+	})
+	w.WriteHeader(b.status)
+}
+
+func (b *bubble) answer(status int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status = status
+}
+
+// seen returns the requests for one event type so far.
+func (b *bubble) seen(kind string) []hit {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []hit
+	for _, h := range b.hits {
+		if h.kind == kind {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+func (b *bubble) mailed() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]string(nil), b.mails...)
+}
+
+// NewSession, and the methods of mailSession below, make the bubble an SMTP
+// server that keeps what it is sent.
+func (b *bubble) NewSession(*smtp.Conn) (smtp.Session, error) { return mailSession{b}, nil }
+
+type mailSession struct{ b *bubble }
+
+func (mailSession) Reset()                               {}
+func (mailSession) Logout() error                        { return nil }
+func (mailSession) Mail(string, *smtp.MailOptions) error { return nil }
+func (mailSession) Rcpt(string, *smtp.RcptOptions) error { return nil }
+func (s mailSession) Data(r io.Reader) error {
+	text, err := io.ReadAll(r)
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	s.b.mails = append(s.b.mails, string(text))
+	return err
+}
+
+// call makes an API request and decodes data of a success.
+func (b *bubble) call(method, path string, in any) map[string]any {
+	b.t.Helper()
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	r, err := http.NewRequestWithContext(b.t.Context(), method, "http://desk.example/api/v1"+path, bytes.NewReader(body))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r.Header.Set("X-API-Key", b.tenant.APIKey)
+	res, err := b.api.Do(r)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var out map[string]any
+	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+		b.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	if res.StatusCode >= 300 {
+		b.t.Fatalf("%s %s answered %d: %v", method, path, res.StatusCode, out)
+	}
+	return out
+}
+
+func (b *bubble) createWebhook(more map[string]any) string {
+	b.t.Helper()
+	in := map[string]any{"name": "hook", "url": "http://receiver.example/in", "event_types": delivery.EventTypes()}
+	for k, v := range more {
+		in[k] = v
+	}
+	data := b.call("POST", "/webhooks", in)["data"].(map[string]any)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.secret = data["signing_secret"].(string)
+	return data["webhook_id"].(string)
+}
+
+func (b *bubble) createTicket() string {
+	b.t.Helper()
+	data := b.call("POST", "/tickets", map[string]any{
+		"title": "Printer", "board_id": b.tenant.BoardID, "client_id": b.tenant.ClientID,
+		"status_id": b.tenant.Statuses["Open"], "priority_id": b.tenant.Priorities["High"],
+	})["data"].(map[string]any)
+	return data["ticket_id"].(string)
+}
+
+func (b *bubble) retitle(id string, n int) {
+	b.t.Helper()
+	b.call("PUT", "/tickets/"+id, map[string]any{"title": fmt.Sprintf("Printer %d", n)})
+}
+
+// deliveries returns the log of a webhook, newest first.
+func (b *bubble) deliveries(webhookID, query string) []map[string]any {
+	b.t.Helper()
+	var out []map[string]any
+	for _, d := range b.call("GET", "/webhooks/"+webhookID+"/deliveries?limit=100&"+query, nil)["data"].([]any) {
+		out = append(out, d.(map[string]any))
+	}
+	return out
+}
+
+// sleep lets fake time pass and everything that falls due happen.
+func sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}

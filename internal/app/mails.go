@@ -1,0 +1,36 @@
+package app
+
+import (
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/mail"
+	"github.com/ticketwire/ticketwire/internal/store"
+)
+
+// mails lets the store put texts into the outbox without knowing how they are
+// written: the text is made in the transaction that disables the webhook, so
+// that neither can happen without the other.
+func mails(cfg Config) store.Mails {
+	return store.Mails{
+		Disabled: func(n store.Notice) store.MailText {
+			return textOf(mail.Disabled(mail.DisabledNotice{
+				UserName: n.UserName, WebhookID: n.WebhookID, WebhookName: n.WebhookName,
+				Gone: n.Reason == delivery.DisabledGone, DisabledAt: n.At, FailingSince: n.Since,
+				DisableAfter: cfg.Policy.DisableAfter, LastError: n.LastError, PublicURL: cfg.PublicURL,
+			}))
+		},
+		Warning: func(n store.Notice) store.MailText {
+			w := mail.WarningNotice{
+				UserName: n.UserName, WebhookID: n.WebhookID, WebhookName: n.WebhookName,
+				FailingSince: n.Since, LastError: n.LastError, PublicURL: cfg.PublicURL,
+			}
+			if cfg.Policy.DisableAfter > 0 {
+				w.DisableAt = n.Since.Add(cfg.Policy.DisableAfter)
+			}
+			return textOf(mail.Warning(w))
+		},
+	}
+}
+
+func textOf(m mail.Message) store.MailText {
+	return store.MailText{Subject: m.Subject, Text: m.Text, HTML: m.HTML}
+}

@@ -1,0 +1,209 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/egress"
+	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// redacted stands for the value of a custom header in the log (contract P2).
+const redacted = "[REDACTED]"
+
+// start sends one claimed delivery on its own goroutine. The result goes to the
+// recorder; an attempt that we broke off gives its lease back and counts for
+// nothing.
+func (e *Engine) start(t store.Target, c store.Claimed) {
+	e.metrics.inFlight.Inc()
+	e.attempts.Go(func() {
+		defer e.metrics.inFlight.Dec()
+		r, sent := e.attempt(e.sending, t, c)
+		if !sent {
+			e.release(c)
+			e.done(finished{lane: laneOf(c)})
+			return
+		}
+		e.results <- r
+	})
+}
+
+// done tells the scheduler that an attempt is over, unless it has stopped.
+func (e *Engine) done(f finished) {
+	select {
+	case e.sched.finished <- f:
+	case <-e.stop:
+	}
+}
+
+func (e *Engine) release(c store.Claimed) {
+	// A lease that cannot be given back runs out by itself.
+	if err := e.cfg.Store.Release(context.Background(), []store.Claimed{c}); err != nil {
+		e.cfg.Log.Warn("could not give a lease back", "delivery", c.DeliveryID, "error", err)
+	}
+}
+
+// attempt makes one request and decides what follows. sent is false when the
+// exchange was broken off by us, or our own code failed: then nothing is known
+// about the receiver, and the attempt does not count.
+func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (r store.Result, sent bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			e.metrics.panics.Inc()
+			e.cfg.Log.Error("panic in an attempt, the delivery stays owed", "delivery", c.DeliveryID, "panic", p, "stack", string(debug.Stack()))
+			sent = false
+		}
+	}()
+	started := e.cfg.Now()
+	header := Header(t.CustomHeaders, c.Delivery)
+	header[webhook.SignatureHeader] = []string{sign(t.Secrets, started, c.Body)}
+	a := e.cfg.Client.Do(ctx, egress.Request{
+		Method: t.Method, URL: t.URL, Header: header, Body: c.Body,
+		VerifySSL: t.VerifySSL, Timeout: e.cfg.Policy.TimeoutFor(t.RetryConfig),
+	})
+	if a.Interrupted {
+		return store.Result{}, false
+	}
+	ended := e.cfg.Now()
+	v := e.cfg.Policy.Decide(&t.Webhook, &c.Delivery, a, ended, e.cfg.Random())
+	e.observe(t, c, a, v)
+	return store.Result{
+		Claimed: c, Answer: a, Verdict: v, StartedAt: started, EndedAt: ended,
+		RequestHeaders: logged(t.CustomHeaders, c.Delivery, started),
+	}, true
+}
+
+// Header returns the headers of a request but the signature (contract section
+// 4.1). Custom headers come first, so that no spelling of theirs can replace one
+// of the contract's.
+func Header(custom map[string]string, d delivery.Delivery) http.Header {
+	h := make(http.Header, len(custom)+8)
+	for k, v := range custom {
+		h[k] = []string{v}
+	}
+	h["content-type"] = []string{"application/json"}
+	h[webhook.WebhookIDHeader] = []string{d.WebhookID}
+	h[webhook.EventIDHeader] = []string{d.EventID}
+	h[webhook.EventTypeHeader] = []string{d.EventType}
+	h[webhook.DeliveryIDHeader] = []string{d.DeliveryID}
+	h[webhook.AttemptHeader] = []string{strconv.Itoa(d.Attempt)}
+	return h
+}
+
+// logged is what the delivery log keeps of the request headers: custom values
+// and the signature's digits may be secrets (contract P2).
+func logged(custom map[string]string, d delivery.Delivery, sentAt time.Time) map[string]string {
+	out := make(map[string]string, len(custom)+8)
+	for k, v := range Header(nil, d) {
+		out[k] = v[0]
+	}
+	for k := range maps.Keys(custom) {
+		out[k] = redacted
+	}
+	out[webhook.SignatureHeader] = fmt.Sprintf("t=%d,v1=%s", sentAt.Unix(), redacted)
+	return out
+}
+
+func sign(s store.Secrets, now time.Time, body []byte) string {
+	if s.Previous != "" {
+		return webhook.SignRotating(s.Previous, s.Current, now, body)
+	}
+	return webhook.Sign(s.Current, now, body)
+}
+
+// observe writes the one line of an attempt and counts it.
+func (e *Engine) observe(t store.Target, c store.Claimed, a delivery.Answer, v delivery.Verdict) {
+	class := string(v.ErrorType)
+	if class == "" {
+		class = "none"
+	}
+	e.metrics.attempts.WithLabelValues(string(v.Status), class).Inc()
+	e.metrics.duration.Observe(a.Duration.Seconds())
+	attrs := []slog.Attr{
+		slog.String("tenant", c.TenantID), slog.String("webhook", c.WebhookID), slog.String("host", hostOf(t.URL)),
+		slog.String("event", c.EventID), slog.String("event_type", c.EventType), slog.String("delivery", c.DeliveryID),
+		slog.Int("attempt", c.Attempt), slog.String("status", string(v.Status)), slog.Int("code", a.StatusCode),
+		slog.Duration("took", a.Duration),
+	}
+	level := slog.LevelInfo
+	if v.Status != delivery.Delivered {
+		level = slog.LevelWarn
+		attrs = append(attrs, slog.String("error_type", class), slog.String("error", v.ErrorMessage))
+	}
+	if !v.RetryAt.IsZero() {
+		attrs = append(attrs, slog.Time("retry_at", v.RetryAt))
+	}
+	e.cfg.Log.LogAttrs(context.Background(), level, "attempt", attrs...)
+}
+
+// hostOf keeps paths and queries, which often hold tokens, out of the log.
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// Send makes the deliveries of a batch now, outside the queue, and returns them
+// as recorded: test deliveries and manual retries.
+func (e *Engine) Send(ctx context.Context, b store.Batch) ([]delivery.Delivery, error) {
+	out := make([]delivery.Delivery, 0, len(b.Deliveries))
+	for _, c := range b.Deliveries {
+		// The caller may hang up; the request goes on, since its row is owed.
+		r, sent := e.attempt(context.WithoutCancel(ctx), b.Target, c)
+		if !sent {
+			e.release(c)
+			return nil, fmt.Errorf("delivery %s was broken off", c.DeliveryID)
+		}
+		if _, err := e.cfg.Store.Record(context.WithoutCancel(ctx), []store.Result{r}); err != nil {
+			return nil, fmt.Errorf("record delivery %s: %w", c.DeliveryID, err)
+		}
+		e.afterRecord(r)
+		d, err := e.cfg.Store.Delivery(ctx, c.TenantID, c.WebhookID, c.DeliveryID)
+		if err != nil {
+			return nil, fmt.Errorf("read delivery %s: %w", c.DeliveryID, err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// Probe is a request that belongs to no delivery: the ad hoc test of contract
+// section 3.6.
+type Probe struct {
+	URL       string
+	Body      []byte
+	EventID   string
+	EventType string
+	WebhookID string        // "" without a webhook
+	Webhook   delivery.Spec // method, custom headers, TLS and timeout
+	Secrets   store.Secrets // an empty Current leaves the signature out
+}
+
+// Probe sends p once and records nothing.
+func (e *Engine) Probe(ctx context.Context, p Probe) delivery.Answer {
+	d := delivery.Delivery{
+		DeliveryID: store.NewID(), WebhookID: p.WebhookID, EventID: p.EventID, EventType: p.EventType, Attempt: 1,
+	}
+	h := Header(p.Webhook.CustomHeaders, d)
+	if p.WebhookID == "" {
+		delete(h, webhook.WebhookIDHeader)
+	}
+	if p.Secrets.Current != "" {
+		h[webhook.SignatureHeader] = []string{sign(p.Secrets, e.cfg.Now(), p.Body)}
+	}
+	return e.cfg.Client.Do(ctx, egress.Request{
+		Method: p.Webhook.Method, URL: p.URL, Header: h, Body: p.Body,
+		VerifySSL: p.Webhook.VerifySSL, Timeout: e.cfg.Policy.TimeoutFor(p.Webhook.RetryConfig),
+	})
+}

@@ -1,0 +1,145 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/mail"
+	"github.com/ticketwire/ticketwire/internal/store"
+)
+
+// Each job sleeps until the store says that something falls due, or until it is
+// nudged; jobPoll is the safety net behind that, and the pause after an error.
+const (
+	jobPoll  = 10 * time.Minute
+	jobPause = 5 * time.Second
+)
+
+// job runs step whenever nudge rings or the time it returned has come, until the
+// engine stops. step returns when it wants to run next; zero means jobPoll.
+func (e *Engine) job(name string, bell <-chan struct{}, step func(ctx context.Context) (time.Time, error)) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-e.stop:
+			return
+		case <-bell:
+		case <-timer.C:
+		}
+		next, err := step(e.sending)
+		wait := jobPoll
+		switch {
+		case err != nil:
+			e.cfg.Log.Error("job failed, will be tried again", "job", name, "error", err)
+			wait = jobPause
+		case !next.IsZero():
+			wait = min(jobPoll, max(0, next.Sub(e.cfg.Now())))
+		}
+		timer.Reset(wait)
+	}
+}
+
+// guardHealth switches off webhooks that have only failed for the policy's time,
+// and writes the warnings before that. It goes by the clock, so a webhook that
+// gets no events any more is switched off as well.
+func (e *Engine) guardHealth() {
+	e.job("auto-disable", e.failed, func(ctx context.Context) (time.Time, error) {
+		off, err := e.cfg.Store.DisableOverdue(ctx, e.cfg.Now())
+		if err != nil {
+			return time.Time{}, fmt.Errorf("disable failing webhooks: %w", err)
+		}
+		for _, l := range off {
+			e.metrics.disabled.Inc()
+			e.cfg.Log.Warn("webhook disabled after continuous failures", "tenant", l.TenantID, "webhook", l.WebhookID)
+		}
+		nudge(e.mailDue)
+		next, found, err := e.cfg.Store.NextDisable(ctx, e.cfg.Now())
+		if err != nil || !found {
+			return time.Time{}, err
+		}
+		return next, nil
+	})
+}
+
+// sweepEvery and sweepBatch bound what retention deletes in one transaction, so
+// that it never holds up deliveries.
+const (
+	sweepEvery = 5 * time.Minute
+	sweepBatch = 1000
+)
+
+// sweep deletes what is past its retention.
+func (e *Engine) sweep() {
+	e.job("retention", nil, func(ctx context.Context) (time.Time, error) {
+		now := e.cfg.Now()
+		n, err := e.cfg.Store.Sweep(ctx, now, sweepBatch)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("delete what is past its retention: %w", err)
+		}
+		if n >= sweepBatch {
+			return now.Add(time.Second), nil
+		}
+		return now.Add(sweepEvery), nil
+	})
+}
+
+// mailLease is how long one mail may take before another run tries it again.
+const mailLease = 2 * time.Minute
+
+// mailSchedule is how long a mail waits after each temporary failure; the last
+// delay repeats until mailTries are used up, about five days in all.
+var mailSchedule = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour}
+
+const mailTries = 45
+
+// sendMail empties the outbox.
+func (e *Engine) sendMail() {
+	e.job("mail", e.mailDue, func(ctx context.Context) (time.Time, error) {
+		for {
+			mails, err := e.cfg.Store.ClaimMail(ctx, e.cfg.Now(), e.owner, mailLease, 10)
+			if err != nil {
+				return time.Time{}, fmt.Errorf("claim mail: %w", err)
+			}
+			if len(mails) == 0 {
+				break
+			}
+			for _, m := range mails {
+				if err := e.mailOne(ctx, m); err != nil {
+					return time.Time{}, err
+				}
+			}
+		}
+		next, found, err := e.cfg.Store.NextMail(ctx)
+		if err != nil || !found {
+			return time.Time{}, err
+		}
+		return next, nil
+	})
+}
+
+func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
+	sendErr := e.cfg.Mail.Send(ctx, mail.Message{ID: m.MailID, To: m.Recipient, Subject: m.Subject, Text: m.Text, HTML: m.HTML})
+	now := e.cfg.Now()
+	if sendErr == nil {
+		e.metrics.mails.WithLabelValues("sent").Inc()
+		e.cfg.Log.Info("mail sent", "mail", m.MailID, "tenant", m.TenantID)
+		if err := e.cfg.Store.MailSent(ctx, now, m); err != nil {
+			return fmt.Errorf("note a sent mail: %w", err)
+		}
+		return nil
+	}
+	var retry *time.Time
+	if !mail.Permanent(sendErr) && m.Attempts+1 < mailTries {
+		at := now.Add(mailSchedule[min(m.Attempts, len(mailSchedule)-1)])
+		retry = &at
+	}
+	e.metrics.mails.WithLabelValues("failed").Inc()
+	e.cfg.Log.Warn("mail failed", "mail", m.MailID, "tenant", m.TenantID, "final", retry == nil, "error", sendErr)
+	if err := e.cfg.Store.MailFailed(ctx, now, m, sendErr.Error(), retry); err != nil && !fault.Is(err, fault.NotFound) {
+		return fmt.Errorf("note a failed mail: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/store"
+)
+
+// maxBatch is how many results share one transaction.
+const maxBatch = 256
+
+// record writes results in batches, as many as have come in while the last batch
+// was being written. It runs until results is closed, so everything that was
+// sent is recorded before Stop returns.
+func (e *Engine) record() {
+	for first := range e.results {
+		batch := append(make([]store.Result, 0, 16), first)
+	fill:
+		for len(batch) < maxBatch {
+			select {
+			case r, more := <-e.results:
+				if !more {
+					break fill
+				}
+				batch = append(batch, r)
+			default:
+				break fill
+			}
+		}
+		e.recordBatch(batch)
+	}
+}
+
+// poisonTries is how often a single result that the store refuses for another
+// reason than an outage is tried before its lane gets the slot back.
+const poisonTries = 5
+
+// recordBatch does not give up while the store is away: the results stay in
+// memory, their lanes stay busy, and so nothing more is claimed than can be
+// recorded. Only when Stop's grace is over is a result left to its lease, which
+// means one more delivery under the same event id.
+func (e *Engine) recordBatch(batch []store.Result) {
+	wait := 50 * time.Millisecond
+	for try := 1; ; try++ {
+		_, err := e.cfg.Store.Record(context.Background(), batch)
+		e.trouble.set("record", err)
+		if err == nil {
+			for _, r := range batch {
+				e.afterRecord(r)
+				e.done(finished{lane: laneOf(r.Claimed), retry: r.Verdict.RetryAt})
+			}
+			return
+		}
+		e.metrics.recordErrors.Inc()
+		outage := fault.Is(err, fault.Unavailable)
+		if !outage && len(batch) > 1 {
+			// One result breaks the transaction: find it without losing the others.
+			for i := range batch {
+				e.recordBatch(batch[i : i+1])
+			}
+			return
+		}
+		e.cfg.Log.Error("could not record attempts, will be tried again", "attempts", len(batch), "error", err)
+		if e.pause(wait) || !outage && try >= poisonTries {
+			e.cfg.Log.Error("gave up recording attempts, they will be sent again", "attempts", len(batch))
+			for _, r := range batch {
+				e.done(finished{lane: laneOf(r.Claimed)})
+			}
+			return
+		}
+		wait = min(2*wait, 5*time.Second)
+	}
+}
+
+// pause waits and reports whether Stop's grace ended meanwhile.
+func (e *Engine) pause(d time.Duration) (over bool) {
+	select {
+	case <-time.After(d):
+		return false
+	case <-e.sending.Done():
+		return true
+	}
+}
+
+// afterRecord wakes the jobs that a failure concerns.
+func (e *Engine) afterRecord(r store.Result) {
+	if r.Verdict.Status != delivery.Delivered {
+		nudge(e.failed)
+		nudge(e.mailDue)
+	}
+}
+
+func laneOf(c store.Claimed) store.Lane {
+	return store.Lane{TenantID: c.TenantID, WebhookID: c.WebhookID}
+}

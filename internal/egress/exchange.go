@@ -1,0 +1,185 @@
+package egress
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+)
+
+// errLimit is the cause of a context that ended because the exchange took too
+// long, as opposed to one that our caller ended.
+var errLimit = errors.New("the exchange ran over its time limit")
+
+// phase is how far an exchange came. It names the place where time ran out.
+type phase int32
+
+const (
+	connecting phase = iota
+	sending
+	waiting
+	reading
+)
+
+func (p phase) String() string {
+	return [...]string{"connecting", "sending the request", "waiting for the answer", "reading the answer"}[p]
+}
+
+// exchange is the state of one Do. The transport's goroutines write phase and
+// remote through the trace; run reads them.
+type exchange struct {
+	parent context.Context
+	limit  time.Duration
+	host   string // host and port as in the URL, for messages
+	phase  atomic.Int32
+	remote atomic.Pointer[netip.AddrPort]
+	first  atomic.Bool // the first byte of an answer arrived
+}
+
+func (x *exchange) run(c *Client, r Request) delivery.Answer {
+	ctx, cancel := context.WithTimeoutCause(x.parent, x.limit, errLimit)
+	defer cancel()
+
+	u, bad := c.guard.target(r.URL)
+	if bad != nil {
+		a := delivery.Answer{Err: delivery.ErrUnknown, Message: bad.msg}
+		if bad.refused {
+			a.Err = delivery.ErrSSRF
+		}
+		return a
+	}
+	x.host = u.Host
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, x.trace()), r.Method, u.String(), nil)
+	if err != nil {
+		return delivery.Answer{Err: delivery.ErrUnknown, Message: "the request cannot be built: method " + fmt.Sprintf("%.20q", r.Method)}
+	}
+	// A bytes.Reader lets head and body leave in one write. GetBody stays nil,
+	// see Do.
+	req.Body = io.NopCloser(bytes.NewReader(r.Body))
+	req.ContentLength = int64(len(r.Body))
+	if len(r.Body) == 0 {
+		req.Body = http.NoBody
+	}
+	req.Header = outgoing(r.Header, c.userAgent)
+
+	transport := c.verified
+	if !r.VerifySSL {
+		transport = c.anyCert
+	}
+	// RoundTrip, not http.Client: that one follows redirects and knows cookies.
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return x.failed(ctx, delivery.Answer{}, err)
+	}
+	defer resp.Body.Close()
+	return x.receive(ctx, resp)
+}
+
+// receive turns a response into an answer. Closing the body before its end
+// drops the connection, so a receiver cannot make us read on.
+func (x *exchange) receive(ctx context.Context, resp *http.Response) delivery.Answer {
+	x.phase.Store(int32(reading))
+	a := delivery.Answer{
+		StatusCode: resp.StatusCode,
+		Headers:    storedHeaders(resp.Header),
+		RetryAfter: resp.Header.Values("Retry-After"),
+		RemoteAddr: x.remoteAddr(),
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		// The "body" of a 101 is the raw connection and never ends.
+		return x.judged(a)
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyBytes))
+	a.Body = storedText(raw, delivery.MaxStoredBody)
+	if err != nil {
+		return x.failed(ctx, a, err)
+	}
+	return x.judged(a)
+}
+
+// judged sets the outcome of an exchange that went through (contract section
+// 4.8 and P4).
+func (x *exchange) judged(a delivery.Answer) delivery.Answer {
+	switch {
+	case a.StatusCode >= 200 && a.StatusCode <= 299:
+	case a.StatusCode >= 300 && a.StatusCode <= 399:
+		a.Err = delivery.ErrStatus
+		a.Message = fmt.Sprintf("%s answered with status %d; redirects are not followed", x.host, a.StatusCode)
+	default:
+		a.Err = delivery.ErrStatus
+		a.Message = fmt.Sprintf("%s answered with status %d", x.host, a.StatusCode)
+	}
+	return a
+}
+
+// trace follows the exchange through the transport.
+func (x *exchange) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if addr, ok := info.Conn.RemoteAddr().(*net.TCPAddr); ok {
+				ap := addr.AddrPort()
+				ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+				x.remote.Store(&ap)
+			}
+			x.phase.Store(int32(sending))
+		},
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				x.phase.CompareAndSwap(int32(sending), int32(waiting))
+			}
+		},
+		GotFirstResponseByte: func() { x.first.Store(true) },
+	}
+}
+
+func (x *exchange) remoteAddr() netip.AddrPort {
+	if ap := x.remote.Load(); ap != nil {
+		return *ap
+	}
+	return netip.AddrPort{}
+}
+
+// storedHeaders keeps all headers (contract section 4.8), names in lower case
+// as AlgaPSA's client reports them, repeated ones joined as RFC 9110 section 5.3
+// allows.
+func storedHeaders(h http.Header) map[string]string {
+	out := make(map[string]string, len(h))
+	for name, values := range h {
+		out[strings.ToLower(name)] = storedText([]byte(strings.Join(values, ", ")), maxHeaderBytes)
+	}
+	return out
+}
+
+// storedText makes text of a receiver's bytes that any store and any JSON
+// parser takes: valid UTF-8, no NUL, at most limit UTF-16 units, no half pair.
+func storedText(raw []byte, limit int) string {
+	var b strings.Builder
+	b.Grow(min(len(raw), limit))
+	for units := 0; len(raw) > 0; {
+		r, size := utf8.DecodeRune(raw)
+		raw = raw[size:]
+		if r == 0 {
+			r = utf8.RuneError
+		}
+		units++
+		if r > 0xffff {
+			units++
+		}
+		if units > limit {
+			break
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

@@ -1,0 +1,208 @@
+package mail
+
+import (
+	"fmt"
+	"html"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Limits of text that a tenant or a receiver chose, in runes.
+const (
+	maxSubject = 200
+	maxName    = 100
+	maxError   = 500
+)
+
+// isoTime is how times look on the wire (contract P14), in UTC.
+const isoTime = "2006-01-02T15:04:05.000Z"
+
+// DisabledNotice is what the mail about a disabled webhook says.
+type DisabledNotice struct {
+	ID           string // of the outbox row
+	To           string // address of the user who created the webhook
+	UserName     string // "" greets without a name
+	WebhookID    string
+	WebhookName  string
+	Gone         bool          // the receiver answered 410 (contract D19); else 24 hours of failures
+	DisabledAt   time.Time     // when it was switched off
+	FailingSince time.Time     // zero if unknown
+	DisableAfter time.Duration // how long it failed before that; 0: 24 hours
+	LastError    string        // of the last attempt
+	PublicURL    string        // base of the links, without a slash at the end
+}
+
+// WarningNotice is what the mail about a webhook that keeps failing says.
+type WarningNotice struct {
+	ID           string
+	To           string
+	UserName     string
+	WebhookID    string
+	WebhookName  string
+	FailingSince time.Time
+	DisableAt    time.Time // when it will be switched off if nothing changes; zero: never
+	LastError    string
+	PublicURL    string
+}
+
+// Disabled writes the mail that is sent once when a webhook is switched off
+// (contract section 4.11 and P8).
+func Disabled(d DisabledNotice) Message {
+	name := oneLine(d.WebhookName, maxName)
+	subject := fmt.Sprintf(`Webhook "%s" was disabled after repeated delivery failures`, name)
+	reason := fmt.Sprintf(`Your webhook "%s" was disabled after %s of continuous failures. Nothing is sent to it any more.`,
+		name, span(d.DisableAfter))
+	if d.Gone {
+		subject = fmt.Sprintf(`Webhook "%s" was disabled: the receiver answered 410 Gone`, name)
+		reason = fmt.Sprintf(`Your webhook "%s" was disabled because the receiver answered 410 Gone, which says that the address is not in use any more. Nothing is sent to it now.`, name)
+	}
+	var b body
+	b.greet(d.UserName)
+	b.paragraph(reason)
+	b.facts(
+		"Webhook", name,
+		"Webhook id", oneLine(d.WebhookID, maxName),
+		"Disabled at", iso(d.DisabledAt),
+		"Failing since", iso(d.FailingSince),
+		"Last error", oneLine(d.LastError, maxError),
+	)
+	b.paragraph("Please fix the endpoint and reactivate the webhook:")
+	b.code("PUT " + apiLink(d.PublicURL, d.WebhookID) + "\n" + `{"is_active": true}`)
+	b.paragraph("Events of the meantime are kept. To receive them too, reactivate with:")
+	b.code(`{"is_active": true, "replay_missed": true}`)
+	b.link("The webhook in the console", consoleLink(d.PublicURL, d.WebhookID))
+	return Message{ID: d.ID, To: d.To, Subject: subject, Text: b.text.String(), HTML: b.page()}
+}
+
+// Warning writes the mail about a webhook that keeps failing and may be
+// switched off.
+func Warning(w WarningNotice) Message {
+	name := oneLine(w.WebhookName, maxName)
+	var b body
+	b.greet(w.UserName)
+	b.paragraph(fmt.Sprintf(`Every delivery to your webhook "%s" has failed since %s.`, name, iso(w.FailingSince)))
+	b.facts(
+		"Webhook", name,
+		"Webhook id", oneLine(w.WebhookID, maxName),
+		"Failing since", iso(w.FailingSince),
+		"Will be disabled at", iso(w.DisableAt),
+		"Last error", oneLine(w.LastError, maxError),
+	)
+	b.paragraph("Please fix the endpoint. Failed deliveries are retried, and one success ends this warning.")
+	b.link("The webhook in the console", consoleLink(w.PublicURL, w.WebhookID))
+	return Message{
+		ID: w.ID, To: w.To,
+		Subject: fmt.Sprintf(`Webhook "%s" is failing`, name),
+		Text:    b.text.String(),
+		HTML:    b.page(),
+	}
+}
+
+func apiLink(base, id string) string {
+	return strings.TrimSuffix(base, "/") + "/api/v1/webhooks/" + url.PathEscape(id)
+}
+
+func consoleLink(base, id string) string {
+	return strings.TrimSuffix(base, "/") + "/webhooks/" + url.PathEscape(id)
+}
+
+// body writes the text and the HTML form of a mail side by side, so that they
+// never say different things.
+type body struct {
+	text strings.Builder
+	html strings.Builder
+}
+
+func (b *body) greet(user string) {
+	if user = oneLine(user, maxName); user != "" {
+		b.paragraph("Hello " + user + ",")
+		return
+	}
+	b.paragraph("Hello,")
+}
+
+func (b *body) paragraph(s string) {
+	b.text.WriteString(s + "\n\n")
+	b.html.WriteString("<p>" + html.EscapeString(s) + "</p>\n")
+}
+
+func (b *body) code(s string) {
+	b.text.WriteString("    " + strings.ReplaceAll(s, "\n", "\n    ") + "\n\n")
+	b.html.WriteString("<pre>" + html.EscapeString(s) + "</pre>\n")
+}
+
+// facts takes pairs of label and value and leaves out empty values.
+func (b *body) facts(pairs ...string) {
+	b.html.WriteString("<table>\n")
+	for pair := range slices.Chunk(pairs, 2) {
+		if pair[1] == "" {
+			continue
+		}
+		b.text.WriteString(pair[0] + ": " + pair[1] + "\n")
+		b.html.WriteString("<tr><td>" + html.EscapeString(pair[0]) + "</td><td>" + html.EscapeString(pair[1]) + "</td></tr>\n")
+	}
+	b.text.WriteString("\n")
+	b.html.WriteString("</table>\n")
+}
+
+// link writes an anchor only for a web address: base comes from the operator,
+// but a mail client runs what href says.
+func (b *body) link(label, target string) {
+	b.text.WriteString(label + ": " + target + "\n")
+	escaped := html.EscapeString(target)
+	if strings.HasPrefix(target, "https://") || strings.HasPrefix(target, "http://") {
+		b.html.WriteString(`<p><a href="` + escaped + `">` + html.EscapeString(label) + "</a></p>\n")
+		return
+	}
+	b.html.WriteString("<p>" + html.EscapeString(label) + ": " + escaped + "</p>\n")
+}
+
+func (b *body) page() string {
+	return "<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"></head><body>\n" + b.html.String() + "</body></html>\n"
+}
+
+// oneLine makes foreign text fit for a header or a line: no control characters,
+// so no CR or LF, none that reverse the reading direction, and at most limit
+// runes.
+func oneLine(s string, limit int) string {
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n == limit {
+			b.WriteRune('…')
+			break
+		}
+		switch {
+		case unicode.Is(unicode.Bidi_Control, r):
+			continue
+		case unicode.IsControl(r), r == '\u2028', r == '\u2029':
+			r = ' '
+		}
+		b.WriteRune(r)
+		n++
+	}
+	return strings.TrimSpace(b.String())
+}
+
+func iso(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(isoTime)
+}
+
+// span writes a duration as people say it.
+func span(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return "24 hours"
+	case d == time.Hour:
+		return "1 hour"
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%d hours", d/time.Hour)
+	}
+	return d.String()
+}

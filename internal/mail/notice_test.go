@@ -1,0 +1,133 @@
+package mail
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func disabledNotice() DisabledNotice {
+	return DisabledNotice{
+		ID: "m1", To: "ada@example.org", UserName: "Ada Lovelace",
+		WebhookID: "0198c0de-0000-7000-8000-000000000002", WebhookName: "Cutover",
+		DisabledAt:   time.Date(2026, 3, 1, 12, 0, 0, 5e6, time.FixedZone("", 3600)),
+		FailingSince: time.Date(2026, 2, 28, 11, 0, 0, 0, time.UTC),
+		DisableAfter: 24 * time.Hour,
+		LastError:    "hooks.example.com answered with status 500",
+		PublicURL:    "https://tickets.example.com/",
+	}
+}
+
+func TestDisabled(t *testing.T) {
+	t.Parallel()
+	m := Disabled(disabledNotice())
+	if m.ID != "m1" || m.To != "ada@example.org" || m.Subject != `Webhook "Cutover" was disabled after repeated delivery failures` {
+		t.Errorf("got %+v", m)
+	}
+	want := `Hello Ada Lovelace,
+
+Your webhook "Cutover" was disabled after 24 hours of continuous failures. Nothing is sent to it any more.
+
+Webhook: Cutover
+Webhook id: 0198c0de-0000-7000-8000-000000000002
+Disabled at: 2026-03-01T11:00:00.005Z
+Failing since: 2026-02-28T11:00:00.000Z
+Last error: hooks.example.com answered with status 500
+
+Please fix the endpoint and reactivate the webhook:
+
+    PUT https://tickets.example.com/api/v1/webhooks/0198c0de-0000-7000-8000-000000000002
+    {"is_active": true}
+
+Events of the meantime are kept. To receive them too, reactivate with:
+
+    {"is_active": true, "replay_missed": true}
+
+The webhook in the console: https://tickets.example.com/webhooks/0198c0de-0000-7000-8000-000000000002
+`
+	if diff := cmp.Diff(want, m.Text); diff != "" {
+		t.Errorf("text (-want +got):\n%s", diff)
+	}
+	for _, part := range []string{
+		"<p>Hello Ada Lovelace,</p>", "<td>2026-03-01T11:00:00.005Z</td>",
+		"{&#34;is_active&#34;: true, &#34;replay_missed&#34;: true}",
+		`<a href="https://tickets.example.com/webhooks/0198c0de-0000-7000-8000-000000000002">`,
+	} {
+		if !strings.Contains(m.HTML, part) {
+			t.Errorf("the HTML form lacks %s:\n%s", part, m.HTML)
+		}
+	}
+}
+
+func TestDisabledGone(t *testing.T) {
+	t.Parallel()
+	d := disabledNotice()
+	d.Gone, d.UserName, d.FailingSince = true, "", time.Time{}
+	m := Disabled(d)
+	if m.Subject != `Webhook "Cutover" was disabled: the receiver answered 410 Gone` {
+		t.Errorf("subject %q", m.Subject)
+	}
+	if !strings.HasPrefix(m.Text, "Hello,\n") || !strings.Contains(m.Text, "410 Gone") ||
+		strings.Contains(m.Text, "24 hours") || strings.Contains(m.Text, "Failing since") {
+		t.Errorf("text:\n%s", m.Text)
+	}
+}
+
+func TestWarning(t *testing.T) {
+	t.Parallel()
+	since := time.Date(2026, 2, 28, 11, 0, 0, 0, time.UTC)
+	w := WarningNotice{
+		ID: "m2", To: "ada@example.org", UserName: "Ada", WebhookID: "w1", WebhookName: "Cutover",
+		FailingSince: since, DisableAt: since.Add(24 * time.Hour), LastError: "refused", PublicURL: "https://tickets.example.com",
+	}
+	m := Warning(w)
+	want := `Hello Ada,
+
+Every delivery to your webhook "Cutover" has failed since 2026-02-28T11:00:00.000Z.
+
+Webhook: Cutover
+Webhook id: w1
+Failing since: 2026-02-28T11:00:00.000Z
+Will be disabled at: 2026-03-01T11:00:00.000Z
+Last error: refused
+
+Please fix the endpoint. Failed deliveries are retried, and one success ends this warning.
+
+The webhook in the console: https://tickets.example.com/webhooks/w1
+`
+	if diff := cmp.Diff(want, m.Text); diff != "" {
+		t.Errorf("text (-want +got):\n%s", diff)
+	}
+	if m.Subject != `Webhook "Cutover" is failing` || m.ID != "m2" || m.To != w.To {
+		t.Errorf("got %+v", m)
+	}
+	w.DisableAt = time.Time{}
+	if strings.Contains(Warning(w).Text, "Will be disabled") {
+		t.Error("a date for what never happens")
+	}
+}
+
+// Names and errors come from tenants and receivers.
+func TestForeignTextStaysText(t *testing.T) {
+	t.Parallel()
+	d := disabledNotice()
+	d.WebhookName = "<script>alert(1)</script>\r\nBcc: x@example.net"
+	d.UserName = "A\n\nLog in at http://evil.example"
+	d.LastError = "\x1b[31m\u202e" + strings.Repeat("e", 2*maxError)
+	d.PublicURL = `javascript:alert("1")//`
+	m := Disabled(d)
+	if strings.ContainsAny(m.Subject, "\r\n") {
+		t.Errorf("subject %q", m.Subject)
+	}
+	if strings.Contains(m.HTML, "<script") || strings.Contains(m.HTML, "href=") || strings.Contains(m.HTML, `"1"`) {
+		t.Errorf("HTML:\n%s", m.HTML)
+	}
+	if strings.ContainsAny(m.Text, "\r\x1b\u202e") || strings.Contains(m.Text, "\nLog in") || strings.Contains(m.Text, "\nBcc") {
+		t.Errorf("text:\n%q", m.Text)
+	}
+	if strings.Count(m.Text, "e") > maxError+200 {
+		t.Error("the error is not cut")
+	}
+}

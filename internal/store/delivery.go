@@ -1,0 +1,163 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+)
+
+// DeliveryQuery is the list query of contract section 3.2. A zero field does not
+// filter; times are inclusive and compare with attempted_at, or with the due
+// time of what was not sent.
+type DeliveryQuery struct {
+	Status    string // a delivery.Status, or "failed" for retrying and abandoned (contract D13)
+	EventType string
+	EventID   string
+	TicketID  string
+	From, To  *time.Time
+	Page      int // from 1
+	Limit     int // 1..100, default 25
+}
+
+const (
+	deliveryColumns = `d.tenant_id, d.delivery_id, d.webhook_id, d.event_id, d.event_type, d.ticket_id, d.attempt, d.step,
+		d.status, d.wait_reason, d.is_test, d.is_manual, d.due_at, d.attempted_at, d.completed_at, d.next_retry_at,
+		d.created_at, d.lease_until, coalesce(d.body, e.body), d.request_headers, d.status_code, d.response_headers,
+		d.response_body, d.duration_ms, d.error_type, d.error_message, h.wait_reason, h.wait_until`
+	deliveryTables = ` from deliveries d
+		left join events e on e.tenant_id = d.tenant_id and e.event_id = d.event_id
+		left join webhook_health h on h.tenant_id = d.tenant_id and h.webhook_id = d.webhook_id`
+)
+
+func scanDelivery(row scanner) (delivery.Delivery, error) {
+	var d delivery.Delivery
+	var due, created int64
+	var attempted, completed, retry, lease, waitUntil, code, duration sql.NullInt64
+	var requestHeaders, responseHeaders, response, laneReason sql.NullString
+	err := row.Scan(&d.TenantID, &d.DeliveryID, &d.WebhookID, &d.EventID, &d.EventType, &d.TicketID, &d.Attempt, &d.Step,
+		&d.Status, &d.WaitReason, &d.IsTest, &d.IsManual, &due, &attempted, &completed, &retry,
+		&created, &lease, &d.Body, &requestHeaders, &code, &responseHeaders,
+		&response, &duration, &d.ErrorType, &d.ErrorMessage, &laneReason, &waitUntil)
+	if err != nil {
+		return d, err
+	}
+	if err := fromJSON(requestHeaders, &d.RequestHeaders); err != nil {
+		return d, fmt.Errorf("delivery %s: %w", d.DeliveryID, err)
+	}
+	if err := fromJSON(responseHeaders, &d.ResponseHeaders); err != nil {
+		return d, fmt.Errorf("delivery %s: %w", d.DeliveryID, err)
+	}
+	d.DueAt, d.CreatedAt = instant(due), instant(created)
+	d.AttemptedAt, d.CompletedAt, d.NextRetryAt = instantPtr(attempted), instantPtr(completed), instantPtr(retry)
+	d.StatusCode, d.DurationMS, d.ResponseBody = int(code.Int64), duration.Int64, response.String
+	if d.Status == delivery.Pending {
+		next := d.DueAt
+		d.NextRetryAt = &next
+		d.WaitReason = delivery.WaitDue
+		// What holds the lane up holds up the rows that come due before it ends,
+		// but not the one that is being sent.
+		held := !waitUntil.Valid || due <= waitUntil.Int64
+		if laneReason.String != "" && held && !lease.Valid {
+			d.WaitReason = laneReason.String
+		}
+	}
+	return d, nil
+}
+
+// Delivery returns one row of the log with the body that was, or will be, sent.
+// It works for a deleted webhook too (contract P7).
+func (s *Store) Delivery(ctx context.Context, tenant, webhookID, deliveryID string) (delivery.Delivery, error) {
+	return deliveryOf(s.reader(ctx), tenant, webhookID, deliveryID)
+}
+
+func deliveryOf(q querier, tenant, webhookID, deliveryID string) (delivery.Delivery, error) {
+	d, err := scanDelivery(q.row(`select `+deliveryColumns+deliveryTables+`
+		where d.tenant_id = $1 and d.delivery_id = $2 and d.webhook_id = $3`, tenant, lowerID(deliveryID), lowerID(webhookID)))
+	if err != nil {
+		return d, found(err, "Delivery not found")
+	}
+	return d, nil
+}
+
+// Deliveries returns one page of the webhook's log, newest first by the time of
+// the attempt, and how many rows match in all.
+func (s *Store) Deliveries(ctx context.Context, tenant, webhookID string, q DeliveryQuery) ([]delivery.Delivery, int, error) {
+	webhookID = lowerID(webhookID)
+	r := s.reader(ctx)
+	if _, err := s.webhookOf(r, tenant, webhookID); err != nil {
+		return nil, 0, err
+	}
+	w := &where{}
+	w.and("d.tenant_id = ?", tenant)
+	w.and("d.webhook_id = ?", webhookID)
+	q.filter(w)
+	rows, err := r.list(`select count(*) from deliveries d where `+w.String(), w.args...)
+	counts, err := collect(rows, err, scanCount)
+	if err != nil {
+		return nil, 0, fmt.Errorf("count deliveries: %w", err)
+	}
+	rows, err = r.list(`select `+deliveryColumns+deliveryTables+` where `+w.String()+`
+		order by coalesce(d.attempted_at, d.due_at) desc, d.delivery_id desc`+w.page(q.Page, min(q.Limit, maxLimit)), w.args...)
+	list, err := collect(rows, err, scanDelivery)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list deliveries: %w", err)
+	}
+	return list, counts[0], nil
+}
+
+func (q *DeliveryQuery) filter(w *where) {
+	switch q.Status {
+	case "":
+	case "failed":
+		w.in("d.status", []string{string(delivery.Retrying), string(delivery.Abandoned)})
+	default:
+		w.and("d.status = ?", q.Status)
+	}
+	if q.EventType != "" {
+		w.and("d.event_type = ?", q.EventType)
+	}
+	if q.EventID != "" {
+		w.and("d.event_id = ?", lowerID(q.EventID))
+	}
+	if q.TicketID != "" {
+		w.and("d.ticket_id = ?", lowerID(q.TicketID))
+	}
+	if q.From != nil {
+		w.and("coalesce(d.attempted_at, d.due_at) >= ?", micros(*q.From))
+	}
+	if q.To != nil {
+		w.and("coalesce(d.attempted_at, d.due_at) <= ?", micros(*q.To))
+	}
+}
+
+func scanCount(row scanner) (n int, err error) {
+	err = row.Scan(&n)
+	return n, err
+}
+
+// maxLimit is the longest page of the webhook and delivery lists.
+const maxLimit = 100
+
+// Backlog says how much is owed at this moment, over all tenants.
+type Backlog struct {
+	Pending   int64      // rows that wait for their attempt, due or not
+	Due       int64      // of these, the ones whose time has come
+	OldestDue *time.Time // how long the one that waits longest has been due; nil without due rows
+}
+
+// Backlog counts the queue.
+func (s *Store) Backlog(ctx context.Context, now time.Time) (Backlog, error) {
+	var b Backlog
+	var oldest sql.NullInt64
+	err := s.reader(ctx).row(`select count(*), coalesce(sum(case when due_at <= $1 then 1 else 0 end), 0),
+			min(case when due_at <= $1 then due_at end)
+		from deliveries where status = 'pending'`, micros(now)).Scan(&b.Pending, &b.Due, &oldest)
+	if err != nil {
+		return Backlog{}, fmt.Errorf("count the backlog: %w", err)
+	}
+	b.OldestDue = instantPtr(oldest)
+	return b, nil
+}

@@ -1,0 +1,66 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// dialect is the little that differs between databases. Everything else is one
+// SQL text for all of them.
+type dialect struct {
+	words     *strings.Replacer // fills {{serial}} and {{blob}} in the schema
+	open      func(target string, conns int) (*sql.DB, error)
+	duplicate func(error) bool // a unique key was violated
+	skip      string           // appended to a claim's inner select to pass over locked rows
+}
+
+func sqliteDialect() dialect {
+	return dialect{
+		// autoincrement never hands out a number twice, even after retention has
+		// emptied the table; a cursor of the event feed depends on it.
+		words:     strings.NewReplacer("{{serial}}", "integer primary key autoincrement", "{{blob}}", "blob"),
+		open:      openSQLite,
+		duplicate: isDuplicate,
+	}
+}
+
+// openSQLite opens a pool. busy_timeout comes first: the pragmas after it may
+// meet a lock held by another process. Full synchronous is what makes an
+// acknowledged write survive a power cut in WAL mode.
+func openSQLite(file string, conns int) (*sql.DB, error) {
+	q := url.Values{"_pragma": {
+		"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)",
+		"cache_size(-32000)", "temp_store(memory)", "wal_autocheckpoint(4000)",
+	}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(file), RawQuery: q.Encode()}).String())
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db, nil
+}
+
+func sqliteCode(err error) int {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return e.Code()
+	}
+	return 0
+}
+
+func isDuplicate(err error) bool {
+	c := sqliteCode(err)
+	return c == sqlite3.SQLITE_CONSTRAINT_UNIQUE || c == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+}
+
+// isNoTransaction recognises the complaint of a rollback that has nothing to
+// roll back; SQLite gives it no code of its own.
+func isNoTransaction(err error) bool {
+	return strings.Contains(err.Error(), "no transaction is active")
+}

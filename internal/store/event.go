@@ -1,0 +1,170 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// publish puts the events of one change into the feed and owes them to the
+// webhooks that want them. The bytes that receivers get are frozen here, in the
+// transaction of the change.
+func (t *tx) publish(now time.Time, evs []ticket.Event) error {
+	if len(evs) == 0 {
+		return nil
+	}
+	// All events of one call are about one ticket; its thread is read when the
+	// first of them needs it.
+	thread := sync.OnceValues(func() ([]webhook.Message, error) {
+		return t.thread(evs[0].TenantID, evs[0].TicketID)
+	})
+	shape := delivery.Shape{Threads: t.w.s.cfg.Threads}
+	for i := range evs {
+		ev := &evs[i]
+		if shape.Threads {
+			messages, err := thread()
+			if err != nil {
+				return err
+			}
+			ev.Data.Comments = &messages
+		}
+		body, err := delivery.Body(delivery.Event{
+			EventID: ev.EventID, EventType: ev.Type, OccurredAt: ev.OccurredAt.Time, TenantID: ev.TenantID,
+		}, &ev.Data, shape)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec(`
+			insert into events (tenant_id, event_id, event_type, ticket_id, occurred_at, created_at, body)
+			values ($1, $2, $3, $4, $5, $6, $7)`,
+			ev.TenantID, ev.EventID, ev.Type, ev.TicketID, ev.OccurredAt.UnixMicro(), micros(now), body); err != nil {
+			return err
+		}
+		if err := t.owe(now, *ev, body, thread); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// FeedQuery asks for a page of the event feed (contract P9).
+type FeedQuery struct {
+	After    string     // cursor of the page before; empty starts at the oldest event that is kept
+	Since    *time.Time // only events that occurred then or later
+	Types    []string   // only these event types; empty means all
+	TicketID string     // only events of this ticket; empty means all
+	Limit    int        // 1..1000; 0 means 100
+}
+
+// Feed is a page of the event feed, oldest first.
+type Feed struct {
+	Envelopes []json.RawMessage // never nil
+	Next      string            // where to go on, also after an empty page
+	More      bool              // there is a next page already
+}
+
+// Events returns the next page of a tenant's events in the order of their
+// commits. A reader who follows Next sees every event exactly once, whatever is
+// written meanwhile: numbers are given out under the write lock, so an event that
+// becomes visible later has a higher one. A malformed cursor is Invalid with path
+// after.
+func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, error) {
+	after, err := parseCursor(q.After)
+	if err != nil {
+		return Feed{}, err
+	}
+	if q.Limit < 1 {
+		q.Limit = 100
+	}
+	r := s.reader(ctx)
+	// The page is bounded by what was there before it was read. So everything up
+	// to top is either on the page or does not match, and an empty page may move
+	// the cursor to top.
+	top := after
+	if err := r.row(`select coalesce(max(seq), $2) from events where tenant_id = $1`, tenant, after).Scan(&top); err != nil {
+		return Feed{}, err
+	}
+	feed := Feed{Envelopes: []json.RawMessage{}, Next: formatCursor(max(top, after))}
+	rows, err := feedRows(r, tenant, after, top, q)
+	type event struct {
+		seq  int64
+		body []byte
+	}
+	page, err := collect(rows, err, func(row scanner) (event, error) {
+		var e event
+		err := row.Scan(&e.seq, &e.body)
+		return e, err
+	})
+	if err != nil {
+		return Feed{}, err
+	}
+	if len(page) > q.Limit {
+		page = page[:q.Limit]
+		feed.More, feed.Next = true, formatCursor(page[q.Limit-1].seq)
+	}
+	for _, e := range page {
+		feed.Envelopes = append(feed.Envelopes, e.body)
+	}
+	return feed, nil
+}
+
+// feedRows reads one event more than the page holds, to know whether there is
+// more. The plain feed, which pollers ask for all the time, has a fixed text.
+func feedRows(r *reader, tenant string, after, top int64, q FeedQuery) (*sql.Rows, error) {
+	if q.Since == nil && len(q.Types) == 0 && q.TicketID == "" {
+		return r.query(`select seq, body from events where tenant_id = $1 and seq > $2 and seq <= $3 order by seq limit $4`,
+			tenant, after, top, q.Limit+1)
+	}
+	var w where
+	w.and("tenant_id = ? and seq > ? and seq <= ?", tenant, after, top)
+	if q.Since != nil {
+		w.and("occurred_at >= ?", micros(*q.Since))
+	}
+	if len(q.Types) > 0 {
+		w.in("event_type", q.Types)
+	}
+	if q.TicketID != "" {
+		w.and("ticket_id = ?", lowerID(q.TicketID))
+	}
+	limit := w.arg(q.Limit + 1)
+	return r.list(`select seq, body from events where `+w.String()+` order by seq limit `+limit, w.args...)
+}
+
+// cursorMark begins every cursor, so that a cursor of another form can follow in
+// a later release.
+const cursorMark = "c1-"
+
+func formatCursor(seq int64) string { return cursorMark + strconv.FormatInt(seq, 36) }
+
+func parseCursor(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	digits, ok := strings.CutPrefix(text, cursorMark)
+	seq, err := strconv.ParseInt(digits, 36, 64)
+	if !ok || err != nil || formatCursor(seq) != text || seq < 0 {
+		return 0, fault.Field("after", "Invalid cursor")
+	}
+	return seq, nil
+}
+
+// Event returns the full envelope of one event as it was frozen at its commit.
+func (s *Store) Event(ctx context.Context, tenant, eventID string) (json.RawMessage, error) {
+	var body []byte
+	err := s.reader(ctx).row(`select body from events where tenant_id = $1 and event_id = $2`,
+		tenant, lowerID(eventID)).Scan(&body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fault.New(fault.NotFound, "Event not found")
+	}
+	return body, err
+}

@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+	"github.com/ticketwire/ticketwire/internal/vault"
+)
+
+// Principal is who makes a call: the user who owns the presented key, with the
+// rights that are left after the key's own list.
+type Principal struct {
+	TenantID    string
+	Product     string // "psa" or "algadesk" (contract section 1.1)
+	User        ticket.User
+	KeyID       string
+	Permissions map[string]bool // "resource:action"
+	Rate        RateLimit       // the key's, and the tenant's where the key says nothing
+}
+
+// Can reports whether the principal may do this. There is no role that may do
+// everything (contract section 1.1).
+func (p Principal) Can(resource, action string) bool { return p.Permissions[resource+":"+action] }
+
+// Actor returns the principal as the author of changes.
+func (p Principal) Actor() ticket.Actor {
+	return ticket.Actor{TenantID: p.TenantID, UserID: p.User.UserID, Name: p.User.DisplayName()}
+}
+
+// RateLimit is an override of the inbound rate limit (contract section 1.6). A
+// nil field leaves the decision to the next level: key, then tenant, then the
+// server's default.
+type RateLimit struct {
+	Enabled      *bool `json:"enabled"`
+	MaxTokens    *int  `json:"max_tokens"`     // bucket size
+	RefillPerMin *int  `json:"refill_per_min"` // tokens per minute
+}
+
+// over returns r with the gaps filled from the level below.
+func (r RateLimit) over(next RateLimit) RateLimit {
+	if r.Enabled == nil {
+		r.Enabled = next.Enabled
+	}
+	if r.MaxTokens == nil {
+		r.MaxTokens = next.MaxTokens
+	}
+	if r.RefillPerMin == nil {
+		r.RefillPerMin = next.RefillPerMin
+	}
+	return r
+}
+
+// credential is a key with everything that decides whether it opens.
+type credential struct {
+	principal                   Principal
+	active, suspended, hasOwner bool
+	expiresAt                   *time.Time
+	count                       int64
+	limit                       *int64
+}
+
+// Authenticate finds the principal of a presented key. Whatever is wrong with
+// the key, its owner or its tenant gives the same Unauthorized error (contract
+// section 1.1), so that a caller learns nothing by trying.
+//
+// An accepted call is counted. For a key with a usage limit that happens in a
+// transaction before Authenticate returns, so that the limit is exact even among
+// concurrent calls; for others within about a second.
+func (s *Store) Authenticate(ctx context.Context, now time.Time, presentedKey string) (Principal, error) {
+	denied := fault.New(fault.Unauthorized, "Invalid API key")
+	c, err := credentialOf(s.reader(ctx), vault.HashAPIKey(presentedKey))
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return Principal{}, denied
+	case err != nil:
+		return Principal{}, err
+	}
+	p := c.principal
+	expired := c.expiresAt != nil && !c.expiresAt.After(now)
+	if !c.active || expired || c.suspended || !c.hasOwner || p.User.IsInactive {
+		return Principal{}, denied
+	}
+	spent := c.limit != nil && c.count >= *c.limit
+	if p.User.UserType != userInternal || spent {
+		denied.Err = s.deactivateKey(ctx, p.TenantID, p.KeyID)
+		return Principal{}, denied
+	}
+	if c.limit == nil {
+		s.usage.note(p.TenantID, p.KeyID, now)
+		return p, nil
+	}
+	counted, err := s.countCall(ctx, now, p.TenantID, p.KeyID)
+	if err != nil {
+		return Principal{}, err
+	}
+	if !counted {
+		return Principal{}, denied
+	}
+	return p, nil
+}
+
+func credentialOf(q querier, hash string) (credential, error) {
+	var c credential
+	var userPermissions, keyPermissions sql.NullString
+	var first, last, email, userType sql.NullString
+	var inactive sql.NullBool
+	var expires sql.NullInt64
+	var key, tenant RateLimit
+	p := &c.principal
+	err := q.row(`
+		select k.tenant_id, k.api_key_id, k.user_id, k.active, k.permissions, k.expires_at, k.usage_count, k.usage_limit,
+			k.rate_enabled, k.rate_max_tokens, k.rate_refill_per_min,
+			t.product, t.suspended, t.rate_enabled, t.rate_max_tokens, t.rate_refill_per_min,
+			u.first_name, u.last_name, u.email, u.user_type, u.is_inactive, u.permissions
+		from api_keys k
+		join tenants t on t.tenant_id = k.tenant_id
+		left join users u on u.tenant_id = k.tenant_id and u.user_id = k.user_id
+		where k.key_hash = $1`, hash).Scan(
+		&p.TenantID, &p.KeyID, &p.User.UserID, &c.active, &keyPermissions, &expires, &c.count, &c.limit,
+		&key.Enabled, &key.MaxTokens, &key.RefillPerMin,
+		&p.Product, &c.suspended, &tenant.Enabled, &tenant.MaxTokens, &tenant.RefillPerMin,
+		&first, &last, &email, &userType, &inactive, &userPermissions)
+	if err != nil {
+		return credential{}, err
+	}
+	c.hasOwner = userPermissions.Valid
+	c.expiresAt = instantPtr(expires)
+	p.User.TenantID = p.TenantID
+	p.User.FirstName, p.User.LastName, p.User.Email = first.String, last.String, email.String
+	p.User.UserType, p.User.IsInactive = userType.String, inactive.Bool
+	p.Rate = key.over(tenant)
+	if err := fromJSON(userPermissions, &p.User.Permissions); err != nil {
+		return credential{}, err
+	}
+	var own []string
+	if err := fromJSON(keyPermissions, &own); err != nil {
+		return credential{}, err
+	}
+	p.Permissions = make(map[string]bool, len(p.User.Permissions))
+	for _, name := range p.User.Permissions {
+		if !keyPermissions.Valid || slices.Contains(own, name) {
+			p.Permissions[name] = true
+		}
+	}
+	return c, nil
+}
+
+// countCall counts one call of a key with a usage limit and reports whether the
+// call is still within it. A key that is used up is deactivated.
+func (s *Store) countCall(ctx context.Context, now time.Time, tenant, key string) (bool, error) {
+	counted := false
+	err := s.do(ctx, func(t *tx) error {
+		n, err := t.exec(`
+			update api_keys set usage_count = usage_count + 1, last_used_at = $1
+			where tenant_id = $2 and api_key_id = $3 and active and usage_count < usage_limit`,
+			micros(now), tenant, key)
+		if err != nil {
+			return err
+		}
+		if counted = n > 0; counted {
+			return nil
+		}
+		return t.deactivateKey(tenant, key)
+	})
+	return counted, err
+}
+
+func (s *Store) deactivateKey(ctx context.Context, tenant, key string) error {
+	return s.do(ctx, func(t *tx) error { return t.deactivateKey(tenant, key) })
+}
+
+func (t *tx) deactivateKey(tenant, key string) error {
+	_, err := t.exec(`update api_keys set active = false where tenant_id = $1 and api_key_id = $2`, tenant, key)
+	return err
+}

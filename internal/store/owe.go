@@ -1,0 +1,167 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// maxSubscribed bounds how many tenants the writer remembers the subscriptions
+// of; over it, all are forgotten.
+const maxSubscribed = 4096
+
+// subscriptions are the active webhooks of one tenant as the writer last read
+// them. version is the tenant's webhooks_version at that time: a random text
+// that every change replaces, so that neither a rollback nor another process
+// can leave a stale list in use.
+type subscriptions struct {
+	version  string
+	webhooks []delivery.Webhook // only ids, event types, filter, fields and modes
+}
+
+// subscriptionsChanged makes every process read the tenant's webhooks again.
+func (t *tx) subscriptionsChanged(tenant string) error {
+	_, err := t.exec(`update tenants set webhooks_version = $2 where tenant_id = $1`, tenant, NewID())
+	if err != nil {
+		return fmt.Errorf("change subscriptions: %w", err)
+	}
+	return nil
+}
+
+// subscribed returns the active webhooks of the tenant.
+func (t *tx) subscribed(tenant string) ([]delivery.Webhook, error) {
+	var version string
+	if err := t.row(`select webhooks_version from tenants where tenant_id = $1`, tenant).Scan(&version); err != nil {
+		return nil, fmt.Errorf("subscriptions of tenant %s: %w", tenant, err)
+	}
+	known, ok := t.w.subscribed[tenant]
+	if ok && known.version == version {
+		return known.webhooks, nil
+	}
+	rows, err := t.query(`select webhook_id, event_types, event_filter, payload_fields, is_test_mode from webhooks
+		where tenant_id = $1 and is_active and deleted_at is null order by webhook_id`, tenant)
+	webhooks, err := collect(rows, err, func(row scanner) (delivery.Webhook, error) {
+		w := delivery.Webhook{TenantID: tenant}
+		w.IsActive = true
+		var types string
+		var filter, fields sql.NullString
+		if err := row.Scan(&w.WebhookID, &types, &filter, &fields, &w.IsTestMode); err != nil {
+			return w, err
+		}
+		if err := fromJSON(sql.NullString{String: types, Valid: true}, &w.EventTypes); err != nil {
+			return w, err
+		}
+		if err := fromJSON(filter, &w.EventFilter); err != nil {
+			return w, err
+		}
+		return w, fromJSON(fields, &w.PayloadFields)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("subscriptions of tenant %s: %w", tenant, err)
+	}
+	if len(t.w.subscribed) >= maxSubscribed {
+		clear(t.w.subscribed)
+	}
+	t.w.subscribed[tenant] = subscriptions{version: version, webhooks: webhooks}
+	return webhooks, nil
+}
+
+// owe inserts a pending delivery, due now, for every active webhook of the
+// event's tenant that wants the event. fullBody is what the event's own row
+// holds; only a webhook that gets something else has a body of its own. thread
+// reads the ticket's comments, oldest first, and is called at most once.
+func (t *tx) owe(now time.Time, ev ticket.Event, fullBody []byte, thread func() ([]webhook.Message, error)) error {
+	webhooks, err := t.subscribed(ev.TenantID)
+	if err != nil {
+		return err
+	}
+	cut := cutter{tx: t, ev: ev, thread: thread}
+	for i := range webhooks {
+		w := &webhooks[i]
+		if !w.Wants(ev.Type) || !w.EventFilter.Match(ev.TicketID, &ev.Data) {
+			continue
+		}
+		body, err := cut.body(w, fullBody)
+		if err != nil {
+			return err
+		}
+		err = t.insertOwed(now, owed{
+			lane: Lane{w.TenantID, w.WebhookID}, eventID: ev.EventID, eventType: ev.Type, ticketID: ev.TicketID,
+			attempt: 1, isTest: w.IsTestMode, body: body,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cutter makes the bodies of one event for the webhooks that want less or more
+// than the full one.
+type cutter struct {
+	tx     *tx
+	ev     ticket.Event
+	thread func() ([]webhook.Message, error)
+	read   bool // the thread is in ev.Data.Comments
+}
+
+// body returns the webhook's own body, or nil if it gets the full one.
+func (c *cutter) body(w *delivery.Webhook, full []byte) ([]byte, error) {
+	shape := delivery.Shape{Fields: w.PayloadFields, Threads: c.tx.w.s.cfg.Threads}
+	if shape.Fields["ticket"] == nil {
+		return nil, nil
+	}
+	if shape.WantsComments() && !c.read {
+		messages, err := c.thread()
+		if err != nil {
+			return nil, fmt.Errorf("comments of ticket %s: %w", c.ev.TicketID, err)
+		}
+		c.ev.Data.Comments, c.read = &messages, true
+	}
+	body, err := delivery.Body(delivery.Event{
+		EventID: c.ev.EventID, EventType: c.ev.Type, OccurredAt: c.ev.OccurredAt.Time, TenantID: c.ev.TenantID,
+	}, &c.ev.Data, shape)
+	if err != nil {
+		return nil, err
+	}
+	if string(body) == string(full) {
+		return nil, nil
+	}
+	return body, nil
+}
+
+// owed is a delivery that starts a chain.
+type owed struct {
+	lane                         Lane
+	eventID, eventType, ticketID string
+	attempt                      int
+	isTest                       bool
+	body                         []byte // nil: the event's own
+}
+
+// insertOwed inserts a delivery that is due now.
+func (t *tx) insertOwed(now time.Time, o owed) error {
+	_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
+			attempt, step, status, is_test, due_at, created_at, body)
+		values ($1, $2, $3, $4, $5, $6, $7, 0, 'pending', $8, $9, $9, $10)`,
+		o.lane.TenantID, NewID(), o.lane.WebhookID, o.eventID, o.eventType, o.ticketID,
+		o.attempt, o.isTest, micros(now), nullBlob(o.body))
+	if err != nil {
+		return fmt.Errorf("insert delivery: %w", err)
+	}
+	t.due(o.lane)
+	return nil
+}
+
+// nullBlob keeps an absent body null: drivers write an empty blob for a nil
+// slice.
+func nullBlob(b []byte) any {
+	if b == nil {
+		return nil
+	}
+	return b
+}

@@ -1,0 +1,210 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
+)
+
+// Result is what came of one claimed delivery.
+type Result struct {
+	Claimed
+	Answer             delivery.Answer
+	Verdict            delivery.Verdict
+	StartedAt, EndedAt time.Time
+	RequestHeaders     map[string]string // as sent, redacted (contract P2)
+}
+
+// Recorded says what recording a Result did.
+type Recorded struct {
+	Lane
+	Fenced      bool // the lease was lost: nothing was written, whoever holds it now records
+	Disabled    bool // this failure switched the webhook off
+	NoRecipient bool // it did, and there is nobody who could be mailed about it
+}
+
+// Record writes what came of a batch in one transaction: the attempts, the
+// retries that follow, the health of the webhooks, and the end of those that
+// have failed for too long, with the mail about it. The answers are in the order
+// of the results.
+func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error) {
+	return write(ctx, s, func(t *tx) ([]Recorded, error) {
+		b := recording{tx: t, webhooks: map[Lane]*recorded{}}
+		out := make([]Recorded, len(results))
+		for i := range results {
+			var err error
+			if out[i], err = b.record(&results[i]); err != nil {
+				return nil, fmt.Errorf("record delivery %s: %w", results[i].DeliveryID, err)
+			}
+		}
+		return out, b.save()
+	})
+}
+
+// recording is the state of one Record: each webhook is read and written once
+// per batch.
+type recording struct {
+	tx       *tx
+	webhooks map[Lane]*recorded
+}
+
+type recorded struct {
+	delivery.Webhook
+	gone  bool // deleted: only the log is kept
+	dirty bool // its health has changed
+}
+
+func (b *recording) webhook(l Lane) (*recorded, error) {
+	if w, ok := b.webhooks[l]; ok {
+		return w, nil
+	}
+	w := &recorded{}
+	var err error
+	w.Webhook, err = b.tx.w.s.webhookOf(b.tx, l.TenantID, l.WebhookID)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		w.gone = true
+	case err != nil:
+		return nil, err
+	}
+	b.webhooks[l] = w
+	return w, nil
+}
+
+func (b *recording) save() error {
+	for _, w := range b.webhooks {
+		if !w.dirty {
+			continue
+		}
+		if err := b.tx.saveHealth(&w.Webhook); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *recording) record(r *Result) (Recorded, error) {
+	out := Recorded{Lane: Lane{r.TenantID, r.WebhookID}}
+	held, err := b.tx.recordAttempt(r)
+	if err != nil {
+		return out, err
+	}
+	if !held {
+		out.Fenced = true
+		return out, nil
+	}
+	w, err := b.webhook(out.Lane)
+	if err != nil {
+		return out, err
+	}
+	ok := r.Verdict.Status == delivery.Delivered
+	counts := !w.gone && r.Counts(r.Answer)
+	if counts {
+		w.Health.Record(ok, r.EndedAt)
+		w.dirty = true
+	}
+	// Rows beside this one exist only where a person asked for an attempt, and
+	// that moves the number of the others past 1.
+	alone := r.Attempt == 1 && !r.IsManual
+	switch {
+	case ok && !alone:
+		err = b.tx.supersede(r)
+	case r.Verdict.Status == delivery.Retrying:
+		err = b.tx.scheduleNext(r, w, alone)
+	}
+	if err != nil || ok || !counts || !w.IsActive {
+		return out, err
+	}
+	reason := r.Verdict.Disable
+	if reason == "" && b.tx.w.s.cfg.Policy.DisableDue(w.Health, true, r.EndedAt) {
+		reason = delivery.DisabledByFailures
+	}
+	if reason == "" {
+		return out, nil
+	}
+	out.Disabled, out.NoRecipient, err = b.tx.disable(r.EndedAt, &w.Webhook, reason, r.Verdict.ErrorMessage)
+	return out, err
+}
+
+// recordAttempt completes the row if the lease is still held.
+func (t *tx) recordAttempt(r *Result) (held bool, err error) {
+	requestHeaders, err := jsonText(r.RequestHeaders)
+	if err != nil {
+		return false, err
+	}
+	responseHeaders, err := jsonText(r.Answer.Headers)
+	if err != nil {
+		return false, err
+	}
+	var code, response, retryAt any
+	if r.Answer.StatusCode != 0 {
+		code, response = r.Answer.StatusCode, r.Answer.Body
+	}
+	if r.Verdict.Status == delivery.Retrying {
+		retryAt = micros(r.Verdict.RetryAt)
+	}
+	n, err := t.exec(`update deliveries set status = $5, attempted_at = $6, completed_at = $7, next_retry_at = $8,
+			lease_owner = null, lease_until = null, request_headers = $9, status_code = $10, response_headers = $11,
+			response_body = $12, duration_ms = $13, error_type = $14, error_message = $15
+		where tenant_id = $1 and delivery_id = $2 and lease_owner = $3 and generation = $4 and status = 'pending'`,
+		r.TenantID, r.DeliveryID, r.Owner, r.Generation,
+		string(r.Verdict.Status), micros(r.StartedAt), micros(r.EndedAt), retryAt, requestHeaders, code, responseHeaders,
+		response, r.Answer.Duration.Milliseconds(), string(r.Verdict.ErrorType), r.Verdict.ErrorMessage)
+	return n == 1, err
+}
+
+// scheduleNext inserts the row of the next attempt. When there is no point in
+// sending it any more, because the webhook was switched off or a person's
+// attempt has delivered the event, it is there all the same and says so: the
+// log of a chain always ends with the reason why nothing follows.
+func (t *tx) scheduleNext(r *Result, w *recorded, alone bool) error {
+	status, reason, completed := delivery.Pending, "", any(nil)
+	switch {
+	case w.gone || !w.IsActive:
+		// The replay looks for rows that ended since the switch-off, and this
+		// attempt may have ended before it.
+		end := r.EndedAt
+		if w.DisabledAt != nil && w.DisabledAt.After(end) {
+			end = *w.DisabledAt
+		}
+		status, reason, completed = delivery.Abandoned, delivery.WaitWebhookDisabled, micros(end)
+	case !alone:
+		c, err := t.chainOf(r.TenantID, r.WebhookID, r.EventID)
+		if err != nil {
+			return err
+		}
+		if c.delivered {
+			status, reason, completed = delivery.Abandoned, delivery.WaitSuperseded, micros(r.EndedAt)
+		}
+	}
+	_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
+			attempt, step, status, wait_reason, is_test, due_at, completed_at, created_at, body)
+		select tenant_id, $3, webhook_id, event_id, event_type, ticket_id,
+			attempt + 1, step + 1, $4, $5, is_test, $6, $7, $8, body
+		from deliveries where tenant_id = $1 and delivery_id = $2`,
+		r.TenantID, r.DeliveryID, NewID(), string(status), reason, micros(r.Verdict.RetryAt), completed, micros(r.EndedAt))
+	if err != nil {
+		return fmt.Errorf("schedule the next attempt: %w", err)
+	}
+	if status == delivery.Pending && !r.Verdict.RetryAt.After(r.EndedAt) {
+		t.due(Lane{r.TenantID, r.WebhookID})
+	}
+	return nil
+}
+
+// supersede gives up the attempts that are still owed for an event that has
+// been delivered now. One that is being sent keeps its row.
+func (t *tx) supersede(r *Result) error {
+	_, err := t.exec(`update deliveries set status = 'abandoned', wait_reason = 'superseded', completed_at = $4,
+			lease_owner = null, lease_until = null
+		where tenant_id = $1 and event_id = $2 and webhook_id = $3 and status = 'pending'
+			and (lease_until is null or lease_until <= $4)`,
+		r.TenantID, r.EventID, r.WebhookID, micros(r.EndedAt))
+	if err != nil {
+		return fmt.Errorf("supersede the pending attempt: %w", err)
+	}
+	return nil
+}

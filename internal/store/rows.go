@@ -1,0 +1,125 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+)
+
+// scanner is one row, alone (*sql.Row) or of many (*sql.Rows).
+type scanner interface{ Scan(dest ...any) error }
+
+// collect reads every row and closes rows. The result is never nil, since lists
+// go to the wire as they are.
+func collect[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) ([]T, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := []T{}
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+// found turns the absence of a row into a NotFound error with the contract's
+// message.
+func found(err error, message string) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return fault.New(fault.NotFound, "%s", message)
+	}
+	return err
+}
+
+// where collects the conditions of a statement that is built for one call. Its
+// texts are ours; whatever came from outside is an argument.
+type where struct {
+	text []string
+	args []any
+}
+
+// and adds a condition in which every ? stands for the next argument.
+func (w *where) and(cond string, args ...any) {
+	var b strings.Builder
+	for _, arg := range args {
+		before, after, _ := strings.Cut(cond, "?")
+		b.WriteString(before)
+		b.WriteString(w.arg(arg))
+		cond = after
+	}
+	b.WriteString(cond)
+	w.text = append(w.text, b.String())
+}
+
+// arg adds an argument and returns its placeholder.
+func (w *where) arg(v any) string {
+	w.args = append(w.args, v)
+	return "$" + strconv.Itoa(len(w.args))
+}
+
+// in adds "column is one of the values".
+func (w *where) in(column string, values []string) {
+	w.text = append(w.text, column+" in ("+w.list(values)+")")
+}
+
+// list adds the values as arguments and returns their placeholders.
+func (w *where) list(values []string) string {
+	marks := make([]string, len(values))
+	for i, v := range values {
+		marks[i] = w.arg(v)
+	}
+	return strings.Join(marks, ", ")
+}
+
+// contains adds "one of the columns contains s", without regard to the case of
+// ASCII letters. An empty s adds nothing.
+func (w *where) contains(s string, columns ...string) {
+	if s == "" {
+		return
+	}
+	mark := w.arg(containing(s))
+	tests := make([]string, len(columns))
+	for i, c := range columns {
+		// The database folds both sides, so that they are folded alike.
+		tests[i] = "lower(" + c + ") like lower(" + mark + `) escape '\'`
+	}
+	w.text = append(w.text, "("+strings.Join(tests, " or ")+")")
+}
+
+// page returns the limit clause of a page, counted from 1. A page number beyond
+// any table is cut before the multiplication can overflow.
+func (w *where) page(page, limit int) string {
+	if limit < 1 {
+		limit = defaultLimit
+	}
+	return " limit " + w.arg(limit) + " offset " + w.arg(min(max(page-1, 0), 1<<40)*limit)
+}
+
+// String returns the conditions without the word where.
+func (w *where) String() string { return strings.Join(w.text, " and ") }
+
+// containing returns the pattern of "contains s" for like with escape '\', with
+// the wildcards of s taken literally.
+func containing(s string) string {
+	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s) + "%"
+}
+
+// lowerID returns an id in the form in which ids are stored. The contract takes
+// them in any letter case.
+func lowerID(id string) string { return strings.ToLower(id) }
+
+func lowerIDs(ids []string) []string {
+	lower := make([]string, len(ids))
+	for i, id := range ids {
+		lower[i] = lowerID(id)
+	}
+	return lower
+}

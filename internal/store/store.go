@@ -1,0 +1,212 @@
+// Package store holds every SQL statement of the service. One exported method
+// is one transaction: when it returns without an error, what it did is durable
+// (SQLite in WAL mode with synchronous=FULL), and the deliveries that follow
+// from it are committed with it.
+//
+// The rules themselves (which events a change makes, who gets them, when a
+// retry is due) are pure functions in internal/ticket and internal/delivery;
+// store loads what they need and writes what they return. Sending is left to
+// internal/dispatch, wire formats to internal/api.
+//
+// A Store is safe for concurrent use. All writes pass through one goroutine that
+// shares one commit among the calls that wait for it (see writer.go); reads use
+// their own connections and never wait for a writer.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/vault"
+)
+
+// Config says where the data lives and which server-wide rules are applied
+// inside a transaction. It is not changed after Open.
+type Config struct {
+	Dir         string       // data directory of the embedded database; made if missing
+	Vault       *vault.Vault // seals signing secrets and custom headers
+	Policy      delivery.Policy
+	PublicURL   string        // base of the deep links in payloads, without a trailing slash
+	Threads     bool          // send the whole comment thread on every full payload (contract D9)
+	MaxWebhooks int           // per tenant (contract P11); 0 means the default of 50
+	CommitLimit int           // calls that may share one commit; 0 means 256
+	QueueLimit  int           // calls that may wait for the writer before Unavailable (contract P12); 0 means 8192
+	Retention   time.Duration // how long events and delivery rows are kept; 0 means 30 days
+	Mails       Mails         // writes the mails about failing webhooks; a nil function sends none
+}
+
+// Store is the open database. Make one with Open and release it with Close.
+type Store struct {
+	cfg     Config
+	dialect dialect
+	write   *sql.DB // one connection, owned by the writer goroutine
+	read    *sql.DB
+	stmts   sync.Map // query text -> *sql.Stmt on read
+	writer  *writer
+	usage   *usage
+
+	lock deliveryLock // see LockDeliveries
+
+	wakeMu sync.Mutex
+	wake   func([]Lane) // set by OnDue; called by the writer goroutine after a commit
+}
+
+// Lane names the queue of one webhook.
+type Lane struct{ TenantID, WebhookID string }
+
+// Open opens the database, migrates it and starts the writer. Several processes
+// may have the same embedded database open (bootstrap beside serve); only one of
+// them may deliver, see LockDeliveries.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.MaxWebhooks == 0 {
+		cfg.MaxWebhooks = 50
+	}
+	if cfg.CommitLimit == 0 {
+		cfg.CommitLimit = 256
+	}
+	if cfg.QueueLimit == 0 {
+		cfg.QueueLimit = 8192
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = 30 * 24 * time.Hour
+	}
+	if err := MakeDir(cfg.Dir); err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: cfg, dialect: sqliteDialect()}
+	var err error
+	file := filepath.Join(cfg.Dir, "ticketwire.db")
+	if s.write, err = s.dialect.open(file, 1); err != nil {
+		return nil, err
+	}
+	if s.read, err = s.dialect.open(file, 4); err != nil {
+		return nil, errors.Join(err, s.write.Close())
+	}
+	if err := migrate(ctx, s.write, s.dialect); err != nil {
+		return nil, errors.Join(err, s.read.Close(), s.write.Close())
+	}
+	if s.writer, err = startWriter(s); err != nil {
+		return nil, errors.Join(err, s.read.Close(), s.write.Close())
+	}
+	s.usage = startUsage(s)
+	return s, nil
+}
+
+// MakeDir makes the data directory, for its owner alone.
+func MakeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	return nil
+}
+
+// Close waits for the calls that were accepted, then closes the database. Calls
+// made after Close return an error. It is safe to call twice.
+func (s *Store) Close() error {
+	s.usage.stop()
+	s.writer.stop()
+	return errors.Join(s.closeStmts(), s.read.Close(), s.write.Close(), s.lock.release())
+}
+
+// OnDue registers the one function that is told, after a commit, which lanes
+// have work that is due now. It is called on the writer's goroutine and must
+// not block. nil removes it.
+func (s *Store) OnDue(fn func([]Lane)) {
+	s.wakeMu.Lock()
+	defer s.wakeMu.Unlock()
+	s.wake = fn
+}
+
+func (s *Store) wakeLanes(lanes []Lane) {
+	s.wakeMu.Lock()
+	fn := s.wake
+	s.wakeMu.Unlock()
+	if fn != nil && len(lanes) > 0 {
+		fn(lanes)
+	}
+}
+
+// NewID returns a new UUIDv7 in lower case: ids sort by the time they were made,
+// so new rows land next to each other in every index (contract P13).
+func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// querier runs statements, inside a write transaction (*tx) or on a read
+// connection (*reader), so that a lookup is written once and used by both.
+type querier interface {
+	query(q string, args ...any) (*sql.Rows, error)
+	row(q string, args ...any) *sql.Row
+}
+
+// reader is a querier on the read connections. Each statement sees the newest
+// commit; two statements may see different ones.
+type reader struct {
+	ctx context.Context
+	s   *Store
+}
+
+func (s *Store) reader(ctx context.Context) *reader { return &reader{ctx: ctx, s: s} }
+
+func (r *reader) query(q string, args ...any) (*sql.Rows, error) {
+	st, err := r.s.prepared(r.ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(r.ctx, args...)
+}
+
+func (r *reader) row(q string, args ...any) *sql.Row {
+	st, err := r.s.prepared(r.ctx, q)
+	if err != nil {
+		// database/sql reports the same error again from the row.
+		return r.s.read.QueryRowContext(r.ctx, q, args...)
+	}
+	return st.QueryRowContext(r.ctx, args...)
+}
+
+// list runs a statement that was built for one call (filters, sort) and is not
+// worth keeping: a caller must not be able to fill the cache with variants.
+func (r *reader) list(q string, args ...any) (*sql.Rows, error) {
+	return r.s.read.QueryContext(r.ctx, q, args...)
+}
+
+func (s *Store) prepared(ctx context.Context, q string) (*sql.Stmt, error) {
+	if st, ok := s.stmts.Load(q); ok {
+		return st.(*sql.Stmt), nil
+	}
+	st, err := s.read.PrepareContext(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	if old, loaded := s.stmts.LoadOrStore(q, st); loaded {
+		return old.(*sql.Stmt), st.Close()
+	}
+	return st, nil
+}
+
+func (s *Store) closeStmts() error {
+	var err error
+	s.stmts.Range(func(k, v any) bool {
+		err = errors.Join(err, v.(*sql.Stmt).Close())
+		s.stmts.Delete(k)
+		return true
+	})
+	return err
+}
+
+// Ping reports whether the database answers reads and the writer accepts work.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	if err := s.reader(ctx).row(`select 1`).Scan(&one); err != nil {
+		return fmt.Errorf("read from the store: %w", err)
+	}
+	return s.do(ctx, func(t *tx) error { return nil })
+}

@@ -1,0 +1,125 @@
+package store
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+	"github.com/ticketwire/ticketwire/internal/vault"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// opener opens an empty store that is closed when the test ends. A behaviour is
+// written against an opener, so that another database can be held to it too.
+type opener func(t *testing.T, change ...func(*Config)) *Store
+
+// exercise runs behaviours side by side, each on stores of its own.
+func exercise(t *testing.T, open opener, behaviours map[string]func(*testing.T, opener)) {
+	t.Helper()
+	for name, behaviour := range behaviours {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			behaviour(t, open)
+		})
+	}
+}
+
+// openSQLiteStore is the opener of the embedded database.
+func openSQLiteStore(t *testing.T, change ...func(*Config)) *Store {
+	t.Helper()
+	return openAt(t, t.TempDir(), change...)
+}
+
+// openAt opens the embedded database of a directory, which may be open already.
+func openAt(t *testing.T, dir string, change ...func(*Config)) *Store {
+	t.Helper()
+	v, err := vault.Open(filepath.Join(dir, "secret.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Dir: dir, Vault: v, PublicURL: "https://desk.example"}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// start is when the tests begin. It has microseconds, which the wire does not.
+func start() time.Time { return time.Date(2026, 3, 4, 5, 6, 7, 891234000, time.UTC) }
+
+// desk is a bootstrapped tenant and its user.
+type desk struct {
+	*Store
+	ticket.Actor
+	rows Bootstrapped
+	t    *testing.T
+}
+
+// newDesk bootstraps a tenant in s.
+func newDesk(t *testing.T, s *Store, name string) *desk {
+	t.Helper()
+	b, err := s.Bootstrap(t.Context(), start(), BootstrapDraft{
+		Tenant: name, Email: name + "@desk.example", FirstName: "Ada", LastName: "Lovelace",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &desk{
+		Store: s, rows: b, t: t,
+		Actor: ticket.Actor{TenantID: b.TenantID, UserID: b.UserID, Name: new("Ada Lovelace")},
+	}
+}
+
+// draft is the smallest draft of a ticket.
+func (d *desk) draft(title string) ticket.Draft {
+	return ticket.Draft{
+		Title: title, BoardID: d.rows.BoardID, ClientID: d.rows.ClientID,
+		StatusID: d.rows.Statuses["Open"], PriorityID: d.rows.Priorities["Medium"],
+	}
+}
+
+// create makes a ticket.
+func (d *desk) create(now time.Time, draft ticket.Draft) ticket.Ticket {
+	d.t.Helper()
+	return must(d.CreateTicket(context.Background(), now, d.Actor, draft))(d.t)
+}
+
+// update changes a ticket.
+func (d *desk) update(now time.Time, id string, p ticket.Patch) ticket.Ticket {
+	d.t.Helper()
+	return must(d.UpdateTicket(context.Background(), now, d.Actor, id, p))(d.t)
+}
+
+// must fails the test when there is an error.
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// wantKind fails the test unless err is of kind k.
+func wantKind(t *testing.T, what string, err error, k fault.Kind) {
+	t.Helper()
+	if err == nil || fault.KindOf(err) != k {
+		t.Errorf("%s: got error %v (kind %d), want kind %d", what, err, fault.KindOf(err), k)
+	}
+}

@@ -1,0 +1,290 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+)
+
+// The messages for a ticket that the tenant does not have: on the ticket's own
+// routes, and below them (contract section 1.2).
+const (
+	noTicket      = "ticket not found"
+	noTicketOwner = "Ticket not found"
+)
+
+// ticketFrom joins a ticket with everything it refers to. The joins are left
+// ones: a name that is gone must not take the ticket with it, and a count can
+// leave out the joins that its conditions do not read.
+const ticketFrom = ` from tickets t
+	left join statuses s on s.tenant_id = t.tenant_id and s.status_id = t.status_id
+	left join priorities p on p.tenant_id = t.tenant_id and p.priority_id = t.priority_id
+	left join boards b on b.tenant_id = t.tenant_id and b.board_id = t.board_id
+	left join clients c on c.tenant_id = t.tenant_id and c.client_id = t.client_id
+	left join contacts n on n.tenant_id = t.tenant_id and n.contact_name_id = t.contact_name_id
+	left join locations l on l.tenant_id = t.tenant_id and l.location_id = t.location_id
+	left join categories g on g.tenant_id = t.tenant_id and g.category_id = t.category_id
+	left join categories h on h.tenant_id = t.tenant_id and h.category_id = t.subcategory_id
+	left join users e on e.tenant_id = t.tenant_id and e.user_id = t.entered_by
+	left join users a on a.tenant_id = t.tenant_id and a.user_id = t.assigned_to
+`
+
+const ticketColumns = `select t.tenant_id, t.ticket_id, t.ticket_number, t.title, t.url, t.client_id, t.contact_name_id,
+	t.location_id, t.status_id, t.board_id, t.category_id, t.subcategory_id, t.priority_id, t.entered_by, t.updated_by,
+	t.assigned_to, t.assigned_team_id, t.closed_by, t.entered_at, t.updated_at, t.closed_at, t.due_date, t.is_closed,
+	t.attributes, t.tags, t.source, t.ticket_origin, t.response_state, t.last_occurred_at,
+	coalesce(s.name, ''), coalesce(s.is_closed, t.is_closed), coalesce(p.priority_name, ''), coalesce(b.board_name, ''),
+	coalesce(c.client_name, ''), c.email, c.phone_no, n.full_name, n.email, n.phone_number, l.location_name,
+	g.category_name, h.category_name, coalesce(e.first_name, ''), coalesce(e.last_name, ''),
+	coalesce(a.first_name, ''), coalesce(a.last_name, '')` + ticketFrom
+
+func scanTicket(row scanner) (ticket.Ticket, error) {
+	var t ticket.Ticket
+	var entered, updated, occurred int64
+	var closed, due sql.NullInt64
+	var attributes sql.NullString
+	var tags string
+	var enteredBy, assignedTo ticket.User
+	err := row.Scan(&t.TenantID, &t.TicketID, &t.Number, &t.Title, &t.URL, &t.ClientID, &t.ContactNameID,
+		&t.LocationID, &t.StatusID, &t.BoardID, &t.CategoryID, &t.SubcategoryID, &t.PriorityID, &t.EnteredBy, &t.UpdatedBy,
+		&t.AssignedTo, &t.AssignedTeamID, &t.ClosedBy, &entered, &updated, &closed, &due, &t.IsClosed,
+		&attributes, &tags, &t.Source, &t.Origin, &t.ResponseState, &occurred,
+		&t.StatusName, &t.StatusIsClosed, &t.PriorityName, &t.BoardName,
+		&t.ClientName, &t.ClientEmail, &t.ClientPhone, &t.ContactName, &t.ContactEmail, &t.ContactPhone, &t.LocationName,
+		&t.CategoryName, &t.SubcategoryName, &enteredBy.FirstName, &enteredBy.LastName,
+		&assignedTo.FirstName, &assignedTo.LastName)
+	if err != nil {
+		return ticket.Ticket{}, err
+	}
+	t.EnteredAt, t.UpdatedAt, t.LastOccurredAt = wireTime(entered), wireTime(updated), instant(occurred)
+	t.ClosedAt, t.DueDate = wireTimePtr(closed), wireTimePtr(due)
+	t.EnteredByName, t.AssignedToName = enteredBy.DisplayName(), assignedTo.DisplayName()
+	if attributes.Valid {
+		t.Attributes = json.RawMessage(attributes.String)
+	}
+	t.DescriptionHTML = ticket.DescriptionHTML(t.Attributes)
+	t.Unused.Documents = []string{}
+	t.Tags = []string{}
+	if tags == "[]" { // most tickets have none, and this is the hottest read there is
+		return t, nil
+	}
+	err = fromJSON(sql.NullString{String: tags, Valid: true}, &t.Tags)
+	return t, err
+}
+
+func ticketOf(q querier, tenant, id, missing string) (ticket.Ticket, error) {
+	tk, err := scanTicket(q.row(ticketColumns+`where t.tenant_id = $1 and t.ticket_id = $2`, tenant, lowerID(id)))
+	return tk, found(err, missing)
+}
+
+// Ticket returns one ticket by its id or its number. What looks like a UUID is
+// an id.
+func (s *Store) Ticket(ctx context.Context, tenant, idOrNumber string) (ticket.Ticket, error) {
+	if uuid.Validate(idOrNumber) == nil {
+		return ticketOf(s.reader(ctx), tenant, idOrNumber, noTicket)
+	}
+	tk, err := scanTicket(s.reader(ctx).row(
+		ticketColumns+`where t.tenant_id = $1 and t.ticket_number = $2`, tenant, idOrNumber))
+	return tk, found(err, noTicket)
+}
+
+// CreateTicket makes a ticket with the tenant's next number. Errors are those of
+// ticket.New.
+func (s *Store) CreateTicket(ctx context.Context, now time.Time, a ticket.Actor, d ticket.Draft) (ticket.Ticket, error) {
+	return write(ctx, s, func(t *tx) (ticket.Ticket, error) {
+		refs, err := t.refs(a.TenantID, d.Keys())
+		if err != nil {
+			return ticket.Ticket{}, err
+		}
+		number, err := t.nextNumber(a.TenantID)
+		if err != nil {
+			return ticket.Ticket{}, err
+		}
+		tk, err := ticket.New(d, refs, NewID(), number, a, now)
+		if err != nil {
+			return ticket.Ticket{}, err
+		}
+		events := ticket.Events(nil, &tk, d.Suppress, NewID, t.w.s.cfg.PublicURL)
+		if err := t.insertTicket(&tk); err != nil {
+			return ticket.Ticket{}, err
+		}
+		if err := t.syncTags(now, a, &tk, nil); err != nil {
+			return ticket.Ticket{}, err
+		}
+		return tk, t.publish(now, events)
+	})
+}
+
+// nextNumber takes the tenant's next ticket number. A number whose transaction
+// fails is given again.
+func (t *tx) nextNumber(tenant string) (string, error) {
+	var number string
+	err := t.row(`
+		update tenants set next_ticket_number = next_ticket_number + 1 where tenant_id = $1
+		returning ticket_prefix || (next_ticket_number - 1)`, tenant).Scan(&number)
+	return number, found(err, "Tenant not found")
+}
+
+func (t *tx) insertTicket(tk *ticket.Ticket) error {
+	tags, err := jsonText(tk.Tags)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`
+		insert into tickets (tenant_id, ticket_id, ticket_number, title, url, client_id, contact_name_id, location_id,
+			status_id, board_id, category_id, subcategory_id, priority_id, entered_by, updated_by, assigned_to,
+			assigned_team_id, closed_by, entered_at, updated_at, closed_at, due_date, is_closed, attributes, tags, source,
+			ticket_origin, response_state, last_occurred_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+			$24, $25, $26, $27, $28, $29)`,
+		tk.TenantID, tk.TicketID, tk.Number, tk.Title, tk.URL, tk.ClientID, tk.ContactNameID, tk.LocationID,
+		tk.StatusID, tk.BoardID, tk.CategoryID, tk.SubcategoryID, tk.PriorityID, tk.EnteredBy, tk.UpdatedBy, tk.AssignedTo,
+		tk.AssignedTeamID, tk.ClosedBy, tk.EnteredAt.UnixMicro(), tk.UpdatedAt.UnixMicro(), wireMicros(tk.ClosedAt),
+		wireMicros(tk.DueDate), tk.IsClosed, attributesText(tk), tags, tk.Source, tk.Origin, tk.ResponseState,
+		micros(tk.LastOccurredAt))
+	return err
+}
+
+// attributesText returns the attributes column; null when there are none.
+func attributesText(tk *ticket.Ticket) any {
+	if len(tk.Attributes) == 0 {
+		return nil
+	}
+	return string(tk.Attributes)
+}
+
+// UpdateTicket applies a patch. A patch that says nothing new changes nothing
+// and fires nothing (contract section 4.4). Errors are those of ticket.Apply,
+// and NotFound.
+func (s *Store) UpdateTicket(ctx context.Context, now time.Time, a ticket.Actor, id string, p ticket.Patch) (ticket.Ticket, error) {
+	return write(ctx, s, func(t *tx) (ticket.Ticket, error) {
+		old, err := ticketOf(t, a.TenantID, id, noTicket)
+		if err != nil {
+			return ticket.Ticket{}, err
+		}
+		return t.apply(now, a, old, p)
+	})
+}
+
+// apply is the way of every change of a ticket's fields: decide, write what
+// changed, publish.
+func (t *tx) apply(now time.Time, a ticket.Actor, old ticket.Ticket, p ticket.Patch) (ticket.Ticket, error) {
+	refs, err := t.refs(old.TenantID, p.Keys(old))
+	if err != nil {
+		return ticket.Ticket{}, err
+	}
+	if ticket.NeedsResolution(old, p, refs) {
+		if refs.HasResolution, err = t.hasResolution(old.TenantID, old.TicketID); err != nil {
+			return ticket.Ticket{}, err
+		}
+	}
+	next, changed, err := ticket.Apply(old, p, refs, a, now)
+	if err != nil {
+		return ticket.Ticket{}, err
+	}
+	if !changed {
+		return old, nil
+	}
+	events := ticket.Events(&old, &next, p.Suppress, NewID, t.w.s.cfg.PublicURL)
+	if err := t.saveTicket(&next); err != nil {
+		return ticket.Ticket{}, err
+	}
+	if err := t.syncTags(now, a, &next, old.Tags); err != nil {
+		return ticket.Ticket{}, err
+	}
+	if next.AssignedTo != nil && refs.Assignee != nil {
+		// The new primary agent stops being an additional one.
+		if _, err := t.exec(`delete from ticket_agents where tenant_id = $1 and ticket_id = $2 and user_id = $3`,
+			next.TenantID, next.TicketID, *next.AssignedTo); err != nil {
+			return ticket.Ticket{}, err
+		}
+	}
+	return next, t.publish(now, events)
+}
+
+// saveTicket writes every column that a change can move, so that one prepared
+// statement serves all changes.
+func (t *tx) saveTicket(tk *ticket.Ticket) error {
+	tags, err := jsonText(tk.Tags)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`
+		update tickets set title = $1, url = $2, client_id = $3, contact_name_id = $4, location_id = $5, status_id = $6,
+			board_id = $7, category_id = $8, subcategory_id = $9, priority_id = $10, updated_by = $11, assigned_to = $12,
+			assigned_team_id = $13, closed_by = $14, updated_at = $15, closed_at = $16, due_date = $17, is_closed = $18,
+			attributes = $19, tags = $20, response_state = $21, last_occurred_at = $22
+		where tenant_id = $23 and ticket_id = $24`,
+		tk.Title, tk.URL, tk.ClientID, tk.ContactNameID, tk.LocationID, tk.StatusID,
+		tk.BoardID, tk.CategoryID, tk.SubcategoryID, tk.PriorityID, tk.UpdatedBy, tk.AssignedTo,
+		tk.AssignedTeamID, tk.ClosedBy, tk.UpdatedAt.UnixMicro(), wireMicros(tk.ClosedAt), wireMicros(tk.DueDate), tk.IsClosed,
+		attributesText(tk), tags, tk.ResponseState, micros(tk.LastOccurredAt), tk.TenantID, tk.TicketID)
+	return err
+}
+
+// refs looks up the rows that a draft or patch refers to. An id without a row
+// stays nil: what that means is a rule of the ticket.
+func (t *tx) refs(tenant string, k ticket.Keys) (ticket.Refs, error) {
+	var r ticket.Refs
+	err := errors.Join(
+		lookup(&r.Board, t, boardOf, tenant, k.BoardID),
+		lookup(&r.Status, t, statusOf, tenant, k.StatusID),
+		lookup(&r.Priority, t, priorityOf, tenant, k.PriorityID),
+		lookup(&r.Client, t, clientOf, tenant, k.ClientID),
+		lookup(&r.Contact, t, contactOf, tenant, k.ContactNameID),
+		lookup(&r.Location, t, locationOf, tenant, k.LocationID),
+		lookup(&r.Category, t, categoryOf, tenant, k.CategoryID),
+		lookup(&r.Subcategory, t, categoryOf, tenant, k.SubcategoryID),
+		lookup(&r.Assignee, t, userOf, tenant, k.AssignedTo),
+		lookup(&r.Team, t, teamOf, tenant, k.AssignedTeamID),
+	)
+	return r, err
+}
+
+// lookup points at the row of id, or leaves nil when there is none.
+func lookup[T any](into **T, q querier, of func(querier, string, string) (T, error), tenant, id string) error {
+	if id == "" {
+		return nil
+	}
+	v, err := of(q, tenant, id)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err == nil {
+		*into = &v
+	}
+	return err
+}
+
+// DeleteTicket removes a ticket with its tags, agents and comments. Its events
+// stay in the feed until retention ends, and there is no event for the deletion
+// (contract section 2.2).
+func (s *Store) DeleteTicket(ctx context.Context, a ticket.Actor, id string) error {
+	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
+		ticketID := lowerID(id)
+		n, err := t.exec(`delete from tickets where tenant_id = $1 and ticket_id = $2`, a.TenantID, ticketID)
+		if err == nil && n == 0 {
+			err = fault.New(fault.NotFound, noTicket)
+		}
+		for _, q := range []string{
+			`delete from comment_reactions where tenant_id = $1 and comment_id in (
+				select comment_id from comments where tenant_id = $1 and ticket_id = $2)`,
+			`delete from comments where tenant_id = $1 and ticket_id = $2`,
+			`delete from ticket_tags where tenant_id = $1 and ticket_id = $2`,
+			`delete from ticket_agents where tenant_id = $1 and ticket_id = $2`,
+		} {
+			if err == nil {
+				_, err = t.exec(q, a.TenantID, ticketID)
+			}
+		}
+		return struct{}{}, err
+	})
+	return err
+}

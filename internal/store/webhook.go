@@ -1,0 +1,344 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+	"github.com/ticketwire/ticketwire/internal/vault"
+)
+
+// Secrets are the opened signing secrets of a webhook. They must not be logged.
+type Secrets struct {
+	Current  string
+	Previous string // "" outside the grace of a rotation (contract section 4.2)
+}
+
+// CreatedWebhook is what CreateWebhook hands to Idempotency.Render.
+type CreatedWebhook struct {
+	Webhook delivery.Webhook
+	Secret  string // shown this once
+}
+
+// UpdatedWebhook is what UpdateWebhook hands to Idempotency.Render.
+type UpdatedWebhook struct {
+	Webhook  delivery.Webhook
+	Replayed int // missed events that were queued (contract P8)
+}
+
+// RotatedSecret is what RotateSecret hands to Idempotency.Render.
+type RotatedSecret struct {
+	WebhookID string
+	Secret    string // shown this once
+}
+
+const (
+	webhookColumns = `w.tenant_id, w.webhook_id, w.created_by, w.name, w.description, w.url, w.method,
+		w.event_types, w.custom_headers, w.event_filter, w.payload_fields, w.verify_ssl, w.is_active,
+		w.is_test_mode, w.retry_config, w.rate_limit, w.metadata, w.tags, w.disabled_at, w.disabled_reason,
+		w.created_at, w.updated_at, h.total_deliveries, h.successful_deliveries, h.failed_deliveries,
+		h.last_delivery_at, h.last_success_at, h.last_failure_at, h.failing_since, h.warnings_sent, h.auto_disabled_at`
+	webhookTables = ` from webhooks w join webhook_health h on h.tenant_id = w.tenant_id and h.webhook_id = w.webhook_id`
+)
+
+// webhookRow is a webhook on its way out of the database. Its JSON columns and
+// its sealed headers are opened by value, not by Scan, so that a list can scan
+// all rows first.
+type webhookRow struct {
+	w                                                                     delivery.Webhook
+	eventTypes, tags                                                      string
+	headers, filter, fields, retry, rate, metadata                        sql.NullString
+	disabledAt, lastDelivery, lastSuccess, lastFailure, failing, disabled sql.NullInt64
+	createdAt, updatedAt                                                  int64
+}
+
+// dest lists the places of webhookColumns.
+func (r *webhookRow) dest() []any {
+	w := &r.w
+	return []any{
+		&w.TenantID, &w.WebhookID, &w.CreatedBy, &w.Name, &w.Description, &w.URL, &w.Method,
+		&r.eventTypes, &r.headers, &r.filter, &r.fields, &w.VerifySSL, &w.IsActive,
+		&w.IsTestMode, &r.retry, &r.rate, &r.metadata, &r.tags, &r.disabledAt, &w.DisabledReason,
+		&r.createdAt, &r.updatedAt, &w.TotalDeliveries, &w.SuccessfulDeliveries, &w.FailedDeliveries,
+		&r.lastDelivery, &r.lastSuccess, &r.lastFailure, &r.failing, &w.WarningsSent, &r.disabled,
+	}
+}
+
+// webhook opens the row.
+func (r *webhookRow) webhook(s *Store) (delivery.Webhook, error) {
+	w := &r.w
+	for _, c := range []struct {
+		text sql.NullString
+		into any
+	}{
+		{sql.NullString{String: r.eventTypes, Valid: true}, &w.EventTypes},
+		{sql.NullString{String: r.tags, Valid: true}, &w.Tags},
+		{r.filter, &w.EventFilter},
+		{r.fields, &w.PayloadFields},
+		{r.retry, &w.RetryConfig},
+		{r.rate, &w.RateLimit},
+		{r.metadata, &w.Metadata},
+	} {
+		if err := fromJSON(c.text, c.into); err != nil {
+			return delivery.Webhook{}, fmt.Errorf("webhook %s: %w", w.WebhookID, err)
+		}
+	}
+	if r.headers.Valid {
+		plain, err := s.cfg.Vault.Open(headersPlace(w.TenantID, w.WebhookID), r.headers.String)
+		if err != nil {
+			return delivery.Webhook{}, fmt.Errorf("headers of webhook %s: %w", w.WebhookID, err)
+		}
+		if err := json.Unmarshal(plain, &w.CustomHeaders); err != nil {
+			// The error of Unmarshal could quote a credential.
+			return delivery.Webhook{}, fault.New(fault.Internal, "headers of webhook %s are not a JSON object", w.WebhookID)
+		}
+	}
+	w.DisabledAt = instantPtr(r.disabledAt)
+	w.LastDeliveryAt, w.LastSuccessAt, w.LastFailureAt = instantPtr(r.lastDelivery), instantPtr(r.lastSuccess), instantPtr(r.lastFailure)
+	w.FailingSince, w.AutoDisabledAt = instantPtr(r.failing), instantPtr(r.disabled)
+	w.CreatedAt, w.UpdatedAt = instant(r.createdAt), instant(r.updatedAt)
+	return *w, nil
+}
+
+// A sealed value opens at its own place only, so that nobody who can write to
+// the database can give a webhook the secret or the headers of another.
+func secretPlace(tenant, id string) string  { return "webhooks.secret/" + tenant + "/" + id }
+func headersPlace(tenant, id string) string { return "webhooks.custom_headers/" + tenant + "/" + id }
+
+// webhookOf loads a webhook that is not deleted.
+func (s *Store) webhookOf(q querier, tenant, id string) (delivery.Webhook, error) {
+	var r webhookRow
+	err := q.row(`select `+webhookColumns+webhookTables+`
+		where w.tenant_id = $1 and w.webhook_id = $2 and w.deleted_at is null`, tenant, lowerID(id)).Scan(r.dest()...)
+	if err != nil {
+		return delivery.Webhook{}, found(err, "Webhook not found")
+	}
+	return r.webhook(s)
+}
+
+// Webhook returns one webhook of the tenant.
+func (s *Store) Webhook(ctx context.Context, tenant, id string) (delivery.Webhook, error) {
+	return s.webhookOf(s.reader(ctx), tenant, id)
+}
+
+// CreateWebhook stores a webhook of the actor and returns it with its signing
+// secret, which is shown this once. One webhook more than Config.MaxWebhooks is
+// a Conflict (contract P11).
+func (s *Store) CreateWebhook(ctx context.Context, now time.Time, a ticket.Actor, spec delivery.Spec) (delivery.Webhook, string, error) {
+	if err := spec.Validate(); err != nil {
+		return delivery.Webhook{}, "", err
+	}
+	out, err := write(ctx, s, func(t *tx) (CreatedWebhook, error) { return t.createWebhook(now, a, spec) })
+	return out.Webhook, out.Secret, err
+}
+
+func (t *tx) createWebhook(now time.Time, a ticket.Actor, spec delivery.Spec) (CreatedWebhook, error) {
+	s := t.w.s
+	var n int
+	if err := t.row(`select count(*) from webhooks where tenant_id = $1 and deleted_at is null`, a.TenantID).Scan(&n); err != nil {
+		return CreatedWebhook{}, fmt.Errorf("count webhooks: %w", err)
+	}
+	if n >= s.cfg.MaxWebhooks {
+		return CreatedWebhook{}, fault.New(fault.Conflict, "The tenant has %d webhooks, which is the limit", n)
+	}
+	w := delivery.Webhook{
+		TenantID: a.TenantID, WebhookID: NewID(), CreatedBy: a.UserID, Spec: spec,
+		CreatedAt: now, UpdatedAt: now,
+	}
+	secret := vault.NewSigningSecret()
+	_, err := t.exec(`insert into webhooks (tenant_id, webhook_id, created_by, name, url, method, event_types,
+			verify_ssl, is_active, is_test_mode, tags, secret, created_at, updated_at)
+		values ($1, $2, $3, '', '', '', '[]', true, false, false, '[]', $4, $5, $5)`,
+		w.TenantID, w.WebhookID, w.CreatedBy,
+		s.cfg.Vault.Seal(secretPlace(w.TenantID, w.WebhookID), []byte(secret)), micros(now))
+	if err != nil {
+		return CreatedWebhook{}, fmt.Errorf("insert webhook: %w", err)
+	}
+	if _, err := t.exec(`insert into webhook_health (tenant_id, webhook_id) values ($1, $2)`, w.TenantID, w.WebhookID); err != nil {
+		return CreatedWebhook{}, fmt.Errorf("insert webhook health: %w", err)
+	}
+	if err := t.saveSpec(&w); err != nil {
+		return CreatedWebhook{}, err
+	}
+	if !w.IsActive {
+		// A replay after the first activation starts here.
+		if err := t.markDisabled(now, &w, delivery.DisabledByUser); err != nil {
+			return CreatedWebhook{}, err
+		}
+	}
+	w, err = s.webhookOf(t, w.TenantID, w.WebhookID)
+	return CreatedWebhook{Webhook: w, Secret: secret}, err
+}
+
+// saveSpec writes the configurable part of w and tells every process that the
+// tenant's subscriptions have changed.
+func (t *tx) saveSpec(w *delivery.Webhook) error {
+	if w.Tags == nil {
+		w.Tags = []string{}
+	}
+	var cols [7]any
+	for i, v := range []any{w.EventTypes, w.EventFilter, w.PayloadFields, w.RetryConfig, w.RateLimit, w.Metadata, w.Tags} {
+		var err error
+		if cols[i], err = jsonText(v); err != nil {
+			return fmt.Errorf("webhook %s: %w", w.WebhookID, err)
+		}
+	}
+	var headers any
+	if len(w.CustomHeaders) > 0 {
+		plain, err := json.Marshal(w.CustomHeaders)
+		if err != nil {
+			return fmt.Errorf("headers of webhook %s: %w", w.WebhookID, err)
+		}
+		headers = t.w.s.cfg.Vault.Seal(headersPlace(w.TenantID, w.WebhookID), plain)
+	}
+	_, err := t.exec(`update webhooks set name = $3, description = $4, url = $5, method = $6, event_types = $7,
+			event_filter = $8, payload_fields = $9, retry_config = $10, rate_limit = $11, metadata = $12, tags = $13,
+			custom_headers = $14, verify_ssl = $15, is_active = $16, is_test_mode = $17, updated_at = $18
+		where tenant_id = $1 and webhook_id = $2`,
+		w.TenantID, w.WebhookID, w.Name, w.Description, w.URL, w.Method, cols[0],
+		cols[1], cols[2], cols[3], cols[4], cols[5], cols[6],
+		headers, w.VerifySSL, w.IsActive, w.IsTestMode, micros(w.UpdatedAt))
+	if err != nil {
+		return fmt.Errorf("save webhook: %w", err)
+	}
+	return t.subscriptionsChanged(w.TenantID)
+}
+
+// UpdateWebhook runs change on the current spec inside the transaction and
+// stores what comes out, if it is valid. A webhook that stops being active
+// drops what it is owed (contract P7); one that becomes active again starts
+// without its past failures, and with replayMissed also gets what it missed
+// since it was switched off, oldest first (contract P8). replayed says how many
+// deliveries that queued.
+func (s *Store) UpdateWebhook(ctx context.Context, now time.Time, a ticket.Actor, id string, change func(*delivery.Spec) error, replayMissed bool) (w delivery.Webhook, replayed int, err error) {
+	lane := Lane{a.TenantID, lowerID(id)}
+	out, err := write(ctx, s, func(t *tx) (UpdatedWebhook, error) {
+		w, err := s.webhookOf(t, lane.TenantID, lane.WebhookID)
+		if err != nil {
+			return UpdatedWebhook{}, err
+		}
+		wasActive := w.IsActive
+		if err := change(&w.Spec); err != nil {
+			return UpdatedWebhook{}, err
+		}
+		if err := w.Spec.Validate(); err != nil {
+			return UpdatedWebhook{}, err
+		}
+		w.UpdatedAt = now
+		if err := t.saveSpec(&w); err != nil {
+			return UpdatedWebhook{}, err
+		}
+		n := 0
+		switch {
+		case wasActive && !w.IsActive:
+			err = t.switchOff(now, &w, delivery.DisabledByUser)
+		case !wasActive && w.IsActive:
+			n, err = t.switchOn(now, &w, replayMissed)
+		}
+		if err != nil {
+			return UpdatedWebhook{}, err
+		}
+		w, err = s.webhookOf(t, lane.TenantID, lane.WebhookID)
+		return UpdatedWebhook{Webhook: w, Replayed: n}, err
+	})
+	return out.Webhook, out.Replayed, err
+}
+
+// switchOff drops what an inactive webhook is owed and notes from which event
+// on it misses something.
+func (t *tx) switchOff(now time.Time, w *delivery.Webhook, reason string) error {
+	if err := t.markDisabled(now, w, reason); err != nil {
+		return err
+	}
+	return t.abandonOwed(now, Lane{w.TenantID, w.WebhookID})
+}
+
+// markDisabled notes when and why w stopped being active.
+func (t *tx) markDisabled(now time.Time, w *delivery.Webhook, reason string) error {
+	_, err := t.exec(`update webhooks set is_active = false, disabled_at = $3, disabled_reason = $4,
+			disabled_seq = (select coalesce(max(e.seq), 0) from events e where e.tenant_id = $1)
+		where tenant_id = $1 and webhook_id = $2`, w.TenantID, w.WebhookID, micros(now), reason)
+	if err != nil {
+		return fmt.Errorf("mark webhook disabled: %w", err)
+	}
+	w.IsActive = false
+	return t.subscriptionsChanged(w.TenantID)
+}
+
+// switchOn forgets the outage, after queueing what was missed in it if asked to.
+func (t *tx) switchOn(now time.Time, w *delivery.Webhook, replayMissed bool) (int, error) {
+	// Rows that a crash left behind belong to the outage too: they are not sent
+	// unless the owner asks for it.
+	if err := t.abandonOwed(now, Lane{w.TenantID, w.WebhookID}); err != nil {
+		return 0, err
+	}
+	n := 0
+	if replayMissed {
+		var err error
+		if n, err = t.replay(now, w); err != nil {
+			return 0, err
+		}
+	}
+	_, err := t.exec(`update webhooks set disabled_at = null, disabled_seq = null, disabled_reason = ''
+		where tenant_id = $1 and webhook_id = $2`, w.TenantID, w.WebhookID)
+	if err != nil {
+		return 0, fmt.Errorf("mark webhook active: %w", err)
+	}
+	w.Reenable()
+	return n, t.saveHealth(w)
+}
+
+// abandonOwed gives up what the lane is owed. A row under a live lease is being
+// sent at this moment: it keeps its row, so that the log has its outcome.
+func (t *tx) abandonOwed(now time.Time, l Lane) error {
+	_, err := t.exec(`update deliveries set status = 'abandoned', wait_reason = 'webhook_disabled', completed_at = $3,
+			lease_owner = null, lease_until = null
+		where tenant_id = $1 and webhook_id = $2 and status = 'pending'
+			and (lease_until is null or lease_until <= $3)`, l.TenantID, l.WebhookID, micros(now))
+	if err != nil {
+		return fmt.Errorf("abandon deliveries: %w", err)
+	}
+	return nil
+}
+
+// DeleteWebhook removes the webhook from every route. Its secrets go at once;
+// its deliveries stay readable by id until retention ends (contract P7).
+func (s *Store) DeleteWebhook(ctx context.Context, now time.Time, a ticket.Actor, id string) error {
+	lane := Lane{a.TenantID, lowerID(id)}
+	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
+		n, err := t.exec(`update webhooks set deleted_at = $3, updated_at = $3, is_active = false, secret = '',
+				previous_secret = null, previous_expires_at = null, custom_headers = null
+			where tenant_id = $1 and webhook_id = $2 and deleted_at is null`, lane.TenantID, lane.WebhookID, micros(now))
+		if err != nil {
+			return struct{}{}, fmt.Errorf("delete webhook: %w", err)
+		}
+		if n == 0 {
+			return struct{}{}, fault.New(fault.NotFound, "Webhook not found")
+		}
+		if err := t.subscriptionsChanged(lane.TenantID); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, t.abandonOwed(now, lane)
+	})
+	return err
+}
+
+// saveHealth writes what the attempts of w have shown.
+func (t *tx) saveHealth(w *delivery.Webhook) error {
+	_, err := t.exec(`update webhook_health set total_deliveries = $3, successful_deliveries = $4, failed_deliveries = $5,
+			last_delivery_at = $6, last_success_at = $7, last_failure_at = $8, failing_since = $9, warnings_sent = $10,
+			auto_disabled_at = $11
+		where tenant_id = $1 and webhook_id = $2`,
+		w.TenantID, w.WebhookID, w.TotalDeliveries, w.SuccessfulDeliveries, w.FailedDeliveries,
+		microsPtr(w.LastDeliveryAt), microsPtr(w.LastSuccessAt), microsPtr(w.LastFailureAt),
+		microsPtr(w.FailingSince), w.WarningsSent, microsPtr(w.AutoDisabledAt))
+	if err != nil {
+		return fmt.Errorf("save webhook health: %w", err)
+	}
+	return nil
+}
