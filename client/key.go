@@ -29,8 +29,8 @@ type Key struct {
 // KeyRateLimit is a key's own budget of calls (contract section 1.6).
 type KeyRateLimit struct {
 	Enabled      bool `json:"enabled"`
-	MaxTokens    int  `json:"max_tokens"`     // burst
-	RefillPerMin int  `json:"refill_per_min"` // calls per minute in the long run
+	MaxTokens    int  `json:"max_tokens,omitempty"`     // burst; 0 for the tenant's
+	RefillPerMin int  `json:"refill_per_min,omitempty"` // calls per minute in the long run; 0 for the tenant's
 }
 
 // KeyInput is what CreateKey and UpdateKey send. In an update, fields that are

@@ -129,6 +129,7 @@ func TestHandlerAnswers(t *testing.T) {
 		{"test event", delivery(testID, Test), 200, TestEvent, "ok", 0},
 		{"unknown type", delivery(testID, "ticket.reopened"), 200, IgnoredType, "ok", 0},
 		{"consumed, read to the end", with(func(r *http.Request) { _, _ = io.ReadAll(r.Body) }), 400, BadRequest, "already read", 0},
+		{"consumed in part", with(func(r *http.Request) { _, _ = io.CopyN(io.Discard, r.Body, 10) }), 400, BadRequest, "already read", 0},
 		{"consumed, replaced by nothing", with(func(r *http.Request) { r.Body = http.NoBody }), 400, BadRequest, "already read", 0},
 		{"consumed, taken away", with(func(r *http.Request) { r.Body = nil }), 400, BadRequest, "already read", 0},
 		{"consumed, chunked", with(func(r *http.Request) { r.Body, r.ContentLength = http.NoBody, -1 }), 400, BadRequest, "already read", 0},

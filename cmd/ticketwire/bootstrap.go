@@ -18,9 +18,9 @@ import (
 
 type bootstrapCmd struct {
 	storeFlags
-	Tenant       string `help:"Name of the tenant." default:"Example Desk" placeholder:"NAME"`
-	Email        string `help:"Mail address of its first user." default:"admin@example.com" placeholder:"ADDRESS"`
-	TicketPrefix string `help:"What ticket numbers begin with." default:"TKT-" placeholder:"TEXT"`
+	Tenant       string `help:"Name of the tenant." default:"Example Desk"`
+	Email        string `help:"Mail address of its first user." default:"admin@example.com"`
+	TicketPrefix string `help:"What ticket numbers begin with." default:"TKT-"`
 	JSON         bool   `name:"json" help:"Print one JSON object."`
 }
 
@@ -38,7 +38,7 @@ Examples:
 // open opens the store for administration.
 func (f *storeFlags) open(ctx context.Context) (*store.Store, error) {
 	return app.Open(ctx, app.Config{
-		DataDir: f.Data, SecretKeyFile: f.SecretKeyFile, PublicURL: f.PublicURL,
+		DataDir: f.Data, SecretKeyFile: f.SecretKeyFile,
 		Policy: delivery.DefaultPolicy(), Log: slog.New(slog.DiscardHandler),
 	})
 }

@@ -17,7 +17,7 @@ import (
 
 // apiFlags say which server a command talks to, and as whom.
 type apiFlags struct {
-	URL    string `name:"url" help:"Base URL of the service." default:"http://127.0.0.1:8080" placeholder:"URL"`
+	URL    string `name:"url" help:"Base URL of the service." default:"http://127.0.0.1:8080"`
 	APIKey string `name:"api-key" help:"API key; better given as TICKETWIRE_API_KEY, where other users cannot see it." placeholder:"KEY"`
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -129,6 +130,9 @@ func (t terminal) fail(err error) int {
 			fmt.Fprintln(t.err, "Try:  ", u.hint)
 		}
 		return exitUsage
+	}
+	if _, is := errors.AsType[*url.Error](err); is {
+		fmt.Fprintln(t.err, "Try:   start the service with ticketwire serve, or name another one with --url")
 	}
 	return exitCode(err)
 }

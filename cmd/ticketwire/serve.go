@@ -15,28 +15,29 @@ import (
 	"github.com/ticketwire/ticketwire/internal/app"
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/egress"
+	"github.com/ticketwire/ticketwire/internal/mail"
 )
 
 // storeFlags say where the data is.
 type storeFlags struct {
-	Data          string `help:"Data directory of the embedded database." default:"./ticketwire-data" placeholder:"DIR"`
+	Data          string `help:"Data directory of the embedded database." default:"./ticketwire-data"`
 	SecretKeyFile string `help:"File with the key that seals secrets at rest; made if missing. Default: secret.key in the data directory." placeholder:"FILE"`
-	PublicURL     string `help:"Base of the links in payloads and mails. Default: the address that is listened on." placeholder:"URL"`
 }
 
 // serviceFlags are the settings of the service (DESIGN section 5).
 type serviceFlags struct {
 	storeFlags
 
-	Listen  string `help:"Address to listen on." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
-	TLSCert string `help:"PEM certificate chain; serves HTTPS together with --tls-key." placeholder:"FILE"`
-	TLSKey  string `help:"PEM private key." placeholder:"FILE"`
+	Listen    string `help:"Address to listen on, HOST:PORT; port 0 picks a free one." default:"127.0.0.1:8080"`
+	PublicURL string `help:"Base of the links in payloads and mails. Default: the address that is listened on." placeholder:"URL"`
+	TLSCert   string `help:"PEM certificate chain; serves HTTPS together with --tls-key." placeholder:"FILE"`
+	TLSKey    string `help:"PEM private key." placeholder:"FILE"`
 
-	RetrySchedule  string        `help:"Delay before each retry." default:"1m,5m,30m,2h,12h" placeholder:"LIST"`
-	RetryJitter    float64       `help:"A retry is late by up to this share of its delay, never early (0 to 1)." default:"0.05" placeholder:"SHARE"`
+	RetrySchedule  string        `help:"Delay before each retry." default:"1m,5m,30m,2h,12h"`
+	RetryJitter    float64       `help:"A retry is late by up to this share of its delay, never early (0 to 1)." default:"0.05"`
 	RequestTimeout time.Duration `help:"Limit for a whole exchange with a receiver." default:"10s"`
 	DisableAfter   time.Duration `help:"Disable a webhook after only failures for so long; 0 never does." default:"24h"`
-	WarnAfter      string        `help:"Mail a warning after only failures for so long." default:"1h,12h" placeholder:"LIST"`
+	WarnAfter      string        `help:"Mail a warning after only failures for so long." default:"1h,12h"`
 	GoneDisables   bool          `help:"Disable a webhook whose receiver answers 410." default:"true" negatable:""`
 	AllowTargets   string        `help:"Private networks that webhooks may reach; refused unless listed." placeholder:"CIDR,..."`
 	InFlight       int           `help:"Requests to receivers at once." default:"256"`
@@ -45,11 +46,11 @@ type serviceFlags struct {
 	CommentThreads bool          `help:"Put the whole comment thread into every full payload, as AlgaPSA does." negatable:""`
 	Retention      time.Duration `help:"How long events and delivery rows are kept." default:"720h"`
 
-	APIRate          rateFlag `name:"api-rate" help:"Rate limit of an API key: burst/refill per minute." default:"120/60" placeholder:"BURST/REFILL"`
+	APIRate          rateFlag `name:"api-rate" help:"Rate limit of an API key: burst/refill per minute." default:"120/60"`
 	RateLimitEnforce bool     `help:"Enforce rate limits; --no-rate-limit-enforce only observes them." default:"true" negatable:""`
 
-	SMTPURL  string `help:"Mail server, smtp://user:password@host:587 or smtps://...; without it mail stays in the outbox." placeholder:"URL"`
-	MailFrom string `help:"Sender of mails." default:"Ticketwire <ticketwire@localhost>" placeholder:"ADDRESS"`
+	SMTPURL  string `name:"smtp-url" help:"Mail server, smtp://user:password@host:587 or smtps://...; without it mail stays in the outbox." placeholder:"URL"`
+	MailFrom string `help:"Sender of mails." default:"Ticketwire <ticketwire@localhost>"`
 
 	LogFormat string `help:"text or json." enum:"text,json" default:"text"`
 	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
@@ -88,6 +89,11 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	}
 	if (f.TLSCert == "") != (f.TLSKey == "") {
 		return app.Config{}, usageError{errors.New("--tls-cert and --tls-key belong together"), ""}
+	}
+	if f.SMTPURL != "" {
+		if _, err := mail.New(mail.Config{URL: f.SMTPURL, From: f.MailFrom}); err != nil {
+			return app.Config{}, usageError{fmt.Errorf("--%w", err), "--smtp-url smtp://user:password@mail.example.com:587 --mail-from desk@example.com"}
+		}
 	}
 	return app.Config{
 		Listen: f.Listen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, DataDir: f.Data, SecretKeyFile: f.SecretKeyFile,

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 
@@ -144,7 +145,8 @@ func (c *call) testBody(p *dispatch.Probe, payload json.RawMessage) ([]byte, err
 
 // probe sends p and says what came of it in the words of the delivery log.
 func (c *call) probe(p dispatch.Probe) testView {
-	a := c.srv.cfg.Engine.Probe(c.ctx, p)
+	// A caller who hangs up still learns by his idempotency key what came of it.
+	a := c.srv.cfg.Engine.Probe(context.WithoutCancel(c.ctx), p)
 	verdict := delivery.Policy{}.Decide(&delivery.Webhook{}, &delivery.Delivery{IsTest: true}, a, c.now, 0)
 	return testView{
 		TestID: p.EventID, Success: verdict.Status == delivery.Delivered,

@@ -84,7 +84,7 @@ func TestResources(t *testing.T) {
 			if diff := cmp.Diff(row, h.do(t, "GET", one, h.a.APIKey, nil).want(t, http.StatusOK).data(t)); diff != "" {
 				t.Errorf("created and read differ:\n%s", diff)
 			}
-			h.do(t, "GET", strings.ToUpper(row[rc.id].(string)), h.a.APIKey, nil)
+			h.do(t, "GET", rc.path+"/"+strings.ToUpper(row[rc.id].(string)), h.a.APIKey, nil).want(t, http.StatusOK)
 			h.do(t, "GET", one, h.b.APIKey, nil).wantError(t, http.StatusNotFound, "NOT_FOUND")
 			h.do(t, "GET", rc.path+"/"+unknownID, h.a.APIKey, nil).wantError(t, http.StatusNotFound, "NOT_FOUND")
 			e := h.do(t, "GET", rc.path+"/first", h.a.APIKey, nil).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")

@@ -106,9 +106,10 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 		cfg.Now = time.Now
 	}
 	a = &App{served: make(chan error, 1)}
+	opened := a // the result is nil again on an error
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.close())
+			err = errors.Join(err, opened.close())
 		}
 	}()
 	if err := a.listen(&cfg); err != nil {

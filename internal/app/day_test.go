@@ -176,6 +176,7 @@ func TestTestsDoNotCount(t *testing.T) {
 		sleep(23*time.Hour + 58*time.Minute)
 		b.answer(http.StatusOK)
 		b.retitle(id, 1)
+		sleep(time.Second)
 		b.answer(http.StatusInternalServerError)
 		sleep(2 * time.Hour)
 		if w := b.call("GET", "/webhooks/"+hook, nil)["data"].(map[string]any); w["is_active"] != true {

@@ -80,12 +80,15 @@ func (s *Store) Bootstrap(ctx context.Context, now time.Time, d BootstrapDraft) 
 	if d.TicketPrefix == "" {
 		d.TicketPrefix = defaultPrefix
 	}
+	if err := checkPrefix(d.TicketPrefix); err != nil {
+		return Bootstrapped{}, err
+	}
 	if d.FirstName == "" && d.LastName == "" {
 		d.FirstName, _, _ = strings.Cut(d.Email, "@")
 	}
 	return write(ctx, s, func(t *tx) (Bootstrapped, error) {
 		out := Bootstrapped{TenantID: NewID(), Statuses: map[string]string{}, Priorities: map[string]string{}}
-		if _, err := t.exec(`
+		if err := t.change("insert into tenants", `
 			insert into tenants (tenant_id, name, product, ticket_prefix, created_at) values ($1, $2, $3, $4, $5)`,
 			out.TenantID, d.Tenant, productPSA, d.TicketPrefix, micros(now)); err != nil {
 			return Bootstrapped{}, err
@@ -168,6 +171,15 @@ func (t *tx) seedParties(now time.Time, out *Bootstrapped) error {
 // D7).
 const defaultPrefix = "TKT-"
 
+// checkPrefix refuses a prefix that runs into the number behind it: after a
+// change of prefix, two tickets could get the same text.
+func checkPrefix(prefix string) error {
+	if strings.TrimRight(prefix, "0123456789") == prefix {
+		return nil
+	}
+	return fault.Field("ticket_prefix", "Must not end in a digit")
+}
+
 // Tenant is one customer of the service. Rows of different tenants never meet.
 type Tenant struct {
 	TenantID     string    `json:"tenant_id"`
@@ -214,10 +226,13 @@ func (s *Store) UpdateTenant(ctx context.Context, id string, change func(*Tenant
 		if next.Product != productPSA && next.Product != productAlgadesk {
 			return Tenant{}, fault.Field("product", "Expected %s or %s", productPSA, productAlgadesk)
 		}
+		if err := checkPrefix(next.TicketPrefix); err != nil {
+			return Tenant{}, err
+		}
 		if err := next.Rate.check(); err != nil {
 			return Tenant{}, err
 		}
-		_, err = t.exec(`
+		err = t.change("update tenants", `
 			update tenants set name = $1, product = $2, suspended = $3, ticket_prefix = $4,
 				rate_enabled = $5, rate_max_tokens = $6, rate_refill_per_min = $7
 			where tenant_id = $8`,
@@ -244,7 +259,7 @@ func (t *tx) addUser(now time.Time, tenant string, u ticket.User) (ticket.User, 
 	if err != nil {
 		return ticket.User{}, err
 	}
-	_, err = t.exec(`
+	err = t.change("insert into users", `
 		insert into users (tenant_id, user_id, first_name, last_name, email, user_type, is_inactive, permissions, created_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 		tenant, u.UserID, u.FirstName, u.LastName, u.Email, u.UserType, u.IsInactive, permissions, micros(now))
@@ -291,7 +306,7 @@ func (s *Store) UpdateUser(ctx context.Context, tenant, id string, change func(*
 		if err != nil {
 			return ticket.User{}, err
 		}
-		_, err = t.exec(`
+		err = t.change("update users", `
 			update users set first_name = $1, last_name = $2, email = $3, user_type = $4, is_inactive = $5, permissions = $6
 			where tenant_id = $7 and user_id = $8`,
 			u.FirstName, u.LastName, u.Email, u.UserType, u.IsInactive, permissions, tenant, userID)
@@ -309,7 +324,7 @@ func (t *tx) addPriority(now time.Time, tenant string, p ticket.Priority) (ticke
 		return ticket.Priority{}, err
 	}
 	p.TenantID, p.PriorityID, p.ItemType = tenant, NewID(), itemTicket
-	_, err := t.exec(`
+	err := t.change("insert into priorities", `
 		insert into priorities (tenant_id, priority_id, priority_name, order_number, color, created_at)
 		values ($1, $2, $3, $4, $5, $6)`,
 		tenant, p.PriorityID, p.Name, p.OrderNumber, p.Color, micros(now))
@@ -333,7 +348,7 @@ func (t *tx) addTeam(now time.Time, tenant string, team ticket.Team) (ticket.Tea
 		}
 		team.ManagerID = &u.UserID
 	}
-	_, err := t.exec(`
+	err := t.change("insert into teams", `
 		insert into teams (tenant_id, team_id, team_name, manager_id, created_at) values ($1, $2, $3, $4, $5)`,
 		tenant, team.TeamID, team.Name, team.ManagerID, micros(now))
 	return team, err

@@ -85,7 +85,7 @@ func (s *Store) AddAgent(ctx context.Context, now time.Time, a ticket.Actor, id,
 			}
 			return agentsOf(t, tk)
 		}
-		if _, err := t.exec(`
+		if err := t.change("insert into ticket_agents", `
 			insert into ticket_agents (tenant_id, ticket_id, user_id, role, created_at) values ($1, $2, $3, $4, $5)`,
 			tk.TenantID, tk.TicketID, change.Agent.UserID, change.Agent.Role, micros(now)); err != nil {
 			return AgentList{}, err
@@ -115,9 +115,9 @@ func (s *Store) RemoveAgent(ctx context.Context, now time.Time, a ticket.Actor, 
 }
 
 func (t *tx) deleteAgent(tk ticket.Ticket, userID string) error {
-	_, err := t.exec(`delete from ticket_agents where tenant_id = $1 and ticket_id = $2 and user_id = $3`,
+	return t.change("delete from ticket_agents",
+		`delete from ticket_agents where tenant_id = $1 and ticket_id = $2 and user_id = $3`,
 		tk.TenantID, tk.TicketID, userID)
-	return err
 }
 
 // The modes of RemoveTeam (contract section 2.2).

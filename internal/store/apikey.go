@@ -77,7 +77,7 @@ func (t *tx) createKey(now time.Time, tenant string, d KeyDraft) (APIKey, string
 	if err != nil {
 		return APIKey{}, "", err
 	}
-	_, err = t.exec(`
+	err = t.change("insert into api_keys", `
 		insert into api_keys (tenant_id, api_key_id, user_id, name, prefix, key_hash, active, permissions, expires_at,
 			usage_limit, rate_enabled, rate_max_tokens, rate_refill_per_min, created_at)
 		values ($1, $2, $3, $4, $5, $6, true, $7, $8, $9, $10, $11, $12, $13)`,
@@ -164,7 +164,7 @@ func (s *Store) UpdateKey(ctx context.Context, now time.Time, tenant, id string,
 		if err != nil {
 			return APIKey{}, err
 		}
-		if _, err := t.exec(`
+		if err := t.change("update api_keys", `
 			update api_keys set name = $1, active = $2, permissions = $3, expires_at = $4, usage_limit = $5,
 				rate_enabled = $6, rate_max_tokens = $7, rate_refill_per_min = $8
 			where tenant_id = $9 and api_key_id = $10`,

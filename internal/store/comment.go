@@ -88,10 +88,9 @@ func haveTicket(q querier, tenant, id string) error {
 func addReactions(q querier, tenant, ticketID string, comments []ticket.Comment) error {
 	rows, err := q.query(`
 		select r.comment_id, r.emoji, r.user_id, coalesce(u.first_name, ''), coalesce(u.last_name, '')
-		from comments c
-		join comment_reactions r on r.tenant_id = c.tenant_id and r.comment_id = c.comment_id
+		from comment_reactions r
 		left join users u on u.tenant_id = r.tenant_id and u.user_id = r.user_id
-		where c.tenant_id = $1 and c.ticket_id = $2
+		where r.tenant_id = $1 and r.comment_id in (select comment_id from comments where tenant_id = $1 and ticket_id = $2)
 		order by r.created_at, r.emoji, r.user_id`, tenant, ticketID)
 	if err != nil {
 		return err
@@ -162,13 +161,12 @@ func (t *tx) insertComment(c *ticket.Comment) error {
 	if len(c.Metadata) > 0 {
 		metadata = string(c.Metadata)
 	}
-	_, err := t.exec(`
+	return t.change("insert into comments", `
 		insert into comments (tenant_id, ticket_id, comment_id, user_id, contact_id, note, is_internal, is_resolution,
 			is_system, author_type, metadata, thread_id, parent_comment_id, created_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
 		c.TenantID, c.TicketID, c.CommentID, c.UserID, c.ContactID, c.Note, c.IsInternal, c.IsResolution,
 		c.IsSystem, c.AuthorType, metadata, c.ThreadID, c.ParentCommentID, c.CreatedAt.UnixMicro())
-	return err
 }
 
 // anyComment finds a comment on whichever ticket of the tenant it is: that a
@@ -200,7 +198,7 @@ func (s *Store) EditComment(ctx context.Context, now time.Time, a ticket.Actor, 
 		if err != nil {
 			return ticket.Comment{}, err
 		}
-		if _, err := t.exec(`
+		if err := t.change("update comments", `
 			update comments set note = $1, updated_at = $2 where tenant_id = $3 and ticket_id = $4 and comment_id = $5`,
 			next.Note, wireMicros(next.UpdatedAt), next.TenantID, next.TicketID, next.CommentID); err != nil {
 			return ticket.Comment{}, err
@@ -227,7 +225,8 @@ func (s *Store) ToggleReaction(ctx context.Context, now time.Time, a ticket.Acto
 		if err != nil || n > 0 {
 			return false, err
 		}
-		_, err = t.exec(`insert into comment_reactions (tenant_id, comment_id, user_id, emoji, created_at)
+		err = t.change("insert into comment_reactions",
+			`insert into comment_reactions (tenant_id, comment_id, user_id, emoji, created_at)
 			values ($1, $2, $3, $4, $5)`, a.TenantID, c.CommentID, a.UserID, emoji, micros(now))
 		return err == nil, err
 	})

@@ -4,7 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,7 +44,7 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) error {
 		if err != nil {
 			return err
 		}
-		if _, err := t.exec(`
+		if err := t.change("insert into events", `
 			insert into events (tenant_id, event_id, event_type, ticket_id, occurred_at, created_at, body)
 			values ($1, $2, $3, $4, $5, $6, $7)`,
 			ev.TenantID, ev.EventID, ev.Type, ev.TicketID, ev.OccurredAt.UnixMicro(), micros(now), body); err != nil {
@@ -90,9 +90,10 @@ func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, e
 	// The page is bounded by what was there before it was read. So everything up
 	// to top is either on the page or does not match, and an empty page may move
 	// the cursor to top.
-	top := after
-	if err := r.row(`select coalesce(max(seq), $2) from events where tenant_id = $1`, tenant, after).Scan(&top); err != nil {
-		return Feed{}, err
+	var top int64
+	if err := r.row(`select coalesce((select seq from events where tenant_id = $1 order by seq desc limit 1), 0)`,
+		tenant).Scan(&top); err != nil {
+		return Feed{}, fmt.Errorf("end of the event feed: %w", err)
 	}
 	feed := Feed{Envelopes: []json.RawMessage{}, Next: formatCursor(max(top, after))}
 	rows, err := feedRows(r, tenant, after, top, q)
@@ -106,7 +107,7 @@ func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, e
 		return e, err
 	})
 	if err != nil {
-		return Feed{}, err
+		return Feed{}, fmt.Errorf("read the event feed: %w", err)
 	}
 	if len(page) > q.Limit {
 		page = page[:q.Limit]
@@ -163,8 +164,5 @@ func (s *Store) Event(ctx context.Context, tenant, eventID string) (json.RawMess
 	var body []byte
 	err := s.reader(ctx).row(`select body from events where tenant_id = $1 and event_id = $2`,
 		tenant, lowerID(eventID)).Scan(&body)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fault.New(fault.NotFound, "Event not found")
-	}
-	return body, err
+	return body, found(err, "Event not found")
 }

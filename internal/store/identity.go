@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -60,7 +61,6 @@ type credential struct {
 	principal                   Principal
 	active, suspended, hasOwner bool
 	expiresAt                   *time.Time
-	count                       int64
 	limit                       *int64
 }
 
@@ -78,15 +78,14 @@ func (s *Store) Authenticate(ctx context.Context, now time.Time, presentedKey st
 	case errors.Is(err, sql.ErrNoRows):
 		return Principal{}, denied
 	case err != nil:
-		return Principal{}, err
+		return Principal{}, fmt.Errorf("look up an API key: %w", err)
 	}
 	p := c.principal
 	expired := c.expiresAt != nil && !c.expiresAt.After(now)
 	if !c.active || expired || c.suspended || !c.hasOwner || p.User.IsInactive {
 		return Principal{}, denied
 	}
-	spent := c.limit != nil && c.count >= *c.limit
-	if p.User.UserType != userInternal || spent {
+	if p.User.UserType != userInternal {
 		denied.Err = s.deactivateKey(ctx, p.TenantID, p.KeyID)
 		return Principal{}, denied
 	}
@@ -96,7 +95,7 @@ func (s *Store) Authenticate(ctx context.Context, now time.Time, presentedKey st
 	}
 	counted, err := s.countCall(ctx, now, p.TenantID, p.KeyID)
 	if err != nil {
-		return Principal{}, err
+		return Principal{}, fmt.Errorf("count a call of API key %s: %w", p.KeyID, err)
 	}
 	if !counted {
 		return Principal{}, denied
@@ -113,7 +112,7 @@ func credentialOf(q querier, hash string) (credential, error) {
 	var key, tenant RateLimit
 	p := &c.principal
 	err := q.row(`
-		select k.tenant_id, k.api_key_id, k.user_id, k.active, k.permissions, k.expires_at, k.usage_count, k.usage_limit,
+		select k.tenant_id, k.api_key_id, k.user_id, k.active, k.permissions, k.expires_at, k.usage_limit,
 			k.rate_enabled, k.rate_max_tokens, k.rate_refill_per_min,
 			t.product, t.suspended, t.rate_enabled, t.rate_max_tokens, t.rate_refill_per_min,
 			u.first_name, u.last_name, u.email, u.user_type, u.is_inactive, u.permissions
@@ -121,7 +120,7 @@ func credentialOf(q querier, hash string) (credential, error) {
 		join tenants t on t.tenant_id = k.tenant_id
 		left join users u on u.tenant_id = k.tenant_id and u.user_id = k.user_id
 		where k.key_hash = $1`, hash).Scan(
-		&p.TenantID, &p.KeyID, &p.User.UserID, &c.active, &keyPermissions, &expires, &c.count, &c.limit,
+		&p.TenantID, &p.KeyID, &p.User.UserID, &c.active, &keyPermissions, &expires, &c.limit,
 		&key.Enabled, &key.MaxTokens, &key.RefillPerMin,
 		&p.Product, &c.suspended, &tenant.Enabled, &tenant.MaxTokens, &tenant.RefillPerMin,
 		&first, &last, &email, &userType, &inactive, &userPermissions)
@@ -157,7 +156,7 @@ func (s *Store) countCall(ctx context.Context, now time.Time, tenant, key string
 	err := s.do(ctx, func(t *tx) error {
 		n, err := t.exec(`
 			update api_keys set usage_count = usage_count + 1, last_used_at = $1
-			where tenant_id = $2 and api_key_id = $3 and active and usage_count < usage_limit`,
+			where tenant_id = $2 and api_key_id = $3 and active and (usage_limit is null or usage_count < usage_limit)`,
 			micros(now), tenant, key)
 		if err != nil {
 			return err
@@ -165,16 +164,17 @@ func (s *Store) countCall(ctx context.Context, now time.Time, tenant, key string
 		if counted = n > 0; counted {
 			return nil
 		}
-		return t.deactivateKey(tenant, key)
+		// Only a key that is used up: one that was changed meanwhile stays.
+		return t.change("deactivate a key", `
+			update api_keys set active = false where tenant_id = $1 and api_key_id = $2 and usage_count >= usage_limit`,
+			tenant, key)
 	})
 	return counted, err
 }
 
 func (s *Store) deactivateKey(ctx context.Context, tenant, key string) error {
-	return s.do(ctx, func(t *tx) error { return t.deactivateKey(tenant, key) })
-}
-
-func (t *tx) deactivateKey(tenant, key string) error {
-	_, err := t.exec(`update api_keys set active = false where tenant_id = $1 and api_key_id = $2`, tenant, key)
-	return err
+	return s.do(ctx, func(t *tx) error {
+		return t.change("deactivate a key", `update api_keys set active = false where tenant_id = $1 and api_key_id = $2`,
+			tenant, key)
+	})
 }

@@ -326,6 +326,8 @@ func tenants(t *testing.T, open opener) {
 	}
 	_, err := d.UpdateTenant(t.Context(), d.TenantID, func(x *Tenant) error { x.Product = "crm"; return nil })
 	wantKind(t, "an unknown product", err, fault.Invalid)
+	_, err = d.UpdateTenant(t.Context(), d.TenantID, func(x *Tenant) error { x.TicketPrefix = "T1"; return nil })
+	wantKind(t, "a prefix that runs into the number", err, fault.Invalid)
 	_, err = d.UpdateTenant(t.Context(), NewID(), func(*Tenant) error { return nil })
 	wantKind(t, "an unknown tenant", err, fault.NotFound)
 	_, err = d.AddUser(t.Context(), start(), NewID(), ticket.User{Email: "a@b"})

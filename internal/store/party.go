@@ -47,7 +47,7 @@ func (s *Store) CreateClient(ctx context.Context, now time.Time, tenant string, 
 func (t *tx) createClient(now time.Time, tenant string, c ticket.Client) (ticket.Client, error) {
 	c.TenantID, c.ClientID = tenant, NewID()
 	c.CreatedAt, c.UpdatedAt = webhook.At(now), webhook.At(now)
-	err := t.insert(`
+	err := t.change("insert into clients", `
 		insert into clients (tenant_id, client_id, client_name, email, phone_no, url, billing_cycle, is_inactive,
 			created_at, updated_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)`,
@@ -103,7 +103,7 @@ func (t *tx) createContact(now time.Time, tenant string, c ticket.Contact) (tick
 		}
 		c.ClientID = &client.ClientID
 	}
-	err := t.insert(`
+	err := t.change("insert into contacts", `
 		insert into contacts (tenant_id, contact_name_id, full_name, email, phone_number, client_id, is_inactive,
 			created_at, updated_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $8)`,
@@ -147,7 +147,7 @@ func (s *Store) CreateLocation(ctx context.Context, now time.Time, tenant string
 			return ticket.Location{}, reference(err)
 		}
 		l.TenantID, l.LocationID, l.ClientID = tenant, NewID(), client.ClientID
-		err = t.insert(`
+		err = t.change("insert into locations", `
 			insert into locations (tenant_id, location_id, client_id, location_name, created_at) values ($1, $2, $3, $4, $5)`,
 			tenant, l.LocationID, l.ClientID, l.Name, micros(now))
 		return l, err

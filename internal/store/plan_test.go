@@ -35,7 +35,7 @@ func TestPlans(t *testing.T) {
 		}
 		checked++
 		for _, step := range plan(t, d.Store, q) {
-			if scans(step) {
+			if scans(step) || walks(step) && !strings.Contains(q, "count(") {
 				t.Errorf("%q in\n%s", step, q)
 			}
 		}
@@ -57,6 +57,20 @@ func TestPlans(t *testing.T) {
 			}
 		}
 	}
+}
+
+// walks reports whether a step reads everything that a tenant has in a table
+// that grows. Only the statistics may: they count everything.
+func walks(step string) bool {
+	if !strings.HasSuffix(step, "(tenant_id=?)") {
+		return false
+	}
+	for _, small := range []string{"tenants", "webhooks", "boards", "api_keys"} {
+		if strings.Contains(step, "_"+small+"_") {
+			return false
+		}
+	}
+	return !strings.Contains(step, "events_feed") // its newest entry, see Events
 }
 
 // scans reports whether a step reads a whole table or a whole index. A constant

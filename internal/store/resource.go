@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -88,7 +89,10 @@ func (d resource[T]) list(ctx context.Context, s *Store, tenant string, q Resour
 	}
 	rows, err := r.list(text, w.args...)
 	page, err := collect(rows, err, d.scan)
-	return page, total, err
+	if err != nil {
+		return nil, 0, fmt.Errorf("list %s: %w", d.table, err)
+	}
+	return page, total, nil
 }
 
 // sort returns the order of a list. Every column of the resource's own order has
@@ -114,15 +118,6 @@ func (d resource[T]) sort(q ResourceQuery) (string, error) {
 func reference(err error) error {
 	if fault.Is(err, fault.NotFound) {
 		return fault.New(fault.BadReference, "Invalid reference")
-	}
-	return err
-}
-
-// insert runs an insert whose unique keys belong to the caller's input.
-func (t *tx) insert(q string, args ...any) error {
-	_, err := t.exec(q, args...)
-	if err != nil && t.w.s.dialect.duplicate(err) {
-		return fault.Wrap(fault.Conflict, err, "Resource already exists")
 	}
 	return err
 }
@@ -178,11 +173,12 @@ func (t *tx) createBoard(now time.Time, tenant string, b ticket.Board) (ticket.B
 		return ticket.Board{}, err
 	}
 	if b.IsDefault {
-		if _, err := t.exec(`update boards set is_default = false where tenant_id = $1 and is_default`, tenant); err != nil {
+		if err := t.change("update boards",
+			`update boards set is_default = false where tenant_id = $1 and is_default`, tenant); err != nil {
 			return ticket.Board{}, err
 		}
 	}
-	err = t.insert(`
+	err = t.change("insert into boards", `
 		insert into boards (tenant_id, board_id, board_name, description, display_order, is_default, is_inactive,
 			close_rules, created_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
@@ -235,12 +231,13 @@ func (t *tx) createStatus(now time.Time, tenant string, st ticket.Status) (ticke
 	}
 	st.TenantID, st.StatusID, st.BoardID, st.StatusType = tenant, NewID(), board.BoardID, itemTicket
 	if st.IsDefault {
-		if _, err := t.exec(`update statuses set is_default = false where tenant_id = $1 and board_id = $2 and is_default`,
+		if err := t.change("update statuses",
+			`update statuses set is_default = false where tenant_id = $1 and board_id = $2 and is_default`,
 			tenant, st.BoardID); err != nil {
 			return ticket.Status{}, err
 		}
 	}
-	err = t.insert(`
+	err = t.change("insert into statuses", `
 		insert into statuses (tenant_id, status_id, board_id, name, is_closed, is_default, order_number, color, icon, created_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
 		tenant, st.StatusID, st.BoardID, st.Name, st.IsClosed, st.IsDefault, st.OrderNumber, st.Color, st.Icon, micros(now))
@@ -325,7 +322,7 @@ func (t *tx) createCategory(now time.Time, tenant string, c ticket.Category) (ti
 		}
 		c.ParentCategory = &parent.CategoryID
 	}
-	err = t.insert(`
+	err = t.change("insert into categories", `
 		insert into categories (tenant_id, category_id, category_name, board_id, parent_category, display_order, created_at)
 		values ($1, $2, $3, $4, $5, $6, $7)`,
 		tenant, c.CategoryID, c.Name, c.BoardID, c.ParentCategory, c.DisplayOrder, micros(now))

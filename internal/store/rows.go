@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -16,18 +17,21 @@ type scanner interface{ Scan(dest ...any) error }
 // go to the wire as they are.
 func collect[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) ([]T, error) {
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("query: %w", err)
 	}
 	defer rows.Close()
 	out := []T{}
 	for rows.Next() {
 		v, err := scan(rows)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("scan a row: %w", err)
 		}
 		out = append(out, v)
 	}
-	return out, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read rows: %w", err)
+	}
+	return out, nil
 }
 
 // found turns the absence of a row into a NotFound error with the contract's
@@ -36,7 +40,24 @@ func found(err error, message string) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return fault.New(fault.NotFound, "%s", message)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("read a row (%s without it): %w", message, err)
+	}
+	return nil
+}
+
+// change runs a statement whose count of rows does not matter. what names it in
+// the error; a violated unique key is the caller's Conflict (contract section
+// 1.2).
+func (t *tx) change(what, q string, args ...any) error {
+	_, err := t.exec(q, args...)
+	switch {
+	case err == nil:
+		return nil
+	case t.w.s.dialect.duplicate(err):
+		return fault.Wrap(fault.Conflict, err, "Resource already exists")
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // where collects the conditions of a statement that is built for one call. Its

@@ -95,12 +95,11 @@ func (s *Store) AddTags(ctx context.Context, now time.Time, a ticket.Actor, tick
 }
 
 func (t *tx) insertTag(now time.Time, tag *ticket.Tag) error {
-	_, err := t.exec(`
+	return t.change("insert into ticket_tags", `
 		insert into ticket_tags (tenant_id, ticket_id, tag_text, tag_id, background_color, text_color, created_by, created_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8)
 		on conflict (tenant_id, ticket_id, tag_text) do nothing`,
 		tag.TenantID, tag.TaggedID, tag.Text, tag.TagID, tag.BackgroundColor, tag.TextColor, tag.CreatedBy, micros(now))
-	return err
 }
 
 // RemoveTags takes the tags with these mapping ids off a ticket and returns how
@@ -137,7 +136,8 @@ func (t *tx) syncTags(now time.Time, a ticket.Actor, tk *ticket.Ticket, before [
 		if slices.Contains(tk.Tags, text) {
 			continue
 		}
-		if _, err := t.exec(`delete from ticket_tags where tenant_id = $1 and ticket_id = $2 and tag_text = $3`,
+		if err := t.change("delete from ticket_tags",
+			`delete from ticket_tags where tenant_id = $1 and ticket_id = $2 and tag_text = $3`,
 			tk.TenantID, tk.TicketID, text); err != nil {
 			return err
 		}

@@ -137,7 +137,7 @@ func (t *tx) insertTicket(tk *ticket.Ticket) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(`
+	return t.change("insert into tickets", `
 		insert into tickets (tenant_id, ticket_id, ticket_number, title, url, client_id, contact_name_id, location_id,
 			status_id, board_id, category_id, subcategory_id, priority_id, entered_by, updated_by, assigned_to,
 			assigned_team_id, closed_by, entered_at, updated_at, closed_at, due_date, is_closed, attributes, tags, source,
@@ -149,7 +149,6 @@ func (t *tx) insertTicket(tk *ticket.Ticket) error {
 		tk.AssignedTeamID, tk.ClosedBy, tk.EnteredAt.UnixMicro(), tk.UpdatedAt.UnixMicro(), wireMicros(tk.ClosedAt),
 		wireMicros(tk.DueDate), tk.IsClosed, attributesText(tk), tags, tk.Source, tk.Origin, tk.ResponseState,
 		micros(tk.LastOccurredAt))
-	return err
 }
 
 // attributesText returns the attributes column; null when there are none.
@@ -201,8 +200,7 @@ func (t *tx) apply(now time.Time, a ticket.Actor, old ticket.Ticket, p ticket.Pa
 	}
 	if next.AssignedTo != nil && refs.Assignee != nil {
 		// The new primary agent stops being an additional one.
-		if _, err := t.exec(`delete from ticket_agents where tenant_id = $1 and ticket_id = $2 and user_id = $3`,
-			next.TenantID, next.TicketID, *next.AssignedTo); err != nil {
+		if err := t.deleteAgent(next, *next.AssignedTo); err != nil {
 			return ticket.Ticket{}, err
 		}
 	}
@@ -216,7 +214,7 @@ func (t *tx) saveTicket(tk *ticket.Ticket) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(`
+	return t.change("update tickets", `
 		update tickets set title = $1, url = $2, client_id = $3, contact_name_id = $4, location_id = $5, status_id = $6,
 			board_id = $7, category_id = $8, subcategory_id = $9, priority_id = $10, updated_by = $11, assigned_to = $12,
 			assigned_team_id = $13, closed_by = $14, updated_at = $15, closed_at = $16, due_date = $17, is_closed = $18,
@@ -226,7 +224,6 @@ func (t *tx) saveTicket(tk *ticket.Ticket) error {
 		tk.BoardID, tk.CategoryID, tk.SubcategoryID, tk.PriorityID, tk.UpdatedBy, tk.AssignedTo,
 		tk.AssignedTeamID, tk.ClosedBy, tk.UpdatedAt.UnixMicro(), wireMicros(tk.ClosedAt), wireMicros(tk.DueDate), tk.IsClosed,
 		attributesText(tk), tags, tk.ResponseState, micros(tk.LastOccurredAt), tk.TenantID, tk.TicketID)
-	return err
 }
 
 // refs looks up the rows that a draft or patch refers to. An id without a row

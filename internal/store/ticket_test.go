@@ -63,8 +63,8 @@ func (d *desk) everything(t *testing.T) ticket.Draft {
 
 func createRoundTrip(t *testing.T, open opener) {
 	d := newDesk(t, open(t), "acme")
-	for name, draft := range map[string]ticket.Draft{"least": d.draft("Help"), "most": d.everything(t)} {
-		made := d.create(start(), draft)
+	for _, draft := range []ticket.Draft{d.draft("Help"), d.everything(t)} {
+		made, name := d.create(start(), draft), draft.Title
 		read := must(d.Ticket(t.Context(), d.TenantID, made.TicketID))(t)
 		if diff := cmp.Diff(made, read); diff != "" {
 			t.Errorf("%s: created and read differ (-created +read):\n%s", name, diff)
@@ -88,7 +88,7 @@ func createRoundTrip(t *testing.T, open opener) {
 		"html":        strings.Contains(most.DescriptionHTML, "It &lt;burns&gt;."),
 	} {
 		if !ok {
-			t.Errorf("%s is wrong: %+v", field, most)
+			t.Errorf("%s is wrong", field)
 		}
 	}
 }

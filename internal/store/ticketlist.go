@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/ticket"
@@ -29,7 +30,10 @@ func (s *Store) Tickets(ctx context.Context, tenant string, q ticket.Query) ([]t
 	text := ticketColumns + `where ` + w.String() + ticketOrder(q.Sort, q.Desc) + w.page(q.Page, q.Limit)
 	rows, err := r.list(text, w.args...)
 	tickets, err := collect(rows, err, scanTicket)
-	return tickets, total, err
+	if err != nil {
+		return nil, 0, fmt.Errorf("list tickets: %w", err)
+	}
+	return tickets, total, nil
 }
 
 // count counts what a list's conditions match.
@@ -233,7 +237,7 @@ func (s *Store) TicketStats(ctx context.Context, now time.Time, tenant string) (
 		tenant, micros(now), micros(day), micros(now.AddDate(0, 0, -7)), micros(now.AddDate(0, 0, -30))).Scan(
 		&st.Total, &st.Open, &st.Closed, &st.Unassigned, &st.Overdue, &st.CreatedDay, &st.CreatedWeek, &st.CreatedMonth)
 	if err != nil {
-		return ticket.Stats{}, err
+		return ticket.Stats{}, fmt.Errorf("count tickets: %w", err)
 	}
 	for _, group := range []struct {
 		into *map[string]int
@@ -251,7 +255,7 @@ func (s *Store) TicketStats(ctx context.Context, now time.Time, tenant string) (
 			where t.tenant_id = $1 group by b.board_name`},
 	} {
 		if *group.into, err = countBy(r, group.q, tenant); err != nil {
-			return ticket.Stats{}, err
+			return ticket.Stats{}, fmt.Errorf("count tickets: %w", err)
 		}
 	}
 	return st, nil

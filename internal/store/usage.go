@@ -102,7 +102,7 @@ func (u *usage) flush() {
 	}
 	err := u.s.do(context.Background(), func(t *tx) error {
 		for k, use := range seen {
-			if _, err := t.exec(`
+			if err := t.change("update api_keys", `
 				update api_keys set usage_count = usage_count + $1,
 					last_used_at = case when last_used_at > $2 then last_used_at else $2 end
 				where tenant_id = $3 and api_key_id = $4`,

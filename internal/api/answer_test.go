@@ -1,0 +1,49 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+)
+
+func TestErrorAnswer(t *testing.T) {
+	t.Parallel()
+	withDetails := fault.New(fault.Conflict, "held")
+	withDetails.Details = map[string]any{"code": "DEPENDENCIES_EXIST"}
+	for _, tc := range []struct {
+		err    error
+		status int
+		body   string
+	}{
+		{fault.New(fault.Invalid, "a"), 400, `{"error":{"code":"VALIDATION_ERROR","message":"a"}}`},
+		{
+			fault.Field("b", "c"), 400,
+			`{"error":{"code":"VALIDATION_ERROR","details":[{"code":"custom","message":"c","path":["b"]}],"message":"Validation failed"}}`,
+		},
+		{fault.New(fault.BadReference, "d"), 400, `{"error":{"code":"BAD_REQUEST","message":"d"}}`},
+		{fault.New(fault.Unauthorized, "e"), 401, `{"error":{"code":"UNAUTHORIZED","message":"e"}}`},
+		{fault.New(fault.Forbidden, "f"), 403, `{"error":{"code":"FORBIDDEN","message":"f"}}`},
+		{fault.New(fault.ProductDenied, "g"), 403, `{"error":{"code":"PRODUCT_ACCESS_DENIED","message":"g"}}`},
+		{fault.New(fault.NotFound, "<h>"), 404, `{"error":{"code":"NOT_FOUND","message":"<h>"}}`},
+		{fault.New(fault.MethodNotAllowed, "i"), 405, `{"error":{"code":"METHOD_NOT_ALLOWED","message":"i"}}`},
+		{withDetails, 409, `{"error":{"code":"CONFLICT","details":{"code":"DEPENDENCIES_EXIST"},"message":"held"}}`},
+		{fault.New(fault.TooLarge, "j"), 413, `{"error":{"code":"PAYLOAD_TOO_LARGE","message":"j"}}`},
+		{fault.New(fault.RateLimited, "k"), 429, `{"error":{"code":"RATE_LIMITED","message":"k"}}`},
+		{fault.Wrap(fault.BadGateway, errors.New("secret"), "l"), 502, `{"error":{"code":"BAD_GATEWAY","message":"l"}}`},
+		{fmt.Errorf("m: %w", fault.New(fault.Unavailable, "n")), 503, `{"error":{"code":"UNAVAILABLE","message":"n"}}`},
+		{context.Canceled, 503, `{"error":{"code":"UNAVAILABLE","message":"The request was cut short, try again"}}`},
+		{errors.New("secret"), 500, `{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`},
+		{fault.New(fault.Internal, "secret"), 500, `{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`},
+	} {
+		a := errorAnswer(tc.err)
+		if a.status != tc.status || string(a.raw) != tc.body {
+			t.Errorf("%v: %d %s, want %d %s", tc.err, a.status, a.raw, tc.status, tc.body)
+		}
+		if retry := a.header.Get("Retry-After"); (retry != "") != (tc.status == 503) {
+			t.Errorf("%v: Retry-After %q", tc.err, retry)
+		}
+	}
+}

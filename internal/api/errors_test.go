@@ -1,0 +1,352 @@
+package api_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+)
+
+// Every reason to reject a key looks the same from outside (contract section
+// 1.1).
+func TestRejectedKeys(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	const invalid = `{"error":{"code":"UNAUTHORIZED","message":"Invalid API key"}}`
+	keyOf := func(d store.KeyDraft) string {
+		if d.UserID == "" {
+			d.UserID = h.user(t, h.a.TenantID, "ticket:read").UserID
+		}
+		d.Name = "test"
+		return h.keyOf(t, h.a.TenantID, d)
+	}
+	ownerAs := func(change func(*ticket.User)) string {
+		u := h.user(t, h.a.TenantID, "ticket:read")
+		key := keyOf(store.KeyDraft{UserID: u.UserID})
+		h.do(t, "GET", "/tickets", key, nil).want(t, http.StatusOK)
+		_, err := h.store.UpdateUser(t.Context(), h.a.TenantID, u.UserID, func(u *ticket.User) error { change(u); return nil })
+		must(t, err)
+		return key
+	}
+	past, once := h.now().Add(-time.Second), int64(1)
+	spent := keyOf(store.KeyDraft{UsageLimit: &once})
+	h.do(t, "GET", "/tickets", spent, nil).want(t, http.StatusOK)
+	inactive := keyOf(store.KeyDraft{})
+	keys, err := h.store.Keys(t.Context(), h.a.TenantID)
+	must(t, err)
+	for _, k := range keys {
+		if strings.HasPrefix(inactive, k.Prefix) {
+			_, err := h.store.UpdateKey(t.Context(), h.now(), h.a.TenantID, k.KeyID, func(k *store.APIKey) error {
+				k.Active = false
+				return nil
+			})
+			must(t, err)
+		}
+	}
+	suspended := h.bootstrap(t, "Gamma")
+	_, err = h.store.UpdateTenant(t.Context(), suspended.TenantID, func(tn *store.Tenant) error { tn.Suspended = true; return nil })
+	must(t, err)
+	for name, key := range map[string]string{
+		"unknown": "no-such-key", "almost": h.a.APIKey + "x", "inactive": inactive, "expired": keyOf(store.KeyDraft{ExpiresAt: &past}),
+		"owner inactive": ownerAs(func(u *ticket.User) { u.IsInactive = true }),
+		"owner a client": ownerAs(func(u *ticket.User) { u.UserType = "client" }),
+		"used up":        spent, "tenant suspended": suspended.APIKey,
+	} {
+		for range 2 { // the second time the key has been deactivated
+			r := h.do(t, "GET", "/tickets", key, nil).want(t, http.StatusUnauthorized)
+			if string(r.Raw) != invalid {
+				t.Errorf("%s: %s", name, r.Raw)
+			}
+		}
+	}
+	if r := h.do(t, "GET", "/tickets", "", nil).want(t, 401); string(r.Raw) != `{"error":{"code":"UNAUTHORIZED","message":"API key required"}}` {
+		t.Errorf("no key: %s", r.Raw)
+	}
+	if r := h.do(t, "GET", "/tickets", "", nil, "Authorization", "Bearer "+h.a.APIKey).want(t, 401); r.at("error", "message") != "API key required" {
+		t.Errorf("bearer: %s", r.Raw)
+	}
+	for tenant, status := range map[string]int{
+		h.a.TenantID: 200, strings.ToUpper(h.a.TenantID): 200, h.b.TenantID: 401, unknownID: 401, "alpha": 401,
+	} {
+		r := h.do(t, "GET", "/tickets", h.a.APIKey, nil, "X-Tenant-Id", tenant).want(t, status)
+		if status == 401 && string(r.Raw) != invalid {
+			t.Errorf("tenant %s: %s", tenant, r.Raw)
+		}
+	}
+}
+
+// Every route needs a key, and a permission of the key's owner.
+func TestEveryRouteIsGuarded(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	powerless := h.key(t, h.a.TenantID)
+	narrow := h.keyOf(t, h.a.TenantID, store.KeyDraft{UserID: h.a.UserID, Name: "narrow", Permissions: []string{"ticket:read"}})
+	ids := strings.NewReplacer("{id}", unknownID, "{userId}", unknownID, "{commentId}", unknownID,
+		"{delivery_id}", unknownID, "{event_id}", unknownID)
+	for _, rt := range h.api.RouteList() {
+		method, path, _ := strings.Cut(rt, " ")
+		if path == "/openapi.yaml" {
+			continue
+		}
+		path = ids.Replace(path)
+		if strings.Contains(path, "{") {
+			t.Errorf("%s: a path parameter that this test does not fill", rt)
+		}
+		h.do(t, method, path, "", nil).wantError(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		e := h.do(t, method, path, powerless, nil).wantError(t, http.StatusForbidden, "FORBIDDEN")
+		if message, _ := e["message"].(string); !strings.HasPrefix(message, "Permission denied: Cannot ") {
+			t.Errorf("%s: message %q", rt, message)
+		}
+		if method != "GET" {
+			h.do(t, method, path, narrow, nil).wantError(t, http.StatusForbidden, "FORBIDDEN")
+		}
+	}
+	h.do(t, "GET", "/tickets", narrow, nil).want(t, http.StatusOK)
+	e := h.do(t, "POST", "/tickets", narrow, h.draft(nil)).wantError(t, http.StatusForbidden, "FORBIDDEN")
+	if e["message"] != "Permission denied: Cannot create ticket" {
+		t.Errorf("message %q", e["message"])
+	}
+}
+
+// The product gate closes the webhook routes and leaves the tickets open.
+func TestProductGateLeavesTickets(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.store.UpdateTenant(t.Context(), h.a.TenantID, func(tn *store.Tenant) error { tn.Product = "algadesk"; return nil })
+	must(t, err)
+	h.do(t, "GET", "/webhooks/events", h.a.APIKey, nil).wantError(t, http.StatusForbidden, "PRODUCT_ACCESS_DENIED")
+	id := h.createTicket(t)["ticket_id"]
+	h.comment(t, id, nil)
+	h.do(t, "GET", tagPath(id), h.a.APIKey, nil).want(t, http.StatusOK)
+}
+
+func TestUnknownRoutes(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	id := h.createTicket(t)["ticket_id"].(string)
+	for _, rt := range []string{
+		"GET /", "GET /nothing", "GET /tickets/", "GET /tickets/" + id + "/", "POST /tickets/bulk/close",
+		"GET /tickets/" + id + "/assets", "GET /tickets/" + id + "/documents", "POST /tickets/" + id + "/documents",
+		"GET /tickets/" + id + "/materials", "GET /tickets/" + id + "/time-entries", "GET /tickets/" + id + "/checklist",
+		"POST /tickets/" + id + "/bundle", "GET /tickets/" + id + "/bundle/children", "POST /tickets/from-asset",
+		"GET /tags/entity/client/" + id,
+	} {
+		method, path, _ := strings.Cut(rt, " ")
+		e := h.do(t, method, path, h.a.APIKey, nil).wantError(t, http.StatusNotFound, "NOT_FOUND")
+		if e["message"] != "Route not found" {
+			t.Errorf("%s: message %q", rt, e["message"])
+		}
+	}
+	for rt, allow := range map[string]string{
+		"PATCH /tickets/" + id:              "DELETE, GET, HEAD, PUT",
+		"DELETE /tickets":                   "GET, HEAD, POST",
+		"DELETE /tickets/" + id + "/agents": "GET, HEAD, POST",
+		"GET /tags":                         "POST",
+		"GET /tickets/from-asset":           "",
+	} {
+		method, path, _ := strings.Cut(rt, " ")
+		r := h.do(t, method, path, h.a.APIKey, nil)
+		r.wantError(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+		if got := r.Header.Get("Allow"); got != allow {
+			t.Errorf("%s: Allow %q, want %q", rt, got, allow)
+		}
+	}
+}
+
+// bodyRoutes are the routes of this half of the API that read a body.
+func (h *harness) bodyRoutes(t *testing.T) []string {
+	t.Helper()
+	id := h.createTicket(t)["ticket_id"]
+	comment := h.comment(t, id, nil)["comment_id"]
+	ticket := fmt.Sprintf("/tickets/%v", id)
+	return []string{
+		"POST /tickets", "PUT " + ticket, "PUT " + ticket + "/status", "PUT " + ticket + "/assignment", "PUT " + ticket + "/team",
+		"DELETE " + ticket + "/team", "POST " + ticket + "/agents", "POST " + ticket + "/comments",
+		fmt.Sprintf("PUT %s/comments/%v", ticket, comment), fmt.Sprintf("POST %s/comments/%v/reactions", ticket, comment),
+		"POST " + tagPath(id), "DELETE " + tagPath(id), "POST /tags", "POST /boards", "POST /statuses", "POST /clients",
+		"POST /contacts", "POST /categories/ticket", "POST /clients/" + h.a.ClientID + "/locations",
+	}
+}
+
+func TestBodiesThatAreNoObject(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	routes := h.bodyRoutes(t)
+	before := h.state(t)
+	for name, body := range map[string]string{
+		"malformed": `{"title": `, "trailing": `{"title":"x"} {}`, "single quotes": `{'title':'x'}`, "list": `[{"title":"x"}]`,
+		"text": `"x"`, "number": `1`, "boolean": `true`, "null": `null`, "form": `title=x`,
+		"invalid UTF-8": "{\"title\":\"\xff\xfe\"}", "NUL": "{\"title\":\"x\"}\x00", "UTF-16": "\xff\xfe{\x00}\x00",
+		"deep": `{"attributes":` + strings.Repeat(`{"a":`, 20_000) + `1` + strings.Repeat(`}`, 20_001),
+	} {
+		for _, rt := range routes {
+			method, path, _ := strings.Cut(rt, " ")
+			h.do(t, method, path, h.a.APIKey, body).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
+			if t.Failed() {
+				t.Fatalf("%s to %s", name, rt)
+			}
+		}
+	}
+	e := h.do(t, "POST", "/tickets", h.a.APIKey, `[]`).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
+	want := []any{map[string]any{
+		"code": "invalid_type", "path": []any{}, "message": "Expected object, received array", "expected": "object", "received": "array",
+	}}
+	if diff := cmp.Diff(any(want), e["details"]); diff != "" {
+		t.Error(diff)
+	}
+	if after := h.state(t); after != before {
+		t.Errorf("something was left behind: %s, was %s", after, before)
+	}
+}
+
+func TestLargeBodies(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	large := `{"title":"` + strings.Repeat("x", 10<<20) + `"}`
+	h.do(t, "POST", "/tickets", h.a.APIKey, large).wantError(t, http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE")
+	for _, rt := range h.bodyRoutes(t) {
+		method, path, _ := strings.Cut(rt, " ")
+		h.do(t, method, path, h.a.APIKey, large[:2<<20]).wantError(t, http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE")
+	}
+	exact := func(n int) string { return fmt.Sprintf(`{"title":"%s"}`, strings.Repeat("x", n-len(`{"title":""}`))) }
+	h.do(t, "POST", "/tickets", h.a.APIKey, exact(1<<20)).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
+	h.do(t, "POST", "/tickets", h.a.APIKey, exact(1<<20+1)).wantError(t, http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE")
+	h.do(t, "POST", "/tickets", h.a.APIKey, large, "X-Idempotency-Key", "large").
+		wantError(t, http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE")
+}
+
+// The issues have the words and keys of Zod, because clients parse them
+// (contract section 1.2).
+func TestIssueShapes(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	e := h.do(t, "POST", "/tickets", h.a.APIKey, map[string]any{
+		"board_id": "x", "client_id": 1, "status_id": unknownID, "priority_id": unknownID, "url": "x", "title": "",
+	}).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
+	want := []any{
+		map[string]any{
+			"code": "too_small", "path": []any{"title"}, "message": "String must contain at least 1 character(s)",
+			"minimum": 1.0, "type": "string", "inclusive": true, "exact": false,
+		},
+		map[string]any{"code": "invalid_string", "path": []any{"url"}, "message": "Invalid url", "validation": "url"},
+		map[string]any{"code": "invalid_string", "path": []any{"board_id"}, "message": "Invalid uuid", "validation": "uuid"},
+		map[string]any{
+			"code": "invalid_type", "path": []any{"client_id"}, "message": "Expected string, received number",
+			"expected": "string", "received": "number",
+		},
+	}
+	if diff := cmp.Diff(any(want), e["details"]); diff != "" {
+		t.Error(diff)
+	}
+	e = h.do(t, "POST", "/contacts", h.a.APIKey, map[string]any{"full_name": "x", "b": 1, "a": 2}).
+		wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
+	want = []any{
+		map[string]any{
+			"code": "unrecognized_keys", "path": []any{}, "message": "Unrecognized key(s) in object: 'a', 'b'", "keys": []any{"a", "b"},
+		},
+		map[string]any{
+			"code": "invalid_type", "path": []any{"email"}, "message": "Required", "expected": "string", "received": "undefined",
+		},
+	}
+	if diff := cmp.Diff(any(want), e["details"]); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPreflight(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	for _, path := range []string{"/tickets", "/tickets/" + unknownID, "/nothing"} {
+		r := h.do(t, "OPTIONS", path, "", nil, "Origin", "https://app.example", "Access-Control-Request-Method", "PUT").
+			want(t, http.StatusNoContent)
+		for name, want := range map[string]string{
+			"Access-Control-Allow-Origin":      "https://app.example",
+			"Access-Control-Allow-Credentials": "true",
+			"Access-Control-Allow-Methods":     "GET,POST,PUT,PATCH,DELETE,OPTIONS",
+			"Access-Control-Allow-Headers":     "Content-Type,Authorization,X-API-Key,X-Tenant-ID,X-Request-ID,X-Idempotency-Key",
+			"Access-Control-Max-Age":           "86400",
+			"Vary":                             "Origin",
+		} {
+			if got := r.Header.Get(name); got != want {
+				t.Errorf("%s: %s %q, want %q", path, name, got, want)
+			}
+		}
+		if len(r.Raw) > 0 {
+			t.Errorf("%s: body %q", path, r.Raw)
+		}
+	}
+	for key, status := range map[string]int{h.a.APIKey: 200, "": 401} {
+		r := h.do(t, "GET", "/tickets", key, nil, "Origin", "https://app.example").want(t, status)
+		if got := r.Header.Get("Access-Control-Allow-Origin"); got != "https://app.example" {
+			t.Errorf("%d: Access-Control-Allow-Origin %q", status, got)
+		}
+	}
+	if r := h.do(t, "GET", "/tickets", h.a.APIKey, nil); r.Header.Get("Access-Control-Allow-Origin") != "" {
+		t.Error("an answer to no origin allows one")
+	}
+}
+
+// What went wrong inside stays inside.
+func TestInternalError(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	must(t, h.store.Close())
+	r := h.do(t, "GET", "/tickets", h.a.APIKey, nil).want(t, http.StatusInternalServerError)
+	if want := `{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`; string(r.Raw) != want {
+		t.Errorf("%s, want %s", r.Raw, want)
+	}
+}
+
+// A service with more work than it can queue says so at once and sheds nothing
+// that it has accepted (contract P12).
+func TestOverload(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(s *settings) { s.store.QueueLimit = 1 })
+	body, err := json.Marshal(h.draft(nil))
+	must(t, err)
+	entered, release := make(chan struct{}), make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	defer free()
+	held := make(chan error, 1)
+	go func() { // occupies the one writer until release
+		_, err := h.store.UpdateTenant(t.Context(), h.b.TenantID, func(*store.Tenant) error {
+			close(entered)
+			<-release
+			return nil
+		})
+		held <- err
+	}()
+	<-entered
+	const callers = 3 // one call fits into the queue, or none if something else was faster
+	answers := make(chan *response, callers)
+	for range callers {
+		go func() { answers <- h.post(t.Context(), "/tickets", body) }()
+	}
+	accepted := 0.0
+	for i := range callers {
+		if i == callers-1 {
+			free()
+		}
+		r := <-answers
+		if r.Status == http.StatusCreated && i == callers-1 {
+			accepted++
+			continue
+		}
+		e := r.wantError(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		if r.Header.Get("Retry-After") != "1" || e["message"] == "" {
+			t.Errorf("Retry-After %q, message %q", r.Header.Get("Retry-After"), e["message"])
+		}
+	}
+	must(t, <-held)
+	if got := h.do(t, "GET", "/tickets", h.a.APIKey, nil).at("pagination", "total"); got != accepted {
+		t.Errorf("%v tickets, but %v were acknowledged", got, accepted)
+	}
+}

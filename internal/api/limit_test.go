@@ -1,0 +1,135 @@
+package api_test
+
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ticketwire/ticketwire/internal/api"
+	"github.com/ticketwire/ticketwire/internal/store"
+)
+
+// stillClock stands still until it is told otherwise.
+type stillClock struct{ nanos atomic.Int64 }
+
+func newStillClock() *stillClock {
+	c := &stillClock{}
+	c.nanos.Store(time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC).UnixNano())
+	return c
+}
+
+func (c *stillClock) now() time.Time          { return time.Unix(0, c.nanos.Load()).UTC() }
+func (c *stillClock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
+
+// budget sums up the rate limit headers, times as seconds from now.
+func budget(t *testing.T, c *stillClock, r *response) string {
+	t.Helper()
+	reset := "-"
+	if s := r.Header.Get("X-RateLimit-Reset"); s != "" {
+		at, err := time.Parse("2006-01-02T15:04:05.000Z", s)
+		must(t, err)
+		reset = at.Sub(c.now()).String()
+	}
+	return fmt.Sprintf("%d limit %s remaining %s reset %s retry %s", r.Status, r.Header.Get("X-RateLimit-Limit"),
+		r.Header.Get("X-RateLimit-Remaining"), reset, r.Header.Get("Retry-After"))
+}
+
+func TestRateLimit(t *testing.T) {
+	t.Parallel()
+	c := newStillClock()
+	h := newHarness(t, func(s *settings) { s.now, s.rate = c.now, api.Rate{MaxTokens: 3, RefillPerMin: 30} })
+	id := h.do(t, "POST", "/tickets", h.a.APIKey, h.draft(nil)).want(t, http.StatusCreated).text("data", "ticket_id")
+	for i, step := range []struct {
+		wait         time.Duration
+		method, path string
+		want         string
+	}{
+		{0, "PUT", "/tickets/" + id, "200 limit 3 remaining 1 reset 4s retry "}, // every route counts (contract D17)
+		{0, "GET", "/tickets/search", "400 limit 3 remaining 0 reset 6s retry "},
+		{0, "GET", "/tickets/" + id, "429 limit 3 remaining 0 reset 2s retry 2"},
+		{500 * time.Millisecond, "GET", "/tickets/" + id, "429 limit 3 remaining 0 reset 1.5s retry 2"},
+		{1400 * time.Millisecond, "GET", "/webhooks", "429 limit 3 remaining 0 reset 100ms retry 1"},
+		{100 * time.Millisecond, "GET", "/webhooks", "200 limit 3 remaining 0 reset 6s retry "},
+		{3 * time.Second, "GET", "/tickets/" + id, "200 limit 3 remaining 0 reset 5s retry "},
+		{time.Hour, "GET", "/tickets/" + id, "200 limit 3 remaining 2 reset 2s retry "},
+	} {
+		c.advance(step.wait)
+		r := h.do(t, step.method, step.path, h.a.APIKey, nil)
+		if got := budget(t, c, r); got != step.want {
+			t.Errorf("step %d: %s, want %s", i, got, step.want)
+		}
+	}
+	other := h.do(t, "GET", "/tickets", h.key(t, h.a.TenantID, "ticket:read"), nil)
+	if got, want := budget(t, c, other), "200 limit 3 remaining 2 reset 2s retry "; got != want {
+		t.Errorf("another key shares the bucket: %s, want %s", got, want)
+	}
+	rejected := h.do(t, "GET", "/tickets", "no-such-key", nil)
+	if got, want := budget(t, c, rejected), "401 limit  remaining  reset - retry "; got != want {
+		t.Errorf("without a caller: %s, want %s", got, want)
+	}
+}
+
+func TestRateLimitBody(t *testing.T) {
+	t.Parallel()
+	c := newStillClock()
+	h := newHarness(t, func(s *settings) { s.now, s.rate = c.now, api.Rate{MaxTokens: 1, RefillPerMin: 60} })
+	h.do(t, "GET", "/tickets", h.a.APIKey, nil).want(t, http.StatusOK)
+	c.advance(250 * time.Millisecond)
+	events := h.newEvents(t, func() {
+		e := h.do(t, "POST", "/tickets", h.a.APIKey, h.draft(nil)).wantError(t, http.StatusTooManyRequests, "RATE_LIMITED")
+		want := map[string]any{
+			"code": "RATE_LIMITED", "message": "Too many requests",
+			"details": map[string]any{"retry_after_ms": 750.0, "remaining": 0.0},
+		}
+		if diff := cmp.Diff(want, e); diff != "" {
+			t.Error(diff)
+		}
+	})
+	if events != "" {
+		t.Errorf("a limited call made events %q", events)
+	}
+}
+
+// A key's own limit comes before its tenant's, and that before the server's,
+// field by field (contract section 1.6).
+func TestRateLimitOverrides(t *testing.T) {
+	t.Parallel()
+	c := newStillClock()
+	h := newHarness(t, func(s *settings) { s.now, s.rate = c.now, api.Rate{MaxTokens: 9, RefillPerMin: 60} })
+	keyOf := func(tenant store.Bootstrapped, r store.RateLimit) string {
+		return h.keyOf(t, tenant.TenantID, store.KeyDraft{UserID: tenant.UserID, Name: "test", Rate: r})
+	}
+	_, err := h.store.UpdateTenant(t.Context(), h.b.TenantID, func(tn *store.Tenant) error {
+		tn.Rate = store.RateLimit{MaxTokens: new(5), RefillPerMin: new(30)}
+		return nil
+	})
+	must(t, err)
+	for name, tc := range map[string]struct{ key, want string }{
+		"server":          {h.a.APIKey, "200 limit 9 remaining 8 reset 1s retry "},
+		"tenant":          {h.b.APIKey, "200 limit 5 remaining 4 reset 2s retry "},
+		"key":             {keyOf(h.a, store.RateLimit{MaxTokens: new(2)}), "200 limit 2 remaining 1 reset 1s retry "},
+		"key over tenant": {keyOf(h.b, store.RateLimit{MaxTokens: new(2)}), "200 limit 2 remaining 1 reset 2s retry "},
+		"key without":     {keyOf(h.b, store.RateLimit{Enabled: new(false)}), "200 limit  remaining  reset - retry "},
+	} {
+		if got := budget(t, c, h.do(t, "GET", "/tickets", tc.key, nil)); got != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}
+
+func TestRateLimitObserved(t *testing.T) {
+	t.Parallel()
+	c := newStillClock()
+	h := newHarness(t, func(s *settings) { s.now, s.rate, s.observe = c.now, api.Rate{MaxTokens: 1, RefillPerMin: 60}, true })
+	for i, want := range []string{
+		"200 limit 1 remaining 0 reset 1s retry ", "200 limit 1 remaining 0 reset 1s retry ", "200 limit 1 remaining 0 reset 1s retry ",
+	} {
+		if got := budget(t, c, h.do(t, "GET", "/tickets", h.a.APIKey, nil)); got != want {
+			t.Errorf("call %d: %s, want %s", i, got, want)
+		}
+	}
+}
