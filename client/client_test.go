@@ -189,7 +189,7 @@ func exchanges() []exchange {
 			"GET", "/api/v1/api-keys?limit=100&page=1", "", 200,
 			`{"data":[{"api_key_id":"k","prefix":"alga_x","usage_limit":5,"permissions":["ticket:read"],"rate_limit":{"enabled":true,"max_tokens":9,"refill_per_min":3}}]}`,
 			[]Key{{KeyID: "k", Prefix: "alga_x", UsageLimit: ptr(int64(5)), Permissions: []string{"ticket:read"},
-				RateLimit: &KeyRateLimit{Enabled: true, MaxTokens: 9, RefillPerMin: 3}}}},
+				RateLimit: KeyRateLimit{Enabled: new(true), MaxTokens: new(9), RefillPerMin: new(3)}}}},
 		{"CreateKey", func(ctx context.Context, c *Client) (any, error) {
 			return c.CreateKey(ctx, KeyInput{Name: Set("ci"), ExpiresAt: Set(at)})
 		}, "POST", "/api/v1/api-keys", `{"name":"ci","expires_at":"2026-03-09T08:14:02.117Z"}`, 201,

@@ -9,28 +9,29 @@ import (
 
 // Key is an API key as the API answers it, without the key itself.
 type Key struct {
-	KeyID       string        `json:"api_key_id"`
-	Name        string        `json:"name"`
-	UserID      string        `json:"user_id"` // whose permissions the key has
-	Prefix      string        `json:"prefix"`  // the key's first characters, to tell keys apart
-	Active      bool          `json:"active"`
-	ExpiresAt   *time.Time    `json:"expires_at"`
-	LastUsedAt  *time.Time    `json:"last_used_at"`
-	UsageCount  int64         `json:"usage_count"`
-	UsageLimit  *int64        `json:"usage_limit"` // nil for none
-	Permissions []string      `json:"permissions"`
-	RateLimit   *KeyRateLimit `json:"rate_limit"` // nil for the tenant's
-	CreatedAt   *time.Time    `json:"created_at"`
+	KeyID       string       `json:"api_key_id"`
+	Name        string       `json:"name"`
+	UserID      string       `json:"user_id"` // whose permissions the key has
+	Prefix      string       `json:"prefix"`  // the key's first characters, to tell keys apart
+	Active      bool         `json:"active"`
+	ExpiresAt   *time.Time   `json:"expires_at"`
+	LastUsedAt  *time.Time   `json:"last_used_at"`
+	UsageCount  int64        `json:"usage_count"`
+	UsageLimit  *int64       `json:"usage_limit"` // nil for none
+	Permissions []string     `json:"permissions"`
+	RateLimit   KeyRateLimit `json:"rate_limit"`
+	CreatedAt   *time.Time   `json:"created_at"`
 
 	// APIKey is there in the answer to CreateKey and never again.
 	APIKey string `json:"api_key,omitempty"`
 }
 
-// KeyRateLimit is a key's own budget of calls (contract section 1.6).
+// KeyRateLimit is a key's own budget of calls (contract section 1.6). What is nil
+// is as the tenant, or else the server, has it.
 type KeyRateLimit struct {
-	Enabled      bool `json:"enabled"`
-	MaxTokens    int  `json:"max_tokens,omitempty"`     // burst; 0 for the tenant's
-	RefillPerMin int  `json:"refill_per_min,omitempty"` // calls per minute in the long run; 0 for the tenant's
+	Enabled      *bool `json:"enabled,omitempty"`        // false: no limit
+	MaxTokens    *int  `json:"max_tokens,omitempty"`     // burst
+	RefillPerMin *int  `json:"refill_per_min,omitempty"` // calls per minute in the long run
 }
 
 // KeyInput is what CreateKey and UpdateKey send. In an update, fields that are

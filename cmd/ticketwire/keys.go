@@ -103,10 +103,10 @@ func keyTable(out io.Writer, keys []*client.Key) error {
 	fmt.Fprintln(w, "ID\tNAME\tPREFIX\tACTIVE\tUSED\tLAST USED\tEXPIRES\tRATE")
 	for _, k := range keys {
 		rate := "default"
-		if r := k.RateLimit; r != nil && !r.Enabled {
+		if r := k.RateLimit; r.Enabled != nil && !*r.Enabled {
 			rate = "none"
-		} else if r != nil && r.MaxTokens > 0 {
-			rate = fmt.Sprintf("%d/%d", r.MaxTokens, r.RefillPerMin)
+		} else if r.MaxTokens != nil && r.RefillPerMin != nil {
+			rate = fmt.Sprintf("%d/%d", *r.MaxTokens, *r.RefillPerMin)
 		}
 		used := fmt.Sprint(k.UsageCount)
 		if k.UsageLimit != nil {
@@ -146,9 +146,9 @@ func (f keyFlags) input() client.KeyInput {
 	}
 	switch {
 	case f.NoRateLimit:
-		in.RateLimit = client.Set(client.KeyRateLimit{Enabled: false})
+		in.RateLimit = client.Set(client.KeyRateLimit{Enabled: new(false)})
 	case f.Rate != nil:
-		in.RateLimit = client.Set(client.KeyRateLimit{Enabled: true, MaxTokens: f.Rate.MaxTokens, RefillPerMin: f.Rate.RefillPerMin})
+		in.RateLimit = client.Set(client.KeyRateLimit{Enabled: new(true), MaxTokens: &f.Rate.MaxTokens, RefillPerMin: &f.Rate.RefillPerMin})
 	}
 	return in
 }

@@ -110,7 +110,7 @@ func TestDeliveryRecord(t *testing.T) {
 
 func TestDeliveryFilters(t *testing.T) {
 	t.Parallel()
-	c := newNoon()
+	c := newStillClock()
 	h := newHarness(t, func(s *settings) { s.now = c.now })
 	says := &answers{}
 	rc := h.receiver(t, says.handle)
@@ -142,7 +142,7 @@ func TestDeliveryFilters(t *testing.T) {
 		slices.Sort(out)
 		return strings.Join(out, " ")
 	}
-	today, tomorrow := c.now().UTC().Format(time.DateOnly), c.now().UTC().Add(24*time.Hour).Format(time.DateOnly)
+	today, tomorrow := c.now().Format(time.DateOnly), c.now().Add(24*time.Hour).Format(time.DateOnly)
 	for query, want := range map[string]string{
 		"":                                "abandoned delivered pending retrying",
 		"status=failed":                   "abandoned retrying", // contract D13
@@ -236,7 +236,7 @@ func TestManualRetry(t *testing.T) {
 
 func TestHealthAndAnalytics(t *testing.T) {
 	t.Parallel()
-	c := newNoon()
+	c := newStillClock()
 	h := newHarness(t, func(s *settings) { s.now = c.now })
 	says := &answers{}
 	rc := h.receiver(t, says.handle)
@@ -261,6 +261,7 @@ func TestHealthAndAnalytics(t *testing.T) {
 		{500, func() { h.createTicket(t) }},
 	}
 	for i, s := range steps {
+		c.advance(time.Second)
 		says.status.Store(int32(s.answer))
 		s.do()
 		rc.next(t)
@@ -272,7 +273,7 @@ func TestHealthAndAnalytics(t *testing.T) {
 	h.do(t, "POST", "/webhooks/"+id+"/test", h.a.APIKey, nil).want(t, http.StatusOK)
 	health(id, "failing", 3, 2, 1, 2.0/3)
 
-	today := c.now().UTC().Format(time.DateOnly)
+	today := c.now().Format(time.DateOnly)
 	wantMetrics := map[string]any{
 		"total_deliveries": 3.0, "successful_deliveries": 2.0, "failed_deliveries": 1.0, "success_rate": 66.67,
 		"deliveries_by_status":     map[string]any{"delivered": 2.0, "retrying": 1.0, "pending": 1.0},
@@ -321,6 +322,7 @@ func TestHealthAndAnalytics(t *testing.T) {
 		h.do(t, "GET", "/webhooks/analytics?"+query, h.a.APIKey, nil).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
 		h.do(t, "GET", "/webhooks/"+id+"/analytics?"+query, h.a.APIKey, nil).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
 	}
+	c.advance(time.Second)
 	says.status.Store(http.StatusOK)
 	h.createTicket(t)
 	rc.next(t)

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,20 +17,6 @@ import (
 
 // nowhere is a receiver that no test calls.
 const nowhere = "https://receiver.example/hook"
-
-// clock is a clock that a test can put forward.
-type clock struct{ ahead atomic.Int64 }
-
-// newNoon returns a clock that shows noon, so that no test runs over midnight.
-func newNoon() *clock {
-	c := &clock{}
-	now := time.Now().UTC()
-	c.advance(now.Truncate(24 * time.Hour).Add(12 * time.Hour).Sub(now))
-	return c
-}
-
-func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
-func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
 func TestWebhookLifecycle(t *testing.T) {
 	t.Parallel()
@@ -286,7 +271,7 @@ func TestCreateIsIdempotent(t *testing.T) {
 
 func TestRotation(t *testing.T) {
 	t.Parallel()
-	c := &clock{}
+	c := newStillClock()
 	h := newHarness(t, func(s *settings) { s.now = c.now })
 	rc := h.receiver(t, nil)
 	made := h.createWebhook(t, rc.URL)

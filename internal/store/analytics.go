@@ -33,9 +33,10 @@ type Day struct {
 const microsPerDay = 86_400_000_000
 
 // analyticsRows is every row of the tenant in the time range. It goes through
-// the webhooks so that the log's index serves both one of them and all.
-const analyticsRows = ` from webhooks w join deliveries d on d.tenant_id = w.tenant_id and d.webhook_id = w.webhook_id
-	where w.tenant_id = $1 and ($2 = '' or w.webhook_id = $2)
+// the webhooks so that the log's index serves both one of them and all; a cross
+// join is what makes SQLite keep that order.
+const analyticsRows = ` from webhooks w cross join deliveries d
+	where w.tenant_id = $1 and ($2 = '' or w.webhook_id = $2) and d.tenant_id = w.tenant_id and d.webhook_id = w.webhook_id
 		and coalesce(d.attempted_at, d.due_at) >= $3 and coalesce(d.attempted_at, d.due_at) <= $4 and not d.is_test`
 
 // Analytics sums up the log between two instants, both inclusive, of one webhook

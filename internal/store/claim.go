@@ -331,7 +331,7 @@ func (t *tx) beginRetry(now time.Time, d delivery.Delivery, b begun) (Claimed, e
 func (t *tx) resume(now time.Time, d delivery.Delivery, b begun) (Claimed, error) {
 	var id string
 	err := t.row(`select delivery_id from deliveries where tenant_id = $1 and event_id = $2 and webhook_id = $3
-		and status = 'pending' and is_manual order by delivery_id limit 1`, d.TenantID, d.EventID, d.WebhookID).Scan(&id)
+		and status = 'pending' and is_manual limit 1`, d.TenantID, d.EventID, d.WebhookID).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Claimed{}, nil
 	}

@@ -90,17 +90,13 @@ func (s *Store) Deliveries(ctx context.Context, tenant, webhookID string, q Deli
 	if _, err := s.webhookOf(r, tenant, webhookID); err != nil {
 		return nil, 0, err
 	}
-	w := &where{}
-	w.and("d.tenant_id = ?", tenant)
-	w.and("d.webhook_id = ?", webhookID)
-	q.filter(w)
-	rows, err := r.list(`select count(*) from deliveries d where `+w.String(), w.args...)
+	w := q.where(tenant, webhookID)
+	rows, err := r.list(logCount+w.String(), w.args...)
 	counts, err := collect(rows, err, scanCount)
 	if err != nil {
 		return nil, 0, fmt.Errorf("count deliveries: %w", err)
 	}
-	rows, err = r.list(`select `+deliveryColumns+deliveryTables+` where `+w.String()+`
-		order by coalesce(d.attempted_at, d.due_at) desc, d.delivery_id desc`+w.page(q.Page, min(q.Limit, maxLimit)), w.args...)
+	rows, err = r.list(logRows+w.String()+logOrder+w.page(q.Page, min(q.Limit, maxLimit)), w.args...)
 	list, err := collect(rows, err, scanDelivery)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list deliveries: %w", err)
@@ -108,7 +104,16 @@ func (s *Store) Deliveries(ctx context.Context, tenant, webhookID string, q Deli
 	return list, counts[0], nil
 }
 
-func (q *DeliveryQuery) filter(w *where) {
+// The three parts of the statements of Deliveries, beside the conditions.
+const (
+	logCount = `select count(*) from deliveries d where `
+	logRows  = `select ` + deliveryColumns + deliveryTables + ` where `
+	logOrder = ` order by coalesce(d.attempted_at, d.due_at) desc, d.delivery_id desc`
+)
+
+func (q *DeliveryQuery) where(tenant, webhookID string) *where {
+	w := &where{}
+	w.and("d.tenant_id = ? and d.webhook_id = ?", tenant, webhookID)
 	switch q.Status {
 	case "":
 	case "failed":
@@ -131,6 +136,7 @@ func (q *DeliveryQuery) filter(w *where) {
 	if q.To != nil {
 		w.and("coalesce(d.attempted_at, d.due_at) <= ?", micros(*q.To))
 	}
+	return w
 }
 
 func scanCount(row scanner) (n int, err error) {

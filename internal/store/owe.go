@@ -58,7 +58,10 @@ func (t *tx) subscribed(tenant string) ([]delivery.Webhook, error) {
 		if err := fromJSON(filter, &w.EventFilter); err != nil {
 			return w, err
 		}
-		return w, fromJSON(fields, &w.PayloadFields)
+		// Not in the return itself: whether w is copied before or after the call
+		// is not specified.
+		err := fromJSON(fields, &w.PayloadFields)
+		return w, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("subscriptions of tenant %s: %w", tenant, err)

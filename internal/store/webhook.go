@@ -293,17 +293,27 @@ func (t *tx) switchOn(now time.Time, w *delivery.Webhook, replayMissed bool) (in
 	return n, t.saveHealth(w)
 }
 
+// abandonPage bounds one statement of abandonOwed.
+const abandonPage = 1000
+
 // abandonOwed gives up what the lane is owed. A row under a live lease is being
 // sent at this moment: it keeps its row, so that the log has its outcome.
 func (t *tx) abandonOwed(now time.Time, l Lane) error {
-	_, err := t.exec(`update deliveries set status = 'abandoned', wait_reason = 'webhook_disabled', completed_at = $3,
-			lease_owner = null, lease_until = null
-		where tenant_id = $1 and webhook_id = $2 and status = 'pending'
-			and (lease_until is null or lease_until <= $3)`, l.TenantID, l.WebhookID, micros(now))
-	if err != nil {
-		return fmt.Errorf("abandon deliveries: %w", err)
+	for {
+		// The order is that of the queue's index, which keeps the log out of it.
+		n, err := t.exec(`update deliveries set status = 'abandoned', wait_reason = 'webhook_disabled', completed_at = $3,
+				lease_owner = null, lease_until = null
+			where (tenant_id, delivery_id) in (select d.tenant_id, d.delivery_id from deliveries d
+				where d.tenant_id = $1 and d.webhook_id = $2 and d.status = 'pending'
+					and (d.lease_until is null or d.lease_until <= $3)
+				order by d.due_at, d.delivery_id limit $4)`, l.TenantID, l.WebhookID, micros(now), abandonPage)
+		if err != nil {
+			return fmt.Errorf("abandon deliveries: %w", err)
+		}
+		if n < abandonPage {
+			return nil
+		}
 	}
-	return nil
 }
 
 // DeleteWebhook removes the webhook from every route. Its secrets go at once;

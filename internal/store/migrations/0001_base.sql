@@ -287,6 +287,8 @@ create table webhooks (
   primary key (tenant_id, webhook_id)
 );
 
+create index webhooks_deleted on webhooks (deleted_at) where deleted_at is not null;
+
 -- What changes with every attempt, apart from what a person configures.
 create table webhook_health (
   tenant_id             text    not null,
@@ -367,6 +369,7 @@ create table mail_outbox (
   created_at  bigint  not null
 );
 create unique index mail_outbox_dedupe on mail_outbox (tenant_id, dedupe_key);
+create index mail_outbox_age on mail_outbox (created_at);
 create index mail_outbox_due on mail_outbox (due_at) where sent_at is null and failed_at is null;
 
 create table idempotency_keys (
