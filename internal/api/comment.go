@@ -50,7 +50,7 @@ func viewMarkdown(list []ticket.Comment) []markdownComment {
 		c := &list[i]
 		out[i] = markdownComment{
 			CommentID: c.CommentID, TicketID: c.TicketID, Markdown: c.Markdown, AuthorType: c.AuthorType,
-			IsInternal: c.IsInternal, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
+			IsInternal: c.IsInternal, IsResolution: c.IsResolution, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
 			CreatedBy: c.CreatedBy, CreatedByName: c.CreatedByName, AuthorContactID: c.AuthorContactID,
 			AuthorContactName: c.AuthorContactName, ThreadID: c.ThreadID, ParentCommentID: c.ParentCommentID,
 			DeletedAt: c.DeletedAt,

@@ -135,19 +135,24 @@ func TestListComments(t *testing.T) {
 			t.Errorf("%s: %q, want %q", query, got, want)
 		}
 	}
-	full := h.do(t, "GET", path+"?limit=1", h.a.APIKey, nil).list(t)[0]
-	short := h.do(t, "GET", path+"?limit=1&content_format=markdown", h.a.APIKey, nil).want(t, http.StatusOK).list(t)[0]
+	parent := h.comment(t, id, map[string]any{"is_internal": true})["comment_id"]
+	reply := h.comment(t, id, map[string]any{"is_resolution": true, "parent_comment_id": parent})["comment_id"]
+	h.do(t, "PUT", fmt.Sprintf("%s/%v", path, reply), h.a.APIKey, map[string]any{"comment_text": "z"}).want(t, http.StatusOK)
+	full := h.do(t, "GET", path, h.a.APIKey, nil).want(t, http.StatusOK).list(t)
+	short := h.do(t, "GET", path+"?content_format=markdown", h.a.APIKey, nil).want(t, http.StatusOK).list(t)
 	wantKeys := []string{
 		"author_contact_id", "author_contact_name", "author_type", "comment_id", "created_at", "created_by", "created_by_name",
 		"deleted_at", "is_internal", "is_resolution", "markdown_content", "parent_comment_id", "thread_id", "ticket_id",
 		"updated_at",
 	}
-	if keys := keysOf(short); !slices.Equal(keys, wantKeys) {
-		t.Errorf("keys %v", keys)
-	}
-	for key, v := range short {
-		if !cmp.Equal(v, full[key]) {
-			t.Errorf("%s is %v in markdown and %v in full", key, v, full[key])
+	for i := range short {
+		if keys := keysOf(short[i]); !slices.Equal(keys, wantKeys) {
+			t.Errorf("keys %v", keys)
+		}
+		for key, v := range short[i] {
+			if !cmp.Equal(v, full[i][key]) {
+				t.Errorf("comment %d: %s is %v in markdown and %v in full", i, key, v, full[i][key])
+			}
 		}
 	}
 	h.queryRefuses(t, path, map[string]string{

@@ -113,7 +113,7 @@ func TestKeysAreRefused(t *testing.T) {
 	}
 	other := h.do(t, "POST", "/api-keys", h.a.APIKey, key(nil)).want(t, http.StatusCreated).text("data", "api_key_id")
 	for _, c := range cases {
-		// These three are rules of a new key, or about fields that an update ignores.
+		// These are rules of a new key, or about fields that an update ignores.
 		if c.name == "no name" || c.name == "another user" || c.name == "inactive" || c.name == "expired" {
 			continue
 		}

@@ -19,7 +19,7 @@ type refusal struct {
 	issue   string // "<path> <code>" of one of the details, e.g. "tags.0 too_big"; "" for any
 }
 
-// run sends every body to one route and then asks whether anything was left
+// refuses sends every body to one route and then asks whether anything was left
 // behind: no refused request may have changed a ticket or made an event.
 func (h *harness) refuses(t *testing.T, method, path string, list []refusal) {
 	t.Helper()

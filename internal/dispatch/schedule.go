@@ -47,6 +47,7 @@ type lane struct {
 	claiming bool
 	inFlight int
 	blocked  time.Time // no tokens before then
+	checked  time.Time // when a claim last looked
 	limiter  *rate.Limiter
 	limits   [2]int // per minute and burst that limiter was made for
 	told     bool   // SetWait told the store that it waits
@@ -127,7 +128,22 @@ func (s *scheduler) collect() {
 	s.woken = make(map[store.Lane]struct{}, len(woken))
 	s.mu.Unlock()
 	for id := range woken {
+		if l := s.lanes[id]; l != nil {
+			l.recheck()
+		}
 		s.touch(id)
+	}
+}
+
+// recheckLimit is how often a lane that is out of tokens is looked at again when
+// something woke it. It is what a person waits after lifting a limit, and what
+// keeps a flood of new events from asking for the limit with each of them.
+const recheckLimit = time.Second
+
+// recheck shortens the wait of a lane whose limit may have changed.
+func (l *lane) recheck() {
+	if again := l.checked.Add(recheckLimit); again.Before(l.blocked) {
+		l.blocked = again
 	}
 }
 
@@ -262,7 +278,7 @@ const retryClaim = 250 * time.Millisecond
 // settle takes a claim's outcome back into the loop.
 func (s *scheduler) settle(c claimDone) {
 	l := c.lane
-	l.claiming = false
+	l.claiming, l.checked = false, s.e.cfg.Now()
 	free := c.asked - c.got
 	l.inFlight -= free
 	s.inFlight -= free
@@ -272,7 +288,11 @@ func (s *scheduler) settle(c claimDone) {
 		s.e.cfg.Log.Error("claim failed, will be tried again", "webhook", l.id.WebhookID, "error", c.err)
 		l.dirty, l.blocked = true, s.e.cfg.Now().Add(retryClaim)
 	case !c.blocked.IsZero():
+		woken := l.dirty // while the claim was under way
 		l.dirty, l.blocked = true, c.blocked
+		if woken {
+			l.recheck()
+		}
 	case c.got == c.asked:
 		l.dirty = true // the queue may hold more
 	}

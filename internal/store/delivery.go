@@ -96,7 +96,7 @@ func (s *Store) Deliveries(ctx context.Context, tenant, webhookID string, q Deli
 	if err != nil {
 		return nil, 0, fmt.Errorf("count deliveries: %w", err)
 	}
-	rows, err = r.list(logRows+w.String()+logOrder+w.page(q.Page, min(q.Limit, maxLimit)), w.args...)
+	rows, err = r.list(logRows+w.String()+q.order()+w.page(q.Page, min(q.Limit, maxLimit)), w.args...)
 	list, err := collect(rows, err, scanDelivery)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list deliveries: %w", err)
@@ -104,12 +104,22 @@ func (s *Store) Deliveries(ctx context.Context, tenant, webhookID string, q Deli
 	return list, counts[0], nil
 }
 
-// The three parts of the statements of Deliveries, beside the conditions.
+// The parts of the statements of Deliveries, beside the conditions.
 const (
 	logCount = `select count(*) from deliveries d where `
 	logRows  = `select ` + deliveryColumns + deliveryTables + ` where `
 	logOrder = ` order by coalesce(d.attempted_at, d.due_at) desc, d.delivery_id desc`
+	// An event has few rows: they are found by its index and sorted. The sign
+	// keeps the database from walking the log in its order instead.
+	logOrderOfEvent = ` order by +coalesce(d.attempted_at, d.due_at) desc, d.delivery_id desc`
 )
+
+func (q *DeliveryQuery) order() string {
+	if q.EventID != "" {
+		return logOrderOfEvent
+	}
+	return logOrder
+}
 
 func (q *DeliveryQuery) where(tenant, webhookID string) *where {
 	w := &where{}

@@ -34,7 +34,7 @@ func TestDeliveryPlans(t *testing.T) {
 		}
 		checked++
 		for _, step := range plan(t, d.Store, q) {
-			if scans(step) && !aboutAll(q, step) || walksLog(step) {
+			if scans(step) && !aboutAll(q, step) || walksLog(q, step) {
 				t.Errorf("%q in\n%s", step, q)
 			}
 			if strings.Contains(q, "limit") && strings.Contains(step, "TEMP B-TREE FOR ORDER BY") {
@@ -52,7 +52,7 @@ func TestDeliveryPlans(t *testing.T) {
 func aboutAll(q, step string) bool {
 	switch {
 	case strings.Contains(q, "lease_until is not null"), // ReleaseAll
-		strings.HasPrefix(q, "select count(*), coalesce(sum("), // Backlog
+		strings.HasPrefix(q, "select count(*), coalesce(sum("),   // Backlog
 		strings.HasPrefix(q, "select min(case when lease_until"): // NextMail
 		return strings.HasSuffix(step, "deliveries_due") || strings.HasSuffix(step, "mail_outbox_due")
 	}
@@ -61,8 +61,11 @@ func aboutAll(q, step string) bool {
 }
 
 // walksLog reports whether a step reads all deliveries of a tenant, or all of a
-// webhook's log without the order or the range that the index is there for.
-func walksLog(step string) bool {
+// webhook's log although it neither wants their order nor stops at the first.
+func walksLog(q, step string) bool {
+	if strings.HasSuffix(step, "deliveries_log (tenant_id=? AND webhook_id=?)") {
+		return !strings.Contains(q, "order by coalesce(attempted_at, due_at) desc") && !strings.Contains(q, "not exists")
+	}
 	return strings.Contains(step, "deliveries") && strings.HasSuffix(step, "(tenant_id=?)")
 }
 
@@ -81,7 +84,7 @@ func TestLogPlans(t *testing.T) {
 		{"by event", DeliveryQuery{EventID: "x"}, "deliveries_event (tenant_id=? AND event_id=? AND webhook_id=?)"},
 	} {
 		w := c.q.where("tenant", "webhook")
-		steps := strings.Join(plan(t, s, logRows+w.String()+logOrder+w.page(1, 25)), "\n")
+		steps := strings.Join(plan(t, s, logRows+w.String()+c.q.order()+w.page(1, 25)), "\n")
 		if !strings.Contains(steps, c.index) || strings.Contains(steps, "TEMP B-TREE") && c.q.EventID == "" {
 			t.Errorf("%s:\n%s", c.name, steps)
 		}

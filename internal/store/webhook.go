@@ -243,6 +243,8 @@ func (s *Store) UpdateWebhook(ctx context.Context, now time.Time, a ticket.Actor
 		if err != nil {
 			return UpdatedWebhook{}, err
 		}
+		// What waits for a limit that was lifted need not wait any longer.
+		t.due(lane)
 		w, err = s.webhookOf(t, lane.TenantID, lane.WebhookID)
 		return UpdatedWebhook{Webhook: w, Replayed: n}, err
 	})
