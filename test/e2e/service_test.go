@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -165,9 +166,7 @@ type hook struct {
 func (d *desk) subscribe(t *testing.T, target string, extra object, types ...string) hook {
 	t.Helper()
 	body := object{"name": "e2e", "url": target, "event_types": types, "rate_limit": object{"enabled": false}}
-	for k, v := range extra {
-		body[k] = v
-	}
+	maps.Copy(body, extra)
 	return call[hook](t, d, "POST", "/webhooks", body)
 }
 
@@ -216,9 +215,7 @@ type event struct {
 func (d *desk) feed(t *testing.T, query url.Values) []event {
 	t.Helper()
 	q := url.Values{"limit": {"1000"}}
-	for k, v := range query {
-		q[k] = v
-	}
+	maps.Copy(q, query)
 	var all []event
 	for {
 		var page struct {
