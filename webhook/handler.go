@@ -328,8 +328,7 @@ func (h *Handler) record(ctx context.Context, rec Receipt) {
 	if rec.Err != nil {
 		attrs = append(attrs, slog.Any("error", rec.Err))
 	}
-	var p *PanicError
-	if errors.As(rec.Err, &p) {
+	if p, ok := errors.AsType[*PanicError](rec.Err); ok {
 		attrs = append(attrs, slog.String("stack", string(p.Stack)))
 	}
 	h.log.LogAttrs(ctx, level, "webhook received", attrs...)

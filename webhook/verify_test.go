@@ -233,7 +233,7 @@ func FuzzVerify(f *testing.F) {
 		}
 		var stamp string
 		given := make(map[string]bool)
-		for _, part := range strings.Split(header, ",") {
+		for part := range strings.SplitSeq(header, ",") {
 			part = strings.Trim(part, " \t")
 			if v, ok := strings.CutPrefix(part, "t="); ok {
 				if stamp != "" {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -114,8 +115,8 @@ func (d *demo) start(ctx context.Context, dir string) (stop func() error, err er
 	var stops []func() error
 	stop = func() error {
 		var all error
-		for i := len(stops) - 1; i >= 0; i-- {
-			all = errors.Join(all, stops[i]())
+		for _, stop := range slices.Backward(stops) {
+			all = errors.Join(all, stop())
 		}
 		return all
 	}
@@ -153,8 +154,15 @@ func (d *demo) start(ctx context.Context, dir string) (stop func() error, err er
 	}
 	d.hookURL = "http://" + l.Addr().String() + "/webhooks/alga"
 	d.hook = &http.Server{Handler: d.receiver(), ReadHeaderTimeout: 5 * time.Second}
-	go d.hook.Serve(l) // ends with Close below
-	stops = append(stops, d.hook.Close)
+	served := make(chan error, 1)
+	go func() { served <- d.hook.Serve(l) }()
+	stops = append(stops, func() error {
+		err := d.hook.Close()
+		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+			err = errors.Join(err, serr)
+		}
+		return err
+	})
 	return stop, nil
 }
 
@@ -333,8 +341,7 @@ func (d *demo) report(ctx context.Context) (missing int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	d.log.summary(total, missing)
-	return missing, nil
+	return missing, d.log.summary(total, missing)
 }
 
 // stayUp lets the newcomer make changes of his own and shows their events.

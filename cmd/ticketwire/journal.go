@@ -176,7 +176,7 @@ func (j *journal) note(text string) {
 }
 
 // summary prints what either pipeline caught.
-func (j *journal) summary(total, missing int) {
+func (j *journal) summary(total, missing int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var made, hooked, polled int
@@ -201,11 +201,14 @@ func (j *journal) summary(total, missing int) {
 	fmt.Fprintf(w, "delay, median\t%s\t%s\n", short(median(pollLag)), short(median(hookLag)))
 	fmt.Fprintf(w, "delay, worst\t%s\t%s\n", short(worst(pollLag)), short(worst(hookLag)))
 	fmt.Fprintf(w, "requests\t%d\t%d\n", j.requests, len(j.events)+j.repeats)
-	w.Flush() // the terminal's own errors have no remedy
+	if err := w.Flush(); err != nil {
+		return err
+	}
 	fmt.Fprintf(j.t.out, "\nEvents in the feed: %d. Received and verified: %d. Missing: %d. Duplicates ignored: %d.\n", total, total-missing, missing, j.repeats)
 	if polled < made {
 		fmt.Fprintln(j.t.out, "The poller sees a ticket's last state only: what changed twice between two polls, it saw once.")
 	}
+	return nil
 }
 
 func median(d []time.Duration) time.Duration {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"strconv"
 
@@ -67,9 +68,7 @@ func (a answer) encode() ([]byte, error) {
 	if a.meta != nil {
 		body["meta"] = a.meta
 	}
-	for k, v := range a.top {
-		body[k] = v
-	}
+	maps.Copy(body, a.top)
 	return encodeJSON(body)
 }
 
@@ -89,9 +88,7 @@ func (a answer) write(w http.ResponseWriter) {
 		a = errorAnswer(fault.Wrap(fault.Internal, err, "encode the answer"))
 		body = a.raw
 	}
-	for k, v := range a.header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), a.header)
 	if a.status != http.StatusNoContent {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -171,9 +168,7 @@ func issueList(issues []fault.Issue) []map[string]any {
 		if is.Path == nil {
 			m["path"] = []any{}
 		}
-		for k, v := range is.Extra {
-			m[k] = v
-		}
+		maps.Copy(m, is.Extra)
 		out[i] = m
 	}
 	return out

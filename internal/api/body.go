@@ -414,10 +414,8 @@ func (o *object) enum(key string, options ...string) *string {
 	if s == nil {
 		return nil
 	}
-	for _, opt := range options {
-		if *s == opt {
-			return s
-		}
+	if slices.Contains(options, *s) {
+		return s
 	}
 	o.issue(o.at(key), "invalid_enum_value",
 		fmt.Sprintf("Invalid enum value. Expected '%s', received '%s'", strings.Join(options, "' | '"), *s),

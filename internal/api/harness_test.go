@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -266,14 +267,6 @@ func (r *response) list(t *testing.T) []map[string]any {
 	return out
 }
 
-// into decodes data into v.
-func (r *response) into(t *testing.T, v any) {
-	t.Helper()
-	var body struct{ Data json.RawMessage }
-	must(t, json.Unmarshal(r.Raw, &body))
-	must(t, json.Unmarshal(body.Data, v))
-}
-
 // draft is the smallest body of a ticket of tenant A, with fields on top.
 func (h *harness) draft(fields map[string]any) map[string]any {
 	return merged(map[string]any{
@@ -299,9 +292,7 @@ func (h *harness) createWebhook(t *testing.T, url string, fields ...map[string]a
 func merged(base map[string]any, on ...map[string]any) map[string]any {
 	out := map[string]any{}
 	for _, m := range append([]map[string]any{base}, on...) {
-		for k, v := range m {
-			out[k] = v
-		}
+		maps.Copy(out, m)
 	}
 	return out
 }

@@ -249,10 +249,8 @@ func (p *params) oneOf(key, def string, options []string) string {
 	if s == "" {
 		return def
 	}
-	for _, o := range options {
-		if s == o {
-			return s
-		}
+	if slices.Contains(options, s) {
+		return s
 	}
 	p.issue(key, "invalid_enum_value", fmt.Sprintf("Invalid enum value. Expected '%s', received '%s'", strings.Join(options, "' | '"), s),
 		map[string]any{"received": s, "options": options})

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -240,8 +241,8 @@ func (a *App) Stop(ctx context.Context) error {
 
 func (a *App) close() error {
 	var err error
-	for i := len(a.cleanup) - 1; i >= 0; i-- {
-		err = errors.Join(err, a.cleanup[i]())
+	for _, v := range slices.Backward(a.cleanup) {
+		err = errors.Join(err, v())
 	}
 	a.cleanup = nil
 	return err

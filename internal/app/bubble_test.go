@@ -8,6 +8,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -232,9 +233,7 @@ func (b *bubble) call(method, path string, in any) map[string]any {
 func (b *bubble) createWebhook(more map[string]any) string {
 	b.t.Helper()
 	in := map[string]any{"name": "hook", "url": "http://receiver.example/in", "event_types": delivery.EventTypes()}
-	for k, v := range more {
-		in[k] = v
-	}
+	maps.Copy(in, more)
 	data := b.call("POST", "/webhooks", in)["data"].(map[string]any)
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -292,7 +292,8 @@ func TestPanicInAnAttempt(t *testing.T) {
 		}
 	})
 	b.ticket("one")
-	if r.next(t) != r.next(t) {
+	first, second := r.next(t), r.next(t)
+	if first != second {
 		t.Error("the second request is another event")
 	}
 	eventually(t, "it is delivered", func() bool { return b.log(hook)[0].Status == delivery.Delivered })

@@ -89,11 +89,14 @@ func (e *Engine) sweep() {
 // mailLease is how long one mail may take before another run tries it again.
 const mailLease = 2 * time.Minute
 
-// mailSchedule is how long a mail waits after each temporary failure; the last
-// delay repeats until mailTries are used up, about five days in all.
-var mailSchedule = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour}
-
+// mailTries is how often a mail is tried: with mailWait, for about five days.
 const mailTries = 45
+
+// mailWait is how long a mail waits after its n-th temporary failure, from 0.
+func mailWait(n int) time.Duration {
+	delays := [...]time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour}
+	return delays[min(n, len(delays)-1)]
+}
 
 // sendMail empties the outbox.
 func (e *Engine) sendMail() {
@@ -133,7 +136,7 @@ func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
 	}
 	var retry *time.Time
 	if !mail.Permanent(sendErr) && m.Attempts+1 < mailTries {
-		at := now.Add(mailSchedule[min(m.Attempts, len(mailSchedule)-1)])
+		at := now.Add(mailWait(m.Attempts))
 		retry = &at
 	}
 	e.metrics.mails.WithLabelValues("failed").Inc()

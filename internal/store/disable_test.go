@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ func TestDisable(t *testing.T) {
 		"a replay honours filters and fields":          replayFiltered,
 		"an attempt in flight at the switch-off":       inFlightAtSwitchOff,
 		"a second outage does not replay the first":    secondOutage,
+		"attempts by hand during an outage":            handDuringOutage,
 		"a webhook that is made inactive misses":       madeInactive,
 	})
 }
@@ -399,6 +401,31 @@ func inFlightAtSwitchOff(t *testing.T, open opener) {
 	}
 	if n := l.active(start().Add(time.Hour), true, true); n != 1 {
 		t.Errorf("replayed %d, want the one that was not delivered", n)
+	}
+}
+
+func handDuringOutage(t *testing.T, open opener) {
+	d := newDesk(t, open(t, guide), "acme")
+	l := d.hook(start())
+	for _, title := range []string{"delivered by hand", "failed by hand", "in flight by hand"} {
+		d.create(start(), d.draft(title))
+	}
+	rows := l.log(DeliveryQuery{})
+	slices.Reverse(rows)
+	l.active(start(), false, false)
+	l.answer(must(l.retry(start(), rows[0].DeliveryID))(t), status(200), start())
+	l.answer(must(l.retry(start(), rows[1].DeliveryID))(t), status(500), start())
+	flying := must(l.retry(start(), rows[2].DeliveryID))(t)
+	if n := l.active(start(), true, true); n != 2 {
+		t.Errorf("replayed %d, want the two that were not delivered", n)
+	}
+	l.answer(flying, status(500), start())
+	var got []string
+	for _, c := range l.claim(start()).Deliveries {
+		got = append(got, fmt.Sprintf("%d/%d %v", c.Attempt, c.Step, c.EventID == rows[0].EventID))
+	}
+	if diff := cmp.Diff([]string{"2/0 false", "2/0 false"}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -227,7 +227,7 @@ func (m *chains) switchBack(rt *rapid.T, replay bool) {
 		switch {
 		case e.missed && replay && c.rows == 0:
 			rt.Fatalf("event %s was missed and not replayed", id)
-		case !replay && (e.missed || c.rows > 0 && !c.delivered && !c.pending):
+		case !replay && (e.missed || c.rows > 0 && !c.delivered && !c.planned):
 			e.dropped = true
 		}
 		e.missed = false

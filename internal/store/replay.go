@@ -15,8 +15,8 @@ const replayPage = 500
 
 // replay queues what an inactive webhook has missed, oldest first: the
 // deliveries that were dropped when it was switched off, then the events since.
-// What was delivered by hand in the meantime, or is being sent, is left out. It
-// returns how many deliveries it queued.
+// What was delivered by hand in the meantime, or was in flight at the switch-off
+// and goes on by itself, is left out. It returns how many deliveries it queued.
 func (t *tx) replay(now time.Time, w *delivery.Webhook) (int, error) {
 	var since, at sql.NullInt64
 	err := t.row(`select disabled_seq, disabled_at from webhooks where tenant_id = $1 and webhook_id = $2`,
@@ -65,7 +65,7 @@ func (t *tx) replayDropped(now time.Time, w *delivery.Webhook, disabledAt int64)
 		if err != nil {
 			return n, err
 		}
-		if c.delivered || c.pending {
+		if c.delivered || c.planned {
 			continue
 		}
 		var body []byte
@@ -75,7 +75,7 @@ func (t *tx) replayDropped(now time.Time, w *delivery.Webhook, disabledAt int64)
 		}
 		err = t.insertOwed(now, owed{
 			lane: Lane{w.TenantID, w.WebhookID}, eventID: d.eventID, eventType: d.eventType, ticketID: d.ticketID,
-			attempt: c.sent + 1, isTest: d.isTest, body: body,
+			attempt: c.taken + 1, isTest: d.isTest, body: body,
 		})
 		if err != nil {
 			return n, err
@@ -162,21 +162,23 @@ func (t *tx) replayEvent(now time.Time, w *delivery.Webhook, e *storedEvent) (bo
 type chain struct {
 	rows      int
 	sent      int  // the highest attempt number that was really sent
+	taken     int  // the highest that was sent or belongs to a pending row
 	delivered bool // one of them succeeded
-	pending   bool // one of them is owed or being sent
+	planned   bool // the schedule goes on: one that nobody asked for by hand is pending
 }
 
 // chainOf reads the chain of an event. A chain without rows is the zero value.
 func (t *tx) chainOf(tenant, webhookID, eventID string) (chain, error) {
 	var c chain
-	var sent, delivered, pending sql.NullInt64
-	err := t.row(`select count(*), max(case when attempted_at is not null then attempt else 0 end),
-			max(case when status = 'delivered' then 1 else 0 end), max(case when status = 'pending' then 1 else 0 end)
+	err := t.row(`select count(*),
+			coalesce(max(case when attempted_at is not null then attempt end), 0),
+			coalesce(max(case when attempted_at is not null or status = 'pending' then attempt end), 0),
+			coalesce(max(case when status = 'delivered' then 1 end), 0) = 1,
+			coalesce(max(case when status = 'pending' and not is_manual then 1 end), 0) = 1
 		from deliveries where tenant_id = $1 and event_id = $2 and webhook_id = $3`, tenant, eventID, webhookID).
-		Scan(&c.rows, &sent, &delivered, &pending)
+		Scan(&c.rows, &c.sent, &c.taken, &c.delivered, &c.planned)
 	if err != nil {
 		return chain{}, fmt.Errorf("chain of event %s: %w", eventID, err)
 	}
-	c.sent, c.delivered, c.pending = int(sent.Int64), delivered.Int64 == 1, pending.Int64 == 1
 	return c, nil
 }

@@ -209,8 +209,8 @@ func (t *tx) saveSpec(w *delivery.Webhook) error {
 	return t.subscriptionsChanged(w.TenantID)
 }
 
-// UpdateWebhook runs change on the current spec inside the transaction and
-// stores what comes out, if it is valid. A webhook that stops being active
+// UpdateWebhook runs change on the current spec inside the transaction, more
+// than once if need be, and stores what comes out, if it is valid. A webhook that stops being active
 // drops what it is owed (contract P7); one that becomes active again starts
 // without its past failures, and with replayMissed also gets what it missed
 // since it was switched off, oldest first (contract P8). replayed says how many

@@ -6,15 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 )
 
 // writer runs every write on one goroutine and one connection. Calls that wait
-// at the same time share one transaction, and so one fsync; each runs in its own
-// savepoint, so that one that fails takes nobody with it. A lone call commits at
-// once: nothing ever waits for company.
+// at the same time share one transaction, and so one fsync. A lone call commits
+// at once: nothing ever waits for company.
+//
+// A call that fails takes nobody with it. Nearly all failures come before the
+// call has written anything (a ticket that is not there, a status of another
+// board): then there is nothing to undo. Only when a call fails after a write is
+// the transaction rolled back and the others run again, each in a savepoint of
+// its own. So fn may run more than once, and must keep no state between runs.
 type writer struct {
 	s     *Store
 	conn  *sql.Conn
@@ -24,7 +30,7 @@ type writer struct {
 	mu     sync.RWMutex // guards closed against a send on calls
 	closed bool
 
-	stmts      map[string]*sql.Stmt     // owned by the writer goroutine
+	stmts      map[string]prepared      // owned by the writer goroutine
 	subscribed map[string]subscriptions // by tenant; owned by the writer goroutine
 }
 
@@ -39,6 +45,13 @@ type call struct {
 type tx struct {
 	w     *writer
 	lanes []Lane // lanes that have due work once this commits
+	wrote bool   // a failure of the call leaves something to undo
+}
+
+// prepared is a statement of the write connection.
+type prepared struct {
+	*sql.Stmt
+	writes bool
 }
 
 func startWriter(s *Store) (*writer, error) {
@@ -51,7 +64,7 @@ func startWriter(s *Store) (*writer, error) {
 		conn:  conn,
 		calls: make(chan *call, s.cfg.QueueLimit),
 		done:  make(chan struct{}),
-		stmts: map[string]*sql.Stmt{},
+		stmts: map[string]prepared{},
 
 		subscribed: map[string]subscriptions{},
 	}
@@ -145,21 +158,9 @@ func (w *writer) run() {
 // (the disk is full, the database is locked by another process for too long),
 // every call of it fails and nothing of it is kept.
 func (w *writer) commit(batch []*call) {
-	err := w.exec("begin immediate")
-	if err == nil {
-		for _, c := range batch {
-			c.tx = &tx{w: w}
-			c.err = w.runCall(c, len(batch) > 1)
-			if errors.Is(c.err, errRollback) {
-				// A lone call failed: there is nothing to commit.
-				c.err = errors.Unwrap(c.err)
-				close(c.done)
-				return
-			}
-		}
-		if err = w.exec("commit"); err != nil {
-			err = errors.Join(err, ignoreNoTx(w.exec("rollback")))
-		}
+	clean, err := w.attempt(batch, false)
+	if err == nil && !clean {
+		_, err = w.attempt(batch, true)
 	}
 	var lanes []Lane
 	for _, c := range batch {
@@ -176,38 +177,43 @@ func (w *writer) commit(batch []*call) {
 	}
 }
 
-// errRollback marks the failure of a lone call, whose transaction is already
-// rolled back.
-var errRollback = errors.New("rolled back")
-
-type rolledBack struct{ err error }
-
-func (e rolledBack) Error() string        { return e.err.Error() }
-func (e rolledBack) Unwrap() error        { return e.err }
-func (e rolledBack) Is(target error) bool { return target == errRollback }
-
-// runCall runs one call. In company it gets a savepoint; alone the transaction
-// itself is its savepoint.
-func (w *writer) runCall(c *call, company bool) error {
-	if company {
-		if err := w.exec("savepoint c"); err != nil {
-			return fmt.Errorf("savepoint: %w", err)
-		}
+// attempt runs the calls in one transaction. clean is false when a call failed
+// after it had written, which cannot happen with savepoints: then nothing is
+// kept, and the batch has to run again.
+func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error) {
+	if err := w.exec("begin immediate"); err != nil {
+		return false, err
 	}
-	err := protect(c)
-	switch {
-	case err == nil && company:
-		return w.exec("release c")
-	case err == nil:
-		return nil
-	case company:
+	for _, c := range batch {
+		c.tx = &tx{w: w}
+		if savepoints {
+			c.err = w.runApart(c)
+			continue
+		}
+		c.err = protect(c)
+		if c.err == nil || !c.tx.wrote {
+			continue
+		}
+		if len(batch) == 1 {
+			return true, ignoreNoTx(w.exec("rollback"))
+		}
+		return false, ignoreNoTx(w.exec("rollback"))
+	}
+	if err := w.exec("commit"); err != nil {
+		return false, errors.Join(err, ignoreNoTx(w.exec("rollback")))
+	}
+	return true, nil
+}
+
+// runApart runs one call so that its failure undoes its own writes only.
+func (w *writer) runApart(c *call) error {
+	if err := w.exec("savepoint c"); err != nil {
+		return fmt.Errorf("savepoint: %w", err)
+	}
+	if err := protect(c); err != nil {
 		return errors.Join(err, w.exec("rollback to c"), w.exec("release c"))
-	default:
-		if rerr := ignoreNoTx(w.exec("rollback")); rerr != nil {
-			return rolledBack{errors.Join(err, rerr)}
-		}
-		return rolledBack{err}
 	}
+	return w.exec("release c")
 }
 
 // protect turns a panic in a call into its error, so that one defect cannot stop
@@ -230,16 +236,17 @@ func ignoreNoTx(err error) error {
 	return err
 }
 
-func (w *writer) stmt(q string) (*sql.Stmt, error) {
+func (w *writer) stmt(q string) (prepared, error) {
 	if st, ok := w.stmts[q]; ok {
 		return st, nil
 	}
 	st, err := w.conn.PrepareContext(context.Background(), q)
 	if err != nil {
-		return nil, fmt.Errorf("prepare: %w", err)
+		return prepared{}, fmt.Errorf("prepare: %w", err)
 	}
-	w.stmts[q] = st
-	return st, nil
+	p := prepared{Stmt: st, writes: !strings.HasPrefix(strings.TrimSpace(q), "select")}
+	w.stmts[q] = p
+	return p, nil
 }
 
 func (w *writer) exec(q string, args ...any) error {
@@ -251,9 +258,17 @@ func (w *writer) exec(q string, args ...any) error {
 	return err
 }
 
+// stmt prepares a statement and notes that the call has something to undo from
+// now on if it writes.
+func (t *tx) stmt(q string) (prepared, error) {
+	st, err := t.w.stmt(q)
+	t.wrote = t.wrote || st.writes
+	return st, err
+}
+
 // exec runs a statement with a fixed text: it is prepared once and kept.
 func (t *tx) exec(q string, args ...any) (int64, error) {
-	st, err := t.w.stmt(q)
+	st, err := t.stmt(q)
 	if err != nil {
 		return 0, err
 	}
@@ -267,7 +282,7 @@ func (t *tx) exec(q string, args ...any) (int64, error) {
 // query runs a statement with a fixed text. The rows must be closed before the
 // next statement of the transaction.
 func (t *tx) query(q string, args ...any) (*sql.Rows, error) {
-	st, err := t.w.stmt(q)
+	st, err := t.stmt(q)
 	if err != nil {
 		return nil, err
 	}
@@ -275,8 +290,9 @@ func (t *tx) query(q string, args ...any) (*sql.Rows, error) {
 }
 
 func (t *tx) row(q string, args ...any) *sql.Row {
-	st, err := t.w.stmt(q)
+	st, err := t.stmt(q)
 	if err != nil {
+		// database/sql reports the same error again from the row.
 		return t.w.conn.QueryRowContext(context.Background(), q, args...)
 	}
 	return st.QueryRowContext(context.Background(), args...)
