@@ -40,6 +40,8 @@ type commands struct {
 	Tenants    tenantsCmd    `cmd:"" help:"List and change tenants in the data directory."`
 	Users      usersCmd      `cmd:"" help:"Add and change users in the data directory."`
 	Priorities prioritiesCmd `cmd:"" help:"Add priorities in the data directory."`
+	Bench      benchCmd      `cmd:"" help:"Measure throughput, latency and growth on this machine."`
+	BenchHook  benchHookCmd  `cmd:"" hidden:""`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 

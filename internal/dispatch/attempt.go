@@ -37,18 +37,21 @@ func (e *Engine) start(t store.Target, c store.Claimed) {
 	})
 }
 
-// done tells the scheduler that an attempt is over, unless it has stopped.
-func (e *Engine) done(f finished) {
+// done tells the scheduler that attempts are over, unless it has stopped.
+func (e *Engine) done(list ...finished) {
 	select {
-	case e.sched.finished <- f:
+	case e.sched.finished <- list:
 	case <-e.stop:
 	}
 }
 
-func (e *Engine) release(c store.Claimed) {
-	// A lease that cannot be given back runs out by itself.
-	if err := e.cfg.Store.Release(context.Background(), []store.Claimed{c}); err != nil {
-		e.cfg.Log.Warn("could not give a lease back", "delivery", c.DeliveryID, "error", err)
+// release gives leases back. One that cannot be given back runs out by itself.
+func (e *Engine) release(list ...store.Claimed) {
+	if len(list) == 0 {
+		return
+	}
+	if err := e.cfg.Store.Release(context.Background(), list); err != nil {
+		e.cfg.Log.Warn("could not give leases back, they will run out", "deliveries", len(list), "error", err)
 	}
 }
 
@@ -65,7 +68,7 @@ func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (
 	}()
 	started := e.cfg.Now()
 	header := Header(t.CustomHeaders, c.Delivery)
-	header[webhook.SignatureHeader] = []string{sign(t.Secrets, started, c.Body)}
+	header[webhook.SignatureHeader] = []string{sign(t.Secrets.At(started), started, c.Body)}
 	a := e.cfg.Client.Do(ctx, egress.Request{
 		Method: t.Method, URL: t.URL, Header: header, Body: c.Body,
 		VerifySSL: t.VerifySSL, Timeout: e.cfg.Policy.TimeoutFor(t.RetryConfig),

@@ -46,6 +46,7 @@ type Engine struct {
 	cfg     Config
 	owner   string
 	sched   *scheduler
+	waits   *waits
 	results chan store.Result
 	mailDue chan struct{} // the outbox may have something to send
 	failed  chan struct{} // a webhook's health changed for the worse
@@ -90,6 +91,7 @@ func New(cfg Config) *Engine {
 		cfg:     cfg,
 		owner:   store.NewID(),
 		results: make(chan store.Result, cfg.InFlight),
+		waits:   newWaits(),
 		mailDue: make(chan struct{}, 1),
 		failed:  make(chan struct{}, 1),
 		sending: sending,
@@ -113,9 +115,13 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err := e.cfg.Store.ReleaseAll(ctx); err != nil {
 		return err
 	}
-	e.cfg.Store.OnDue(e.sched.wake)
+	in := e.sched.intake
+	e.cfg.Store.SetIntake(&store.Intake{
+		Owner: e.owner, Lease: e.Lease(), Reserve: in.reserve, Cancel: in.cancel, Commit: in.commit,
+	})
 	e.recorder.Go(e.record)
 	e.loops.Go(e.sched.run)
+	e.loops.Go(e.tellWaits)
 	e.loops.Go(e.guardHealth)
 	e.loops.Go(e.sweep)
 	if e.cfg.Mail != nil {
@@ -132,7 +138,7 @@ func (e *Engine) Start(ctx context.Context) error {
 func (e *Engine) Stop(ctx context.Context) {
 	e.stopOnce.Do(func() {
 		defer e.giveUp()
-		e.cfg.Store.OnDue(nil)
+		e.cfg.Store.SetIntake(nil)
 		close(e.stop)
 		if !e.started.Load() {
 			return

@@ -48,10 +48,12 @@ func (e *Engine) recordBatch(batch []store.Result) {
 		_, err := e.cfg.Store.Record(context.Background(), batch)
 		e.trouble.set("record", err)
 		if err == nil {
-			for _, r := range batch {
-				e.afterRecord(r)
-				e.done(finished{lane: laneOf(r.Claimed), retry: r.Verdict.RetryAt})
+			over := make([]finished, len(batch))
+			for i := range batch {
+				e.afterRecord(batch[i])
+				over[i] = finished{lane: laneOf(batch[i].Claimed), retry: batch[i].Verdict.RetryAt}
 			}
+			e.done(over...)
 			return
 		}
 		e.metrics.recordErrors.Inc()

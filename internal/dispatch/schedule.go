@@ -3,37 +3,37 @@ package dispatch
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
 )
 
-// scheduler decides which lane may claim next. A lane is the queue of one
+// scheduler decides which lane may send next. A lane is the queue of one
 // webhook: it has its own concurrency cap and token bucket, and lanes with work
 // take turns, so a webhook that hangs, floods or is out of tokens holds up
 // nobody else. A lane that has to wait costs no goroutine and no attempt.
 //
-// Everything below "loop only" is touched by the goroutine of run alone. A
-// lane's limiter belongs to the one claim that is under way for the lane.
+// Work comes to a lane in two ways: straight from the commit that owes it, as
+// long as the lane keeps up (see intake.go), and from the queue in the store,
+// which is for retries, restarts, and all that is more than memory should hold.
+//
+// All fields but intake belong to the goroutine of run.
 type scheduler struct {
-	e *Engine
+	e      *Engine
+	intake *intake
 
-	mu    sync.Mutex // guards woken
-	woken map[store.Lane]struct{}
-	bell  chan struct{} // woken is not empty
+	done     chan finding
+	finished chan []finished
 
-	claimed  chan claimDone
-	finished chan finished
-
-	// loop only
 	lanes    map[store.Lane]*lane
-	ready    []*lane            // lanes that may claim now, in turn
+	ready    []*lane            // lanes that may go on now, in turn
 	waiting  map[*lane]struct{} // lanes with work that are blocked for a while
 	inFlight int
+	helpers  int       // goroutines that load or claim for a lane
 	scanned  time.Time // due rows up to here were seen
 	nextDue  time.Time // when the next row falls due, zero when none is known
 	fullScan time.Time // when everything is looked at again
@@ -42,24 +42,29 @@ type scheduler struct {
 // lane is the state of one webhook's queue.
 type lane struct {
 	id       store.Lane
-	dirty    bool // the queue may hold due rows
-	queued   bool // it is in ready
-	claiming bool
+	memory   []store.Claimed // handed over, leased to us, not started
+	dirty    bool            // the queue in the store may hold due rows
+	queued   bool            // it is in ready
+	busy     bool            // a goroutine loads or claims for it
 	inFlight int
-	blocked  time.Time // no tokens before then
-	checked  time.Time // when a claim last looked
-	limiter  *rate.Limiter
-	limits   [2]int // per minute and burst that limiter was made for
-	told     bool   // SetWait told the store that it waits
+	target   *store.Target // nil: to be loaded
+	stale    bool          // the webhook changed while it was being loaded
+	blocked  time.Time     // nothing goes out before then
+	limited  bool          // blocked by the limiter, not by an error
+	checked  time.Time     // when the limiter was last asked in vain
+	limiter  *rate.Limiter // nil: no limit
+	limits   [2]int        // per minute and burst that limiter was made for
+	told     time.Time     // when the store was last told that it waits; zero when it does not
 }
 
-// claimDone is what a claim found.
-type claimDone struct {
-	lane    *lane
-	got     int
-	asked   int
-	blocked time.Time // the bucket is empty until then
-	err     error
+// finding is what a goroutine did for a lane.
+type finding struct {
+	lane   *lane
+	load   bool // a target was loaded; otherwise rows were claimed
+	target store.Target
+	batch  store.Batch
+	asked  int
+	err    error
 }
 
 // finished says that one attempt of a lane is recorded.
@@ -72,231 +77,309 @@ type finished struct {
 // finds work that another process committed and leases that ran out.
 const fullScanEvery = time.Minute
 
-func newScheduler(e *Engine) *scheduler {
-	return &scheduler{
-		e:        e,
-		woken:    map[store.Lane]struct{}{},
-		bell:     make(chan struct{}, 1),
-		claimed:  make(chan claimDone),
-		finished: make(chan finished, e.cfg.InFlight),
-		lanes:    map[store.Lane]*lane{},
-		waiting:  map[*lane]struct{}{},
-	}
-}
-
-// wake notes lanes that have due work. It never blocks: the store calls it right
-// after a commit.
-func (s *scheduler) wake(lanes []store.Lane) {
-	s.mu.Lock()
-	for _, l := range lanes {
-		s.woken[l] = struct{}{}
-	}
-	s.mu.Unlock()
-	nudge(s.bell)
-}
-
-func (s *scheduler) run() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	claims := 0 // claim goroutines that have not reported yet
-	for {
-		select {
-		case <-s.e.stop:
-			for ; claims > 0; claims-- {
-				<-s.claimed
-			}
-			return
-		case <-s.bell:
-			s.collect()
-		case c := <-s.claimed:
-			claims--
-			s.settle(c)
-		case f := <-s.finished:
-			s.finish(f)
-		case <-timer.C:
-			s.scan()
-		}
-		claims += s.dispatch()
-		timer.Reset(s.sleep())
-	}
-}
-
-// collect takes over what was woken.
-func (s *scheduler) collect() {
-	s.mu.Lock()
-	woken := s.woken
-	s.woken = make(map[store.Lane]struct{}, len(woken))
-	s.mu.Unlock()
-	for id := range woken {
-		if l := s.lanes[id]; l != nil {
-			l.recheck()
-		}
-		s.touch(id)
-	}
-}
+// pauseAfterError is how long a lane rests when the store refused it.
+const pauseAfterError = 250 * time.Millisecond
 
 // recheckLimit is how often a lane that is out of tokens is looked at again when
 // something woke it. It is what a person waits after lifting a limit, and what
 // keeps a flood of new events from asking for the limit with each of them.
 const recheckLimit = time.Second
 
-// recheck shortens the wait of a lane whose limit may have changed.
-func (l *lane) recheck() {
-	if again := l.checked.Add(recheckLimit); again.Before(l.blocked) {
-		l.blocked = again
+func newScheduler(e *Engine) *scheduler {
+	return &scheduler{
+		e:        e,
+		intake:   newIntake(e.cfg.PerLane),
+		done:     make(chan finding),
+		finished: make(chan []finished, e.cfg.InFlight),
+		lanes:    map[store.Lane]*lane{},
+		waiting:  map[*lane]struct{}{},
 	}
 }
 
-// touch marks a lane as having work and queues it when it may claim.
-func (s *scheduler) touch(id store.Lane) {
+func (s *scheduler) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.e.stop:
+			s.end()
+			return
+		case <-s.intake.bell:
+			s.collect()
+		case f := <-s.done:
+			s.helpers--
+			s.settle(f)
+		case list := <-s.finished:
+			for _, f := range list {
+				s.finish(f)
+			}
+		case <-timer.C:
+			s.scan()
+		}
+		s.dispatch()
+		timer.Reset(s.sleep())
+	}
+}
+
+// end waits for the goroutines that work for lanes, whose claims are started
+// all the same, and gives back what was handed over and not started.
+func (s *scheduler) end() {
+	s.intake.close()
+	for ; s.helpers > 0; s.helpers-- {
+		f := <-s.done
+		for i := range f.batch.Deliveries {
+			f.lane.memory = append(f.lane.memory, f.batch.Deliveries[i])
+		}
+	}
+	var left []store.Claimed
+	for _, l := range s.lanes {
+		left = append(left, l.memory...)
+	}
+	left = append(left, s.intake.take().Handed...)
+	s.e.release(left...)
+}
+
+// collect takes over what commits have left.
+func (s *scheduler) collect() {
+	c := s.intake.take()
+	for _, id := range c.Changed {
+		if l := s.lanes[id]; l != nil {
+			l.target, l.stale = nil, l.busy
+		}
+	}
+	for i := range c.Handed {
+		l := s.lane(store.Lane{TenantID: c.Handed[i].TenantID, WebhookID: c.Handed[i].WebhookID})
+		l.memory = append(l.memory, c.Handed[i])
+		s.rest(l)
+	}
+	for _, id := range c.Due {
+		l := s.lane(id)
+		l.dirty = true
+		if again := l.checked.Add(recheckLimit); l.limited && again.Before(l.blocked) {
+			l.blocked = again
+		}
+		s.rest(l)
+	}
+}
+
+func (s *scheduler) lane(id store.Lane) *lane {
 	l := s.lanes[id]
 	if l == nil {
 		l = &lane{id: id}
 		s.lanes[id] = l
 	}
-	l.dirty = true
-	s.enqueue(l)
+	return l
 }
 
-// enqueue gives a lane its turn, unless it is busy, full or blocked.
-func (s *scheduler) enqueue(l *lane) {
-	if l.queued || l.claiming || !l.dirty || l.inFlight >= s.e.cfg.PerLane {
-		return
-	}
-	if s.e.cfg.Now().Before(l.blocked) {
+// rest gives a lane its turn if it can use one, notes how much may be handed to
+// it, and forgets it when it is idle. It is called after every change of a lane.
+func (s *scheduler) rest(l *lane) {
+	now := s.e.cfg.Now()
+	work := l.dirty || len(l.memory) > 0
+	switch {
+	case l.queued || l.busy || !work || l.inFlight >= s.e.cfg.PerLane:
+	case now.Before(l.blocked):
 		s.waiting[l] = struct{}{}
-		return
+	default:
+		delete(s.waiting, l)
+		l.queued = true
+		s.ready = append(s.ready, l)
 	}
-	delete(s.waiting, l)
-	l.queued = true
-	s.ready = append(s.ready, l)
+	if !l.told.IsZero() && !work && !l.busy {
+		l.told = time.Time{}
+		s.e.waits.note(l.id, wait{})
+	}
+	s.intake.open(l.id, s.room(l, now))
+	idle := !work && !l.queued && !l.busy && l.inFlight == 0
+	if idle && (l.limiter == nil || l.limiter.TokensAt(now) >= float64(l.limits[1])) && s.intake.forget(l.id) {
+		delete(s.lanes, l.id)
+	}
 }
 
-// dispatch starts a claim for each ready lane while there is room, and returns
-// how many it started.
-func (s *scheduler) dispatch() int {
-	n := 0
+// room is how many deliveries may be handed to a lane beside those that it has.
+// A lane that does not keep up, or has older work in the store, gets none: what
+// waits for long should wait in the store.
+func (s *scheduler) room(l *lane, now time.Time) int {
+	if l.dirty || now.Before(l.blocked) {
+		return 0
+	}
+	room := s.e.cfg.PerLane*memoryPerSlot - l.inFlight - len(l.memory)
+	if l.limiter != nil {
+		room = min(room, int(l.limiter.TokensAt(now))-len(l.memory))
+	}
+	return max(0, room)
+}
+
+// dispatch gives ready lanes their turn while there is room in flight.
+func (s *scheduler) dispatch() {
 	for len(s.ready) > 0 && s.inFlight < s.e.cfg.InFlight {
 		l := s.ready[0]
 		s.ready = s.ready[1:]
 		l.queued = false
-		room := min(s.e.cfg.PerLane-l.inFlight, s.e.cfg.InFlight-s.inFlight)
-		l.claiming = true
-		l.dirty = false // a wake-up during the claim sets it again
-		l.inFlight += room
-		s.inFlight += room
-		n++
-		s.e.attempts.Go(func() { s.claimed <- s.claim(l, room) })
+		s.serve(l)
+		s.rest(l)
 	}
 	if len(s.ready) == 0 {
 		s.ready = nil
 	}
-	return n
 }
 
-// claim runs on its own goroutine: it asks the limiter, leases rows and starts
-// their attempts.
-func (s *scheduler) claim(l *lane, room int) claimDone {
-	ctx := context.Background()
+// serve does the next thing for a lane: learn about the webhook, send what was
+// handed over, or claim from the store.
+func (s *scheduler) serve(l *lane) {
 	now := s.e.cfg.Now()
-	w, err := s.e.cfg.Store.Webhook(ctx, l.id.TenantID, l.id.WebhookID)
-	if err == nil {
-		s.configure(l, w.RateLimit, now)
-	} else {
-		// Gone: the claim below clears the queue of a deleted webhook.
-		l.limiter = nil
+	if l.target == nil {
+		s.help(l, func(ctx context.Context) finding {
+			t, err := s.e.cfg.Store.Target(ctx, l.id)
+			if fault.Is(err, fault.NotFound) {
+				err = nil // deleted: an empty target is not active
+			}
+			return finding{load: true, target: t, err: err}
+		})
+		return
 	}
-	limit := room
-	if l.limiter != nil {
+	room := min(s.e.cfg.PerLane-l.inFlight, s.e.cfg.InFlight-s.inFlight)
+	if !l.target.IsActive {
+		s.putBack(l, len(l.memory))
+	} else if l.limiter != nil {
 		tokens := l.limiter.TokensAt(now)
-		if limit = min(room, int(tokens)); limit <= 0 {
-			return s.block(l, room, now, tokens)
+		if tokens < 1 {
+			s.block(l, now, tokens)
+			return
 		}
+		room = min(room, int(tokens))
 	}
-	batch, err := s.e.cfg.Store.Claim(ctx, now, store.ClaimRequest{
-		Lane: l.id, Owner: s.e.owner, Limit: limit, Lease: s.e.Lease(),
+	if len(l.memory) > 0 {
+		s.sendMemory(l, now, room)
+		return
+	}
+	s.claim(l, now, room)
+}
+
+// sendMemory starts what was handed over. What has waited so long that its lease
+// might end under way goes back into the store's queue.
+func (s *scheduler) sendMemory(l *lane, now time.Time, room int) {
+	old := 0
+	for old < len(l.memory) && now.Sub(l.memory[old].CreatedAt) > s.e.Lease()/3 {
+		old++
+	}
+	s.putBack(l, old)
+	n := min(room, len(l.memory))
+	if l.limiter != nil {
+		l.limiter.AllowN(now, n)
+	}
+	l.inFlight += n
+	s.inFlight += n
+	for _, c := range l.memory[:n] {
+		s.e.start(*l.target, c)
+	}
+	if l.memory = l.memory[n:]; len(l.memory) == 0 {
+		l.memory = nil
+	}
+}
+
+// putBack gives the first n handed-over deliveries back to the store's queue.
+func (s *scheduler) putBack(l *lane, n int) {
+	if n == 0 {
+		return
+	}
+	back := append([]store.Claimed(nil), l.memory[:n]...)
+	l.memory = l.memory[n:]
+	// The release wakes the lane by itself.
+	s.e.attempts.Go(func() { s.e.release(back...) })
+}
+
+// claim leases rows of the store's queue.
+func (s *scheduler) claim(l *lane, now time.Time, room int) {
+	l.dirty = false // a wake-up meanwhile sets it again
+	l.inFlight += room
+	s.inFlight += room
+	s.help(l, func(ctx context.Context) finding {
+		b, err := s.e.cfg.Store.Claim(ctx, now, store.ClaimRequest{
+			Lane: l.id, Owner: s.e.owner, Limit: room, Lease: s.e.Lease(),
+		})
+		if err != nil {
+			err = fmt.Errorf("claim deliveries: %w", err)
+		}
+		return finding{batch: b, asked: room, err: err}
 	})
-	if err != nil {
-		return claimDone{lane: l, asked: room, err: fmt.Errorf("claim deliveries: %w", err)}
+}
+
+// help runs fn on a goroutine of its own for a lane, which is busy until then.
+func (s *scheduler) help(l *lane, fn func(context.Context) finding) {
+	l.busy = true
+	s.helpers++
+	s.e.attempts.Go(func() {
+		f := fn(context.Background())
+		f.lane = l
+		s.done <- f
+	})
+}
+
+// settle takes what a goroutine found back into the loop.
+func (s *scheduler) settle(f finding) {
+	l, now := f.lane, s.e.cfg.Now()
+	l.busy = false
+	s.e.trouble.set("lanes", f.err)
+	switch {
+	case f.load && f.err == nil:
+		s.configure(l, f.target)
+	case !f.load:
+		s.settleClaim(f, now)
 	}
-	got := len(batch.Deliveries)
+	if f.err != nil {
+		s.e.cfg.Log.Error("the store refused a lane, will be tried again", "webhook", l.id.WebhookID, "error", f.err)
+		l.blocked, l.limited = now.Add(pauseAfterError), false
+	}
+	s.rest(l)
+}
+
+func (s *scheduler) settleClaim(f finding, now time.Time) {
+	l, got := f.lane, len(f.batch.Deliveries)
+	free := f.asked - got
+	l.inFlight -= free
+	s.inFlight -= free
+	if f.err != nil || got == f.asked {
+		l.dirty = true // there may be more
+	}
 	if l.limiter != nil {
 		l.limiter.AllowN(now, got)
 	}
-	if l.told && got > 0 {
-		s.tellWait(l, "", nil)
+	for i := range f.batch.Deliveries {
+		s.e.start(f.batch.Target, f.batch.Deliveries[i])
 	}
-	for i := range batch.Deliveries {
-		s.e.start(batch.Target, batch.Deliveries[i])
-	}
-	done := claimDone{lane: l, asked: room, got: got}
-	if l.limiter != nil && got == limit && limit < room {
-		blocked := s.block(l, room, now, l.limiter.TokensAt(now))
-		done.blocked = blocked.blocked
-	}
-	return done
 }
 
-// configure makes the lane's bucket, and makes it anew when the limit changed.
-func (s *scheduler) configure(l *lane, r *delivery.RateLimit, now time.Time) {
-	perMinute, burst, limited := r.PerMinute()
-	if !limited {
+// configure takes a loaded webhook over, and makes the lane's bucket anew when
+// its limit is another one.
+func (s *scheduler) configure(l *lane, t store.Target) {
+	if l.stale {
+		l.stale = false
+		return // load it again
+	}
+	l.target = &t
+	perMinute, burst, limited := t.RateLimit.PerMinute()
+	if !limited || !t.IsActive {
 		l.limiter, l.limits = nil, [2]int{}
 		return
 	}
 	if want := [2]int{perMinute, burst}; l.limiter == nil || l.limits != want {
 		l.limiter, l.limits = rate.NewLimiter(rate.Limit(float64(perMinute)/60), burst), want
-		l.limiter.TokensAt(now)
 	}
 }
 
-// block reports that the bucket is empty, and tells the store why the lane's
-// rows wait, so that the API can show it.
-func (s *scheduler) block(l *lane, room int, now time.Time, tokens float64) claimDone {
-	wait := time.Duration((1 - tokens) / float64(l.limiter.Limit()) * float64(time.Second))
-	until := now.Add(max(wait, time.Millisecond))
+// block makes a lane wait for its next token, and tells the store why its rows
+// wait, so that the API can show it. What was handed over waits in the store too.
+func (s *scheduler) block(l *lane, now time.Time, tokens float64) {
+	pause := time.Duration((1 - tokens) / float64(l.limiter.Limit()) * float64(time.Second))
+	l.blocked, l.limited, l.checked = now.Add(max(pause, time.Millisecond)), true, now
+	l.dirty = true
 	s.e.metrics.rateLimited.Inc()
-	if !l.told {
-		s.tellWait(l, delivery.WaitRateLimited, &until)
+	s.putBack(l, len(l.memory))
+	if now.Sub(l.told) > waitShown/2 {
+		l.told = now
+		s.e.waits.note(l.id, wait{reason: delivery.WaitRateLimited, until: now.Add(waitShown)})
 	}
-	return claimDone{lane: l, asked: room, blocked: until}
-}
-
-// tellWait is best effort: the reason is for people, and the next change of
-// state writes it again.
-func (s *scheduler) tellWait(l *lane, reason string, until *time.Time) {
-	if err := s.e.cfg.Store.SetWait(context.Background(), l.id, reason, until); err != nil {
-		s.e.cfg.Log.Warn("could not note why a webhook waits", "tenant", l.id.TenantID, "webhook", l.id.WebhookID, "error", err)
-		return
-	}
-	l.told = reason != ""
-}
-
-// retryClaim is how long a lane rests after a claim that the store refused.
-const retryClaim = 250 * time.Millisecond
-
-// settle takes a claim's outcome back into the loop.
-func (s *scheduler) settle(c claimDone) {
-	l := c.lane
-	l.claiming, l.checked = false, s.e.cfg.Now()
-	free := c.asked - c.got
-	l.inFlight -= free
-	s.inFlight -= free
-	s.e.trouble.set("claim", c.err)
-	switch {
-	case c.err != nil:
-		s.e.cfg.Log.Error("claim failed, will be tried again", "webhook", l.id.WebhookID, "error", c.err)
-		l.dirty, l.blocked = true, s.e.cfg.Now().Add(retryClaim)
-	case !c.blocked.IsZero():
-		woken := l.dirty // while the claim was under way
-		l.dirty, l.blocked = true, c.blocked
-		if woken {
-			l.recheck()
-		}
-	case c.got == c.asked:
-		l.dirty = true // the queue may hold more
-	}
-	s.rest(l)
 }
 
 // finish takes a recorded attempt back into the loop.
@@ -310,21 +393,12 @@ func (s *scheduler) finish(f finished) {
 	s.rest(l)
 }
 
-// rest queues a lane that has more to do and forgets one that is idle.
-func (s *scheduler) rest(l *lane) {
-	s.enqueue(l)
-	idle := !l.dirty && !l.queued && !l.claiming && l.inFlight == 0
-	if idle && (l.limiter == nil || l.limiter.TokensAt(s.e.cfg.Now()) >= float64(l.limits[1])) {
-		delete(s.lanes, l.id)
-	}
-}
-
-// scan looks into the store for what fell due, and releases lanes whose wait is
+// scan looks into the store for what fell due, and wakes lanes whose wait is
 // over.
 func (s *scheduler) scan() {
 	now := s.e.cfg.Now()
 	for l := range s.waiting {
-		s.enqueue(l)
+		s.rest(l)
 	}
 	after := s.scanned
 	full := !now.Before(s.fullScan)
@@ -341,7 +415,7 @@ func (s *scheduler) scan() {
 	s.e.trouble.set("scan", err)
 	if err != nil {
 		s.e.cfg.Log.Error("could not look for due deliveries, will be tried again", "error", err)
-		s.nextDue = now.Add(retryClaim)
+		s.nextDue = now.Add(pauseAfterError)
 		return
 	}
 	s.scanned = now
@@ -365,7 +439,9 @@ func (s *scheduler) look(after, now time.Time) error {
 		s.nextDue = next
 	}
 	for _, id := range due {
-		s.touch(id)
+		l := s.lane(id)
+		l.dirty = true
+		s.rest(l)
 	}
 	return nil
 }

@@ -29,6 +29,8 @@ type Claimed struct {
 	Generation int64  // the fence: moves with every claim of the row
 }
 
+func (c *Claimed) lane() Lane { return Lane{c.TenantID, c.WebhookID} }
+
 // Batch is what one claim got. Without deliveries the Target is empty.
 type Batch struct {
 	Target     Target
@@ -83,6 +85,18 @@ func (s *Store) NextDue(ctx context.Context, after time.Time) (due time.Time, ok
 		return time.Time{}, false, nil
 	}
 	return instant(us.Int64), true, nil
+}
+
+// Target loads a webhook for sending, active or not. Its secrets include one
+// whose grace ends later; Secrets.At tells which count at a given time.
+func (s *Store) Target(ctx context.Context, l Lane) (Target, error) {
+	r := s.reader(ctx)
+	w, err := s.webhookOf(r, l.TenantID, l.WebhookID)
+	if err != nil {
+		return Target{}, err
+	}
+	secrets, err := s.secretsOf(r, time.Time{}, l)
+	return Target{Webhook: w, Secrets: secrets}, err
 }
 
 // target loads a webhook for sending, active or not.
@@ -291,6 +305,8 @@ func (t *tx) beginRetry(now time.Time, d delivery.Delivery, b begun) (Claimed, e
 	if c.delivered {
 		return Claimed{}, fault.New(fault.Conflict, "Cannot retry successful delivery")
 	}
+	// Two attempts at once could both succeed, which is what the caller wants to
+	// avoid when he waits for an answer to this one.
 	var sending int
 	err = t.row(`select count(*) from deliveries where tenant_id = $1 and event_id = $2 and webhook_id = $3
 		and status = 'pending' and lease_until > $4`, d.TenantID, d.EventID, d.WebhookID, micros(now)).Scan(&sending)

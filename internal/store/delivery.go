@@ -32,6 +32,8 @@ const (
 		left join webhook_health h on h.tenant_id = d.tenant_id and h.webhook_id = d.webhook_id`
 )
 
+// scanDelivery reads deliveryColumns. Why a pending row waits is not in the row:
+// it changes for all rows of a lane at once, so it is kept with the lane.
 func scanDelivery(row scanner) (delivery.Delivery, error) {
 	var d delivery.Delivery
 	var due, created int64
@@ -87,6 +89,7 @@ func deliveryOf(q querier, tenant, webhookID, deliveryID string) (delivery.Deliv
 func (s *Store) Deliveries(ctx context.Context, tenant, webhookID string, q DeliveryQuery) ([]delivery.Delivery, int, error) {
 	webhookID = lowerID(webhookID)
 	r := s.reader(ctx)
+	// An empty page would say that nothing was sent; an unknown webhook is a 404.
 	if _, err := s.webhookOf(r, tenant, webhookID); err != nil {
 		return nil, 0, err
 	}

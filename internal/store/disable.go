@@ -28,6 +28,7 @@ func (t *tx) disable(at time.Time, w *delivery.Webhook, reason, lastError string
 	if err := t.switchOff(at, w, reason); err != nil {
 		return false, false, err
 	}
+	t.changed(Lane{w.TenantID, w.WebhookID})
 	w.AutoDisabledAt = &at
 	since := at
 	if w.FailingSince != nil {

@@ -94,7 +94,7 @@ func (t *tx) owe(now time.Time, ev ticket.Event, fullBody []byte, thread func() 
 		}
 		err = t.insertOwed(now, owed{
 			lane: Lane{w.TenantID, w.WebhookID}, eventID: ev.EventID, eventType: ev.Type, ticketID: ev.TicketID,
-			attempt: 1, isTest: w.IsTestMode, body: body,
+			attempt: 1, isTest: w.IsTestMode, body: body, full: fullBody,
 		})
 		if err != nil {
 			return err
@@ -144,19 +144,41 @@ type owed struct {
 	attempt                      int
 	isTest                       bool
 	body                         []byte // nil: the event's own
+	full                         []byte // the event's own; nil keeps the delivery in the queue
 }
 
-// insertOwed inserts a delivery that is due now.
+// insertOwed inserts a delivery that is due now. Where the dispatcher has room
+// for it, the row is born under its lease and handed over by the commit: it
+// need not be looked for, claimed and read back.
 func (t *tx) insertOwed(now time.Time, o owed) error {
+	d := delivery.Delivery{
+		TenantID: o.lane.TenantID, DeliveryID: NewID(), WebhookID: o.lane.WebhookID, EventID: o.eventID, EventType: o.eventType,
+		TicketID: o.ticketID, Attempt: o.attempt, Status: delivery.Pending, WaitReason: delivery.WaitDue, IsTest: o.isTest,
+		DueAt: now, CreatedAt: now,
+	}
+	var owner, until any
+	generation := int64(0)
+	handed := o.full != nil && t.intake != nil && t.intake.Reserve(o.lane)
+	if handed {
+		owner, until, generation = t.intake.Owner, micros(now.Add(t.intake.Lease)), 1
+		// Noted before the insert, so that a failure gives the room back.
+		d.Body = o.body
+		if d.Body == nil {
+			d.Body = o.full
+		}
+		t.out.Handed = append(t.out.Handed, Claimed{Delivery: d, Owner: t.intake.Owner, Generation: generation})
+	}
 	_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
-			attempt, step, status, is_test, due_at, created_at, body)
-		values ($1, $2, $3, $4, $5, $6, $7, 0, 'pending', $8, $9, $9, $10)`,
-		o.lane.TenantID, NewID(), o.lane.WebhookID, o.eventID, o.eventType, o.ticketID,
-		o.attempt, o.isTest, micros(now), nullBlob(o.body))
+			attempt, step, status, is_test, due_at, created_at, body, lease_owner, lease_until, generation)
+		values ($1, $2, $3, $4, $5, $6, $7, 0, 'pending', $8, $9, $9, $10, $11, $12, $13)`,
+		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
+		d.Attempt, d.IsTest, micros(now), nullBlob(o.body), owner, until, generation)
 	if err != nil {
 		return fmt.Errorf("insert delivery: %w", err)
 	}
-	t.due(o.lane)
+	if !handed {
+		t.due(o.lane)
+	}
 	return nil
 }
 

@@ -139,6 +139,7 @@ func (t *tx) recordAttempt(r *Result) (held bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	// Null says that no status line arrived; a zero would be a status.
 	var code, response, retryAt any
 	if r.Answer.StatusCode != 0 {
 		code, response = r.Answer.StatusCode, r.Answer.Body

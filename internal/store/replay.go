@@ -61,6 +61,8 @@ func (t *tx) replayDropped(now time.Time, w *delivery.Webhook, disabledAt int64)
 	}
 	n := 0
 	for _, d := range list {
+		// Read again for each: a chain may have two dropped rows, one of them a
+		// person's, and is started once.
 		c, err := t.chainOf(w.TenantID, w.WebhookID, d.eventID)
 		if err != nil {
 			return n, err

@@ -32,11 +32,12 @@ func (s *Store) secretsOf(q querier, now time.Time, l Lane) (Secrets, error) {
 		return Secrets{}, fmt.Errorf("secret of webhook %s: %w", l.WebhookID, err)
 	}
 	out := Secrets{Current: string(opened)}
+	// An expired one stays in its column until the next rotation, unused.
 	if previous.Valid && expires.Int64 > micros(now) {
 		if opened, err = s.cfg.Vault.Open(place, previous.String); err != nil {
 			return Secrets{}, fmt.Errorf("previous secret of webhook %s: %w", l.WebhookID, err)
 		}
-		out.Previous = string(opened)
+		out.Previous, out.previousUntil = string(opened), instant(expires.Int64)
 	}
 	return out, nil
 }
@@ -64,6 +65,7 @@ func (s *Store) RotateSecret(ctx context.Context, now time.Time, tenant, id stri
 		if n == 0 {
 			return RotatedSecret{}, fault.New(fault.NotFound, "Webhook not found")
 		}
+		t.changed(l)
 		return RotatedSecret{WebhookID: l.WebhookID, Secret: fresh}, nil
 	})
 	return out.Secret, err
@@ -80,6 +82,7 @@ func (s *Store) PromoteSecret(ctx context.Context, now time.Time, tenant, id str
 		if n == 0 {
 			return struct{}{}, fault.New(fault.NotFound, "Webhook not found")
 		}
+		t.changed(Lane{tenant, lowerID(id)})
 		return struct{}{}, nil
 	})
 	return err

@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -56,8 +57,7 @@ type Store struct {
 
 	lock deliveryLock // see LockDeliveries
 
-	wakeMu sync.Mutex
-	wake   func([]Lane) // set by OnDue; called by the writer goroutine after a commit
+	intake atomic.Pointer[Intake]
 }
 
 // Lane names the queue of one webhook.
@@ -117,23 +117,30 @@ func (s *Store) Close() error {
 	return errors.Join(s.closeStmts(), s.read.Close(), s.write.Close(), s.lock.release())
 }
 
-// OnDue registers the one function that is told, after a commit, which lanes
-// have work that is due now. It is called on the writer's goroutine and must
-// not block. nil removes it.
-func (s *Store) OnDue(fn func([]Lane)) {
-	s.wakeMu.Lock()
-	defer s.wakeMu.Unlock()
-	s.wake = fn
+// Intake is where the dispatcher takes what the store has for it. All functions
+// are called on the writer's goroutine and must not block.
+type Intake struct {
+	Owner string        // holds the leases of what is handed over
+	Lease time.Duration // how long
+	// Reserve says whether a delivery of the lane that is about to be owed may be
+	// handed over straight from its commit. false leaves it in the queue.
+	Reserve func(Lane) bool
+	// Cancel takes reservations back whose transaction was rolled back.
+	Cancel func([]Lane)
+	// Commit tells what a transaction has left, once it is durable.
+	Commit func(Committed)
 }
 
-func (s *Store) wakeLanes(lanes []Lane) {
-	s.wakeMu.Lock()
-	fn := s.wake
-	s.wakeMu.Unlock()
-	if fn != nil && len(lanes) > 0 {
-		fn(lanes)
-	}
+// Committed is what a commit means to the dispatcher.
+type Committed struct {
+	Due     []Lane    // lanes whose queue has work that is due now
+	Handed  []Claimed // deliveries under the intake's lease, one for each reservation
+	Changed []Lane    // webhooks whose settings or secrets are not what they were
 }
+
+// SetIntake registers the dispatcher; nil removes it. A transaction that is
+// under way may still report to the one before.
+func (s *Store) SetIntake(in *Intake) { s.intake.Store(in) }
 
 // NewID returns a new UUIDv7 in lower case: ids sort by the time they were made,
 // so new rows land next to each other in every index (contract P13).

@@ -17,6 +17,17 @@ import (
 type Secrets struct {
 	Current  string
 	Previous string // "" outside the grace of a rotation (contract section 4.2)
+
+	previousUntil time.Time
+}
+
+// At returns the secrets that count at a time: a grace may have ended since they
+// were read.
+func (s Secrets) At(now time.Time) Secrets {
+	if !now.Before(s.previousUntil) {
+		s.Previous = ""
+	}
+	return s
 }
 
 // CreatedWebhook is what CreateWebhook hands to Idempotency.Render.
@@ -245,6 +256,7 @@ func (s *Store) UpdateWebhook(ctx context.Context, now time.Time, a ticket.Actor
 		}
 		// What waits for a limit that was lifted need not wait any longer.
 		t.due(lane)
+		t.changed(lane)
 		w, err = s.webhookOf(t, lane.TenantID, lane.WebhookID)
 		return UpdatedWebhook{Webhook: w, Replayed: n}, err
 	})
@@ -332,6 +344,7 @@ func (s *Store) DeleteWebhook(ctx context.Context, now time.Time, a ticket.Actor
 		if n == 0 {
 			return struct{}{}, fault.New(fault.NotFound, "Webhook not found")
 		}
+		t.changed(lane)
 		if err := t.subscriptionsChanged(lane.TenantID); err != nil {
 			return struct{}{}, err
 		}

@@ -138,29 +138,33 @@ func rotation(t *testing.T, open opener) {
 	d := newDesk(t, open(t, guide), "acme")
 	l := d.hook(start())
 	id := l.hook.WebhookID
-	at := func(now time.Time) Secrets { return must(d.Secrets(t.Context(), now, d.TenantID, id))(t) }
-	first := at(start()).Current
+	type pair struct{ current, previous string }
+	at := func(now time.Time) pair {
+		got := must(d.Secrets(t.Context(), now, d.TenantID, id))(t)
+		return pair{got.Current, got.Previous}
+	}
+	first := at(start()).current
 	second := must(d.RotateSecret(t.Context(), start(), d.TenantID, id, time.Hour))(t)
 	for _, c := range []struct {
 		after time.Duration
-		want  Secrets
-	}{{0, Secrets{second, first}}, {time.Hour - time.Microsecond, Secrets{second, first}}, {time.Hour, Secrets{Current: second}}} {
+		want  pair
+	}{{0, pair{second, first}}, {time.Hour - time.Microsecond, pair{second, first}}, {time.Hour, pair{current: second}}} {
 		if at(start().Add(c.after)) != c.want {
 			t.Errorf("wrong secrets %v after a rotation with grace", c.after)
 		}
 	}
 	third := must(d.RotateSecret(t.Context(), start(), d.TenantID, id, time.Hour))(t)
-	if at(start()) != (Secrets{third, second}) {
+	if at(start()) != (pair{third, second}) {
 		t.Error("a second rotation does not keep the one before")
 	}
 	if err := d.PromoteSecret(t.Context(), start(), d.TenantID, id); err != nil {
 		t.Fatal(err)
 	}
-	if at(start()) != (Secrets{Current: third}) {
+	if at(start()) != (pair{current: third}) {
 		t.Error("promote keeps the old secret")
 	}
 	fourth := must(d.RotateSecret(t.Context(), start(), d.TenantID, id, 0))(t)
-	if at(start()) != (Secrets{Current: fourth}) {
+	if at(start()) != (pair{current: fourth}) {
 		t.Error("a rotation without grace keeps the old secret")
 	}
 	_, err := d.RotateSecret(t.Context(), start(), d.TenantID, NewID(), 0)

@@ -43,9 +43,10 @@ type call struct {
 
 // tx is one call's share of the writer's transaction. It must not outlive fn.
 type tx struct {
-	w     *writer
-	lanes []Lane // lanes that have due work once this commits
-	wrote bool   // a failure of the call leaves something to undo
+	w      *writer
+	intake *Intake   // nil: nobody delivers
+	out    Committed // what the dispatcher learns once this commits
+	wrote  bool      // a failure of the call leaves something to undo
 }
 
 // prepared is a statement of the write connection.
@@ -162,19 +163,53 @@ func (w *writer) commit(batch []*call) {
 	if err == nil && !clean {
 		_, err = w.attempt(batch, true)
 	}
-	var lanes []Lane
 	for _, c := range batch {
-		switch {
-		case err != nil:
+		if err != nil {
 			c.err = fault.Wrap(fault.Unavailable, fmt.Errorf("commit: %w", err), "The store cannot write now, try again")
-		case c.err == nil:
-			lanes = append(lanes, c.tx.lanes...)
 		}
 	}
-	w.s.wakeLanes(lanes)
+	w.report(batch)
 	for _, c := range batch {
 		close(c.done)
 	}
+}
+
+// report tells the dispatcher what the batch has left for it, once for all calls
+// of the batch.
+func (w *writer) report(batch []*call) {
+	in := w.s.intake.Load()
+	var all Committed
+	for _, c := range batch {
+		t := c.tx
+		switch {
+		case t == nil:
+		case c.err != nil:
+			t.cancel()
+		case t.intake != in && len(t.out.Handed) > 0:
+			// The dispatcher was exchanged meanwhile: the leases are the old one's.
+			t.intake.Commit(t.out)
+		default:
+			all.Due = append(all.Due, t.out.Due...)
+			all.Handed = append(all.Handed, t.out.Handed...)
+			all.Changed = append(all.Changed, t.out.Changed...)
+		}
+	}
+	if in != nil && len(all.Due)+len(all.Handed)+len(all.Changed) > 0 {
+		in.Commit(all)
+	}
+}
+
+// cancel gives back what a call reserved that did not commit.
+func (t *tx) cancel() {
+	if len(t.out.Handed) == 0 {
+		return
+	}
+	lanes := make([]Lane, len(t.out.Handed))
+	for i := range t.out.Handed {
+		lanes[i] = t.out.Handed[i].lane()
+	}
+	t.intake.Cancel(lanes)
+	t.out.Handed = nil
 }
 
 // attempt runs the calls in one transaction. clean is false when a call failed
@@ -184,8 +219,12 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 	if err := w.exec("begin immediate"); err != nil {
 		return false, err
 	}
+	in := w.s.intake.Load()
 	for _, c := range batch {
-		c.tx = &tx{w: w}
+		if c.tx != nil { // of the run before, which was rolled back
+			c.tx.cancel()
+		}
+		c.tx = &tx{w: w, intake: in}
 		if savepoints {
 			c.err = w.runApart(c)
 			continue
@@ -299,4 +338,7 @@ func (t *tx) row(q string, args ...any) *sql.Row {
 }
 
 // due notes that a lane has work to do once the transaction is committed.
-func (t *tx) due(l Lane) { t.lanes = append(t.lanes, l) }
+func (t *tx) due(l Lane) { t.out.Due = append(t.out.Due, l) }
+
+// changed notes that a webhook is not what it was.
+func (t *tx) changed(l Lane) { t.out.Changed = append(t.out.Changed, l) }

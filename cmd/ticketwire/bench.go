@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+type benchCmd struct {
+	Quick   bool     `help:"Short runs and small queues, less than 50 seconds in all."`
+	Seconds float64  `help:"Length of one run in seconds. Default: 30, with --quick 2.5." placeholder:"N"`
+	Only    []string `help:"Measure only these: bare, engine, api, drain, latency, fanout, neighbour, webhooks, rows." placeholder:"FIGURE,..."`
+	Dir     string   `help:"Directory on the disk to measure. Default: the one for temporary files." placeholder:"DIR"`
+	JSON    bool     `name:"json" help:"Print one JSON object."`
+}
+
+// Help is shown below the flags.
+func (benchCmd) Help() string {
+	return `Measures this machine. The service runs inside this process with everything durable, the
+receiver is a process of its own, and nothing leaves the machine. The yardstick is the
+bare loop: signed POSTs of the same size to the same receiver, with no service behind
+them. A change counts when it was acknowledged, delivered and durably recorded; a run in
+which an event id did not arrive is void, and the exit code is 1.
+
+  bare       the bare loop, half of it before and half after the next three
+  engine     changes through the store, 64 writers on 1,000 tickets
+  api        PUT ticket updates over HTTP, 32 clients, keys without limit
+  drain      a committed backlog
+  latency    from the start of an API call to the first byte at the receiver, 50 calls/s
+  fanout     one event to 10 and to 1,000 webhooks
+  neighbour  100 healthy webhooks with and without a dead one that has a deep queue
+  webhooks   cost of an event with 10, 1,000 and 100,000 webhooks of which 10 match
+  rows       start-up and memory with 1 and 10 million pending deliveries, and throughput
+             with 10 million rows of history
+
+A full run takes most of an hour and 15 GB in --dir, nearly all of it for webhooks and
+rows. With --quick those two are scaled down, so their figures say little.
+
+Examples:
+  ticketwire bench --quick
+  ticketwire bench --json --dir /var/lib | jq .engine_ratio
+  ticketwire bench --seconds 60 --only bare,engine,api`
+}
+
+// bench is one run of the command.
+type bench struct {
+	cmd    *benchCmd
+	t      terminal
+	show   *benchProgress
+	length time.Duration // of one run
+	dir    string        // removed at the end
+	hook   *benchHook
+	report benchReport
+	scenes int // made so far, to name their directories
+}
+
+// benchFigure is one thing that is measured.
+type benchFigure struct {
+	name    string
+	measure func(*bench, context.Context) error
+}
+
+// benchFigures are the figures in the order they are measured. The bare loop
+// stands on both sides of what is compared with it, so that a machine that
+// slows down in between slows down both.
+func benchFigures() []benchFigure {
+	return []benchFigure{
+		{"bare", (*bench).bare},
+		{"engine", (*bench).engine},
+		{"api", (*bench).api},
+		{"drain", (*bench).drain},
+		{"bare", (*bench).bare},
+		{"latency", (*bench).latency},
+		{"fanout", (*bench).fanout},
+		{"neighbour", (*bench).neighbour},
+		{"webhooks", (*bench).webhooks},
+		{"rows", (*bench).rows},
+	}
+}
+
+// Run measures and prints.
+func (c *benchCmd) Run(ctx context.Context, t terminal) (err error) {
+	if err := c.check(); err != nil {
+		return err
+	}
+	b := &bench{cmd: c, t: t, show: newBenchProgress(t), length: c.length()}
+	if b.dir, err = os.MkdirTemp(c.Dir, "ticketwire-bench-"); err != nil {
+		return fmt.Errorf("make a temporary directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if b.hook, err = startBenchHook(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.hook.stop()) }()
+	b.report.describe(c.Quick, b.length)
+	for _, f := range benchFigures() {
+		if len(c.Only) > 0 && !slices.Contains(c.Only, f.name) {
+			continue
+		}
+		b.show.begin(f.name)
+		if err := b.hook.reset(ctx); err != nil {
+			return err
+		}
+		if err := f.measure(b, ctx); err != nil {
+			b.show.end()
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	b.show.end()
+	b.report.finish()
+	if c.JSON {
+		err = printJSON(t.out, &b.report)
+	} else {
+		err = b.report.print(t.out)
+	}
+	if err == nil && b.report.Lost > 0 {
+		err = fmt.Errorf("%d events did not arrive, void: %s", b.report.Lost, strings.Join(b.report.Void, ", "))
+	}
+	return err
+}
+
+func (c *benchCmd) check() error {
+	if c.Seconds < 0 {
+		return usageError{errors.New("--seconds must be positive"), "ticketwire bench --quick"}
+	}
+	for _, name := range c.Only {
+		if !slices.ContainsFunc(benchFigures(), func(f benchFigure) bool { return f.name == name }) {
+			return usageError{fmt.Errorf("--only: there is no figure %q", name), "ticketwire bench --only bare,engine"}
+		}
+	}
+	return nil
+}
+
+func (c *benchCmd) length() time.Duration {
+	switch {
+	case c.Seconds > 0:
+		return time.Duration(c.Seconds * float64(time.Second))
+	case c.Quick:
+		return 2500 * time.Millisecond
+	default:
+		return 30 * time.Second
+	}
+}
+
+// size is how large something is made: full in a full run, and in a quick one so
+// many per second of its length, at least 10.
+func (b *bench) size(full, quickPerSecond int) int {
+	if !b.cmd.Quick {
+		return full
+	}
+	return max(10, int(float64(quickPerSecond)*b.length.Seconds()))
+}
+
+// sceneDir names a new data directory.
+func (b *bench) sceneDir() string {
+	b.scenes++
+	return filepath.Join(b.dir, fmt.Sprint("data-", b.scenes))
+}

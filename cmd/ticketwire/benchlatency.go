@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// benchProbe asks how long an event takes while calls come at a steady rate,
+// whether or not earlier ones have been answered.
+type benchProbe struct {
+	perSecond int
+	length    time.Duration
+}
+
+// probe makes one PUT after the other on the scene's tickets and returns the
+// times from the start of each call to the first byte at the receiver, ascending.
+// An event that went to several webhooks counts with the first of them.
+func (s *benchScene) probe(ctx context.Context, p benchProbe) ([]time.Duration, error) {
+	if err := s.b.hook.reset(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.mark(ctx); err != nil {
+		return nil, err
+	}
+	n := max(1, int(p.length.Seconds()*float64(p.perSecond)))
+	begun, err := s.calls(ctx, p, n)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.arrived(ctx, int64(n)); err != nil {
+		return nil, err
+	}
+	return s.latencies(ctx, begun)
+}
+
+// calls makes n calls and returns when each of them began.
+func (s *benchScene) calls(ctx context.Context, p benchProbe, n int) ([]time.Time, error) {
+	client := benchClient(p.perSecond)
+	defer client.CloseIdleConnections()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	begun := make([]time.Time, n)
+	var all sync.WaitGroup
+	tick := time.NewTicker(time.Second / time.Duration(p.perSecond))
+	defer tick.Stop()
+	for i := range n {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+		all.Go(func() {
+			begun[i] = time.Now()
+			if err := s.put(ctx, client, s.tickets[i%len(s.tickets)], probeTitle(i)); err != nil {
+				fail(err)
+			}
+		})
+	}
+	all.Wait()
+	return begun, context.Cause(ctx)
+}
+
+// probeTitle and probeNumber let an event name the call that caused it.
+func probeTitle(n int) string { return fmt.Sprintf("Probe %d", n) }
+
+func probeNumber(envelope []byte) (n int, err error) {
+	var e webhook.Envelope
+	if err := json.Unmarshal(envelope, &e); err != nil {
+		return 0, err
+	}
+	d, err := e.Ticket()
+	if err != nil {
+		return 0, err
+	}
+	_, err = fmt.Sscanf(*d.Title, "Probe %d", &n)
+	return n, err
+}
+
+// arrived waits until n deliveries have arrived, or for ten seconds.
+func (s *benchScene) arrived(ctx context.Context, n int64) error {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		got, err := s.b.hook.count(ctx)
+		if err != nil || got >= n {
+			return err
+		}
+		if err := pause(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// latencies matches arrivals with calls. Calls without an arrival are lost.
+func (s *benchScene) latencies(ctx context.Context, begun []time.Time) ([]time.Duration, error) {
+	arrivals, err := s.b.hook.arrivals(ctx)
+	if err != nil {
+		return nil, err
+	}
+	first := map[[16]byte]int64{}
+	duplicated := int64(0)
+	for k, a := range arrivals {
+		if at, ok := first[k.event]; !ok || a.first < at {
+			first[k.event] = a.first
+		}
+		duplicated += int64(a.copies) - 1
+	}
+	var out []time.Duration
+	err = s.events(ctx, func(envelope []byte) error {
+		id, err := benchEventID(envelope)
+		if err != nil {
+			return err
+		}
+		at, ok := first[id]
+		if !ok {
+			return nil
+		}
+		n, err := probeNumber(envelope)
+		if err == nil && n < len(begun) {
+			out = append(out, time.Unix(0, at).Sub(begun[n]))
+		}
+		return err
+	})
+	s.b.report.count("latency", int64(len(begun)-len(out)), duplicated)
+	slices.Sort(out)
+	return out, err
+}
+
+// percentile is the nearest rank in ascending values, in milliseconds; 0 without
+// values.
+func percentile(ascending []time.Duration, p float64) float64 {
+	if len(ascending) == 0 {
+		return 0
+	}
+	rank := int(math.Ceil(p / 100 * float64(len(ascending))))
+	return milliseconds(ascending[max(0, rank-1)])
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// latency is figure (d).
+func (b *bench) latency(ctx context.Context) (err error) {
+	s, err := b.open(ctx, benchSetting{tickets: 100})
+	if err != nil {
+		return err
+	}
+	defer closeScene(s, &err)
+	if _, err := s.subscribe(ctx, benchPost); err != nil {
+		return err
+	}
+	if err := s.play(ctx); err != nil {
+		return err
+	}
+	b.show.note("50 calls per second")
+	times, err := s.probe(ctx, benchProbe{perSecond: 50, length: b.length})
+	b.report.LatencyP50 = new(percentile(times, 50))
+	b.report.LatencyP99 = new(percentile(times, 99))
+	return err
+}
+
+// fanout is figure (e).
+func (b *bench) fanout(ctx context.Context) (err error) {
+	s, err := b.open(ctx, benchSetting{tickets: 2, webhooks: 1010})
+	if err != nil {
+		return err
+	}
+	defer closeScene(s, &err)
+	sizes := []int{10, 1000}
+	for i, n := range sizes {
+		b.show.note("making %d webhooks", n)
+		if err := s.subscribeMany(ctx, n, func(int) []string { return s.tickets[i : i+1] }); err != nil {
+			return err
+		}
+	}
+	if err := s.play(ctx); err != nil {
+		return err
+	}
+	for i, into := range []**float64{&b.report.Fanout10, &b.report.Fanout1000} {
+		b.show.note("one event to %d webhooks", sizes[i])
+		took, err := s.spread(ctx, s.tickets[i], sizes[i])
+		if err != nil {
+			return err
+		}
+		*into = &took
+	}
+	return nil
+}
+
+// spread returns the median time, in milliseconds, from the start of a change to
+// its arrival at the last of its webhooks.
+func (s *benchScene) spread(ctx context.Context, id string, webhooks int) (float64, error) {
+	var times []time.Duration
+	for range 5 {
+		if err := s.b.hook.reset(ctx); err != nil {
+			return 0, err
+		}
+		if err := s.mark(ctx); err != nil {
+			return 0, err
+		}
+		begun := time.Now()
+		if err := s.touch(ctx, id); err != nil {
+			return 0, err
+		}
+		if err := s.settle(ctx, int64(webhooks)); err != nil {
+			return 0, err
+		}
+		arrivals, err := s.b.hook.arrivals(ctx)
+		if err != nil {
+			return 0, err
+		}
+		last := begun
+		for _, a := range arrivals {
+			if at := time.Unix(0, a.first); at.After(last) {
+				last = at
+			}
+		}
+		times = append(times, last.Sub(begun))
+		if err := s.judge(ctx, "fanout", 1, webhooks); err != nil {
+			return 0, err
+		}
+	}
+	slices.Sort(times)
+	return percentile(times, 50), nil
+}
+
+// neighbour is figure (f): 100 webhooks, each for a ticket of its own, get 200
+// events a second between them; first alone, then beside one that gets all of
+// them and more, and never answers.
+func (b *bench) neighbour(ctx context.Context) (err error) {
+	const healthy = 100
+	s, err := b.open(ctx, benchSetting{tickets: healthy, webhooks: healthy + 1})
+	if err != nil {
+		return err
+	}
+	defer closeScene(s, &err)
+	if err := s.subscribeMany(ctx, healthy, func(i int) []string { return s.tickets[i : i+1] }); err != nil {
+		return err
+	}
+	if err := s.play(ctx); err != nil {
+		return err
+	}
+	p := benchProbe{perSecond: 200, length: b.length}
+	b.show.note("100 healthy webhooks alone")
+	alone, err := s.probe(ctx, p)
+	if err != nil {
+		return err
+	}
+	queue := b.size(20_000, 1_000)
+	b.show.note("a dead webhook beside them, %d deliveries in its queue", queue)
+	if err := s.neglect(ctx, queue); err != nil {
+		return err
+	}
+	beside, err := s.probe(ctx, p)
+	b.report.NeighbourAloneP99 = new(percentile(alone, 99))
+	b.report.NeighbourP99 = new(percentile(beside, 99))
+	b.report.DeadQueue = queue
+	return err
+}
+
+// neglect makes the dead webhook and its queue. Its deadline is the shortest
+// there is in a quick run, so that there are deadlines to meet within it.
+func (s *benchScene) neglect(ctx context.Context, queue int) error {
+	w, err := s.subscribe(ctx, benchHang)
+	if err != nil {
+		return err
+	}
+	if s.b.cmd.Quick {
+		_, _, err = s.store.UpdateWebhook(ctx, time.Now(), s.actor, w.WebhookID, func(spec *delivery.Spec) error {
+			spec.RetryConfig = &delivery.RetryConfig{Timeout: new(int64(1000))}
+			return nil
+		}, false)
+		if err != nil {
+			return err
+		}
+	}
+	if err := inParallel(ctx, 64, queue, s.touchNext); err != nil {
+		return err
+	}
+	return s.arrived(ctx, int64(queue)) // at the healthy ones
+}
