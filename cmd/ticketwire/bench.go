@@ -13,7 +13,7 @@ import (
 
 type benchCmd struct {
 	Quick   bool     `help:"Short runs and small queues, less than 50 seconds in all."`
-	Seconds float64  `help:"Length of one run in seconds. Default: 30, with --quick 2.5." placeholder:"N"`
+	Seconds float64  `help:"Length of one run in seconds. Default: 30, with --quick 2." placeholder:"N"`
 	Only    []string `help:"Measure only these: bare, engine, api, drain, latency, fanout, neighbour, webhooks, rows." placeholder:"FIGURE,..."`
 	Dir     string   `help:"Directory on the disk to measure. Default: the one for temporary files." placeholder:"DIR"`
 	JSON    bool     `name:"json" help:"Print one JSON object."`
@@ -141,7 +141,7 @@ func (c *benchCmd) length() time.Duration {
 	case c.Seconds > 0:
 		return time.Duration(c.Seconds * float64(time.Second))
 	case c.Quick:
-		return 2500 * time.Millisecond
+		return 2 * time.Second
 	default:
 		return 30 * time.Second
 	}
@@ -153,7 +153,7 @@ func (b *bench) size(full, quickPerSecond int) int {
 	if !b.cmd.Quick {
 		return full
 	}
-	return max(10, int(float64(quickPerSecond)*b.length.Seconds()))
+	return max(100, int(float64(quickPerSecond)*b.length.Seconds()))
 }
 
 // sceneDir names a new data directory.

@@ -35,7 +35,7 @@ const matching = 10
 func (b *bench) webhooks(ctx context.Context) error {
 	sizes := []int{matching, 1_000, 100_000}
 	if b.cmd.Quick {
-		sizes = []int{matching, b.size(0, 40), b.size(0, 400)}
+		sizes = []int{matching, b.size(0, 50), b.size(0, 500)}
 	}
 	for _, n := range sizes {
 		c, err := b.eventCost(ctx, n)

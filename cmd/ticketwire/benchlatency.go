@@ -43,8 +43,6 @@ func (s *benchScene) probe(ctx context.Context, p benchProbe) ([]time.Duration, 
 
 // calls makes n calls and returns when each of them began.
 func (s *benchScene) calls(ctx context.Context, p benchProbe, n int) ([]time.Time, error) {
-	client := benchClient(p.perSecond)
-	defer client.CloseIdleConnections()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	begun := make([]time.Time, n)
@@ -58,7 +56,7 @@ func (s *benchScene) calls(ctx context.Context, p benchProbe, n int) ([]time.Tim
 		}
 		all.Go(func() {
 			begun[i] = time.Now()
-			if err := s.put(ctx, client, s.tickets[i%len(s.tickets)], probeTitle(i)); err != nil {
+			if err := s.put(ctx, s.tickets[i%len(s.tickets)], probeTitle(i)); err != nil {
 				fail(err)
 			}
 		})

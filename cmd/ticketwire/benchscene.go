@@ -30,6 +30,7 @@ type benchScene struct {
 	app     *app.App
 	store   *store.Store
 	actor   ticket.Actor
+	client  *http.Client
 	key     string // an API key without a limit
 	tickets []string
 	start   string       // cursor of the event feed behind everything that set the scene
@@ -47,6 +48,10 @@ type benchSetting struct {
 // benchInFlight is the number of requests at once to one webhook wherever
 // throughput is compared with the bare loop, which has as many.
 const benchInFlight = 64
+
+// benchCallers is how many callers of the API keep their connection. No figure
+// has more of them at a time.
+const benchCallers = 256
 
 // open makes a scene. Its deliveries wait until play.
 func (b *bench) open(ctx context.Context, set benchSetting) (s *benchScene, err error) {
@@ -67,7 +72,10 @@ func (b *bench) open(ctx context.Context, set benchSetting) (s *benchScene, err 
 	if err != nil {
 		return nil, err
 	}
-	s = &benchScene{b: b, app: a, store: a.Store()}
+	s = &benchScene{b: b, app: a, store: a.Store(), client: &http.Client{
+		Timeout:   time.Minute,
+		Transport: &http.Transport{MaxIdleConnsPerHost: benchCallers, DisableCompression: true},
+	}}
 	if err := s.furnish(ctx, set.tickets); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -151,6 +159,8 @@ func (s *benchScene) play(ctx context.Context) error { return s.app.Start(ctx) }
 
 // close ends the service. What it still had to deliver is of no interest.
 func (s *benchScene) close() error {
+	// The server would wait for connections that were opened and never used.
+	s.client.CloseIdleConnections()
 	grace, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	return s.app.Stop(grace)
@@ -169,7 +179,7 @@ func (s *benchScene) touchNext(ctx context.Context, n int) error {
 }
 
 // put changes the title of a ticket over HTTP.
-func (s *benchScene) put(ctx context.Context, client *http.Client, id, title string) error {
+func (s *benchScene) put(ctx context.Context, id, title string) error {
 	body := fmt.Appendf(nil, `{"title":%q}`, title)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.app.PublicURL()+"/api/v1/tickets/"+id, bytes.NewReader(body))
 	if err != nil {
@@ -177,7 +187,7 @@ func (s *benchScene) put(ctx context.Context, client *http.Client, id, title str
 	}
 	req.Header.Set("X-API-Key", s.key)
 	req.Header.Set("Content-Type", "application/json")
-	res, err := client.Do(req)
+	res, err := s.client.Do(req)
 	if err != nil {
 		return err
 	}
@@ -190,11 +200,6 @@ func (s *benchScene) put(ctx context.Context, client *http.Client, id, title str
 		return fmt.Errorf("PUT of a ticket: %s: %s", res.Status, answer)
 	}
 	return nil
-}
-
-// benchClient is an HTTP client that keeps a connection for each of n callers.
-func benchClient(n int) *http.Client {
-	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: n, DisableCompression: true}}
 }
 
 // inParallel runs do for 0 to n-1 in that many goroutines and returns the first

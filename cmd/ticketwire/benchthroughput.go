@@ -17,10 +17,10 @@ import (
 // benchTickets is how many tickets the changes of a throughput run fall on.
 const benchTickets = 1000
 
-// benchAhead is how many changes the writers may be ahead of the receiver. A
-// service that is slower than its writers then shows how fast it is all in all;
-// how fast it works off a long queue is another figure.
-const benchAhead = 10_000
+// ahead is how many changes the writers may be ahead of the receiver. A service
+// that is slower than its writers then shows how fast it is all in all; how fast
+// it works off a long queue is another figure.
+func (b *bench) ahead(webhooks int) int { return b.size(10_000, 800) / webhooks }
 
 // benchLoad is a throughput run.
 type benchLoad struct {
@@ -80,7 +80,7 @@ func (s *benchScene) drive(ctx context.Context, l benchLoad) (int64, error) {
 	defer fail(nil)
 	timed, cancel := context.WithTimeout(ctx, l.length)
 	defer cancel()
-	ahead := make(chan struct{}, benchAhead)
+	ahead := make(chan struct{}, s.b.ahead(l.webhooks))
 	var watcher, writers sync.WaitGroup
 	watcher.Go(func() {
 		if err := s.follow(timed, ahead, int64(l.webhooks)); err != nil {
@@ -173,11 +173,9 @@ func (b *bench) engine(ctx context.Context) error {
 
 // api is figure (b): the same over HTTP.
 func (b *bench) api(ctx context.Context) error {
-	client := benchClient(32)
-	defer client.CloseIdleConnections()
 	o, err := b.throughput(ctx, func(s *benchScene) benchLoad {
 		return benchLoad{name: "api", writers: 32, change: func(ctx context.Context, n int) error {
-			return s.put(ctx, client, s.tickets[n%len(s.tickets)], fmt.Sprintf("Label printer is offline, note %d", n))
+			return s.put(ctx, s.tickets[n%len(s.tickets)], fmt.Sprintf("Label printer is offline, note %d", n))
 		}}
 	})
 	if err == nil {
@@ -196,7 +194,7 @@ func (b *bench) drain(ctx context.Context) (err error) {
 	if _, err := s.subscribe(ctx, benchPost); err != nil {
 		return err
 	}
-	n := b.size(300_000, 6_000)
+	n := b.size(300_000, 5_000)
 	b.show.note("queueing %d changes", n)
 	if err := inParallel(ctx, 64, n, s.touchNext); err != nil {
 		return err

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -33,6 +34,7 @@ type scheduler struct {
 	ready    []*lane            // lanes that may go on now, in turn
 	waiting  map[*lane]struct{} // lanes with work that are blocked for a while
 	inFlight int
+	held     int       // in the memory of all lanes
 	helpers  int       // goroutines that load or claim for a lane
 	scanned  time.Time // due rows up to here were seen
 	nextDue  time.Time // when the next row falls due, zero when none is known
@@ -42,7 +44,7 @@ type scheduler struct {
 // lane is the state of one webhook's queue.
 type lane struct {
 	id       store.Lane
-	memory   []store.Claimed // handed over, leased to us, not started
+	memory   []store.Claimed // leased to us, not started
 	dirty    bool            // the queue in the store may hold due rows
 	queued   bool            // it is in ready
 	busy     bool            // a goroutine loads or claims for it
@@ -64,6 +66,7 @@ type finding struct {
 	target store.Target
 	batch  store.Batch
 	asked  int
+	slots  int // requests in flight that were kept free for what was asked
 	err    error
 }
 
@@ -76,6 +79,10 @@ type finished struct {
 // fullScanEvery is the slow safety net behind wake-ups and the due timer: it
 // finds work that another process committed and leases that ran out.
 const fullScanEvery = time.Minute
+
+// memoryPerRequest bounds what claims may bring into memory, for each request
+// that may be in flight.
+const memoryPerRequest = 16
 
 // pauseAfterError is how long a lane rests when the store refused it.
 const pauseAfterError = 250 * time.Millisecond
@@ -127,9 +134,7 @@ func (s *scheduler) end() {
 	s.intake.close()
 	for ; s.helpers > 0; s.helpers-- {
 		f := <-s.done
-		for i := range f.batch.Deliveries {
-			f.lane.memory = append(f.lane.memory, f.batch.Deliveries[i])
-		}
+		f.lane.memory = append(f.lane.memory, f.batch.Deliveries...)
 	}
 	var left []store.Claimed
 	for _, l := range s.lanes {
@@ -150,6 +155,7 @@ func (s *scheduler) collect() {
 	for i := range c.Handed {
 		l := s.lane(store.Lane{TenantID: c.Handed[i].TenantID, WebhookID: c.Handed[i].WebhookID})
 		l.memory = append(l.memory, c.Handed[i])
+		s.held++
 		s.rest(l)
 	}
 	for _, id := range c.Due {
@@ -238,38 +244,44 @@ func (s *scheduler) serve(l *lane) {
 		})
 		return
 	}
-	room := min(s.e.cfg.PerLane-l.inFlight, s.e.cfg.InFlight-s.inFlight)
+	tokens := math.MaxInt
 	if !l.target.IsActive {
 		s.putBack(l, len(l.memory))
 	} else if l.limiter != nil {
-		tokens := l.limiter.TokensAt(now)
-		if tokens < 1 {
-			s.block(l, now, tokens)
+		left := l.limiter.TokensAt(now)
+		if left < 1 {
+			s.block(l, now, left)
 			return
 		}
-		room = min(room, int(tokens))
+		tokens = int(left)
 	}
 	if len(l.memory) > 0 {
-		s.sendMemory(l, now, room)
+		s.sendMemory(l, now, tokens)
 		return
 	}
-	s.claim(l, now, room)
+	s.claim(l, now, tokens)
 }
 
-// sendMemory starts what was handed over. What has waited so long that its lease
+// slots is how many requests a lane may start now.
+func (s *scheduler) slots(l *lane) int {
+	return min(s.e.cfg.PerLane-l.inFlight, s.e.cfg.InFlight-s.inFlight)
+}
+
+// sendMemory starts what the lane holds. What has waited so long that its lease
 // might end under way goes back into the store's queue.
-func (s *scheduler) sendMemory(l *lane, now time.Time, room int) {
+func (s *scheduler) sendMemory(l *lane, now time.Time, tokens int) {
 	old := 0
-	for old < len(l.memory) && now.Sub(l.memory[old].CreatedAt) > s.e.Lease()/3 {
+	for old < len(l.memory) && now.Sub(l.memory[old].Since) > s.e.Lease()/3 {
 		old++
 	}
 	s.putBack(l, old)
-	n := min(room, len(l.memory))
+	n := min(s.slots(l), tokens, len(l.memory))
 	if l.limiter != nil {
 		l.limiter.AllowN(now, n)
 	}
 	l.inFlight += n
 	s.inFlight += n
+	s.held -= n
 	for _, c := range l.memory[:n] {
 		s.e.start(*l.target, c)
 	}
@@ -285,23 +297,29 @@ func (s *scheduler) putBack(l *lane, n int) {
 	}
 	back := append([]store.Claimed(nil), l.memory[:n]...)
 	l.memory = l.memory[n:]
+	s.held -= n
 	// The release wakes the lane by itself.
 	s.e.attempts.Go(func() { s.e.release(back...) })
 }
 
-// claim leases rows of the store's queue.
-func (s *scheduler) claim(l *lane, now time.Time, room int) {
+// claim leases rows of the store's queue: as many as may be started now, and
+// some more to go on with while memory allows, since a claim costs the store
+// nearly the same for one row and for many.
+func (s *scheduler) claim(l *lane, now time.Time, tokens int) {
+	slots := min(s.slots(l), tokens)
+	more := min(s.e.cfg.PerLane*memoryPerSlot, memoryPerRequest*s.e.cfg.InFlight-s.held)
+	asked := min(slots+max(0, more), tokens)
 	l.dirty = false // a wake-up meanwhile sets it again
-	l.inFlight += room
-	s.inFlight += room
+	l.inFlight += slots
+	s.inFlight += slots
 	s.help(l, func(ctx context.Context) finding {
 		b, err := s.e.cfg.Store.Claim(ctx, now, store.ClaimRequest{
-			Lane: l.id, Owner: s.e.owner, Limit: room, Lease: s.e.Lease(),
+			Lane: l.id, Owner: s.e.owner, Limit: asked, Lease: s.e.Lease(),
 		})
 		if err != nil {
 			err = fmt.Errorf("claim deliveries: %w", err)
 		}
-		return finding{batch: b, asked: room, err: err}
+		return finding{batch: b, asked: asked, slots: slots, err: err}
 	})
 }
 
@@ -334,20 +352,23 @@ func (s *scheduler) settle(f finding) {
 	s.rest(l)
 }
 
+// settleClaim starts what there is room for and keeps the rest in memory.
 func (s *scheduler) settleClaim(f finding, now time.Time) {
-	l, got := f.lane, len(f.batch.Deliveries)
-	free := f.asked - got
-	l.inFlight -= free
-	s.inFlight -= free
-	if f.err != nil || got == f.asked {
+	l, got := f.lane, f.batch.Deliveries
+	n := min(f.slots, len(got))
+	l.inFlight -= f.slots - n
+	s.inFlight -= f.slots - n
+	if f.err != nil || len(got) == f.asked {
 		l.dirty = true // there may be more
 	}
 	if l.limiter != nil {
-		l.limiter.AllowN(now, got)
+		l.limiter.AllowN(now, n)
 	}
-	for i := range f.batch.Deliveries {
-		s.e.start(f.batch.Target, f.batch.Deliveries[i])
+	for i := range got[:n] {
+		s.e.start(f.batch.Target, got[i])
 	}
+	l.memory = append(l.memory, got[n:]...)
+	s.held += len(got) - n
 }
 
 // configure takes a loaded webhook over, and makes the lane's bucket anew when

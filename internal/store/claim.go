@@ -25,8 +25,9 @@ type Target struct {
 // Claimed is a delivery under a lease. Only the holder may send and record it.
 type Claimed struct {
 	delivery.Delivery
-	Owner      string // who holds the lease
-	Generation int64  // the fence: moves with every claim of the row
+	Owner      string    // who holds the lease
+	Since      time.Time // since when
+	Generation int64     // the fence: moves with every claim of the row
 }
 
 func (c *Claimed) lane() Lane { return Lane{c.TenantID, c.WebhookID} }
@@ -147,7 +148,7 @@ func (t *tx) claim(now time.Time, req ClaimRequest) ([]Claimed, error) {
 				where e.tenant_id = deliveries.tenant_id and e.event_id = deliveries.event_id))`,
 		req.TenantID, req.WebhookID, micros(now), req.Owner, micros(until), req.Limit)
 	claimed, err := collect(rows, err, func(row scanner) (Claimed, error) {
-		c := Claimed{Owner: req.Owner}
+		c := Claimed{Owner: req.Owner, Since: now}
 		c.TenantID, c.WebhookID, c.Status, c.WaitReason = req.TenantID, req.WebhookID, delivery.Pending, delivery.WaitDue
 		var due, created int64
 		err := row.Scan(&c.DeliveryID, &c.EventID, &c.EventType, &c.TicketID, &c.Attempt, &c.Step, &c.IsTest, &c.IsManual,
@@ -238,7 +239,7 @@ func (t *tx) begin(now time.Time, b begun) (Claimed, error) {
 	if err != nil {
 		return Claimed{}, fmt.Errorf("insert delivery: %w", err)
 	}
-	return Claimed{Delivery: d, Owner: b.owner, Generation: 1}, nil
+	return Claimed{Delivery: d, Owner: b.owner, Since: now, Generation: 1}, nil
 }
 
 // BeginTest inserts a test delivery under a lease, to be sent by the caller at
@@ -354,7 +355,7 @@ func (t *tx) resume(now time.Time, d delivery.Delivery, b begun) (Claimed, error
 	if err != nil {
 		return Claimed{}, fmt.Errorf("look for a lost retry: %w", err)
 	}
-	c := Claimed{Owner: b.owner}
+	c := Claimed{Owner: b.owner, Since: now}
 	err = t.row(`update deliveries set lease_owner = $3, lease_until = $4, generation = generation + 1
 		where tenant_id = $1 and delivery_id = $2 returning generation`,
 		d.TenantID, id, b.owner, micros(now.Add(b.lease))).Scan(&c.Generation)

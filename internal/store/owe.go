@@ -166,7 +166,9 @@ func (t *tx) insertOwed(now time.Time, o owed) error {
 		if d.Body == nil {
 			d.Body = o.full
 		}
-		t.out.Handed = append(t.out.Handed, Claimed{Delivery: d, Owner: t.intake.Owner, Generation: generation})
+		t.out.Handed = append(t.out.Handed, Claimed{
+			Delivery: d, Owner: t.intake.Owner, Since: now, Generation: generation,
+		})
 	}
 	_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
 			attempt, step, status, is_test, due_at, created_at, body, lease_owner, lease_until, generation)

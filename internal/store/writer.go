@@ -27,6 +27,9 @@ type writer struct {
 	calls chan *call
 	done  chan struct{}
 
+	checkpointer *checkpointer
+	committed    int // calls since the last checkpoint; owned by the writer goroutine
+
 	mu     sync.RWMutex // guards closed against a send on calls
 	closed bool
 
@@ -69,6 +72,9 @@ func startWriter(s *Store) (*writer, error) {
 
 		subscribed: map[string]subscriptions{},
 	}
+	if s.dialect.checkpoint != "" {
+		w.checkpointer = startCheckpointer(s)
+	}
 	go w.run()
 	return w, nil
 }
@@ -81,6 +87,14 @@ func (w *writer) stop() {
 	}
 	w.mu.Unlock()
 	<-w.done
+}
+
+// checkpoint asks for one when enough was committed.
+func (w *writer) checkpoint(calls int) {
+	if w.committed += calls; w.committed >= checkpointEvery && w.checkpointer != nil {
+		w.committed = 0
+		w.checkpointer.nudge()
+	}
 }
 
 // errClosed is what a call gets when the store is shutting down.
@@ -136,6 +150,9 @@ func (w *writer) run() {
 			st.Close()
 		}
 		w.conn.Close()
+		if w.checkpointer != nil {
+			w.checkpointer.stop()
+		}
 	}()
 	for first := range w.calls {
 		batch := append(make([]*call, 0, 16), first)
@@ -172,6 +189,7 @@ func (w *writer) commit(batch []*call) {
 	for _, c := range batch {
 		close(c.done)
 	}
+	w.checkpoint(len(batch))
 }
 
 // report tells the dispatcher what the batch has left for it, once for all calls
