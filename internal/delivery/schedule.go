@@ -37,7 +37,7 @@ const (
 func DefaultPolicy() Policy {
 	return Policy{
 		Schedule:     []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 12 * time.Hour},
-		Jitter:       0.1,
+		Jitter:       0.05,
 		Timeout:      10 * time.Second,
 		DisableAfter: 24 * time.Hour,
 		WarnAfter:    []time.Duration{time.Hour, 12 * time.Hour},
