@@ -147,6 +147,10 @@ func (b *bubble) receive(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		b.t.Errorf("read a webhook: %v", err)
 	}
+	if r.URL.Path == "/hang" {
+		<-r.Context().Done()
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.hits = append(b.hits, hit{

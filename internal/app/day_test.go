@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ticketwire/ticketwire/internal/app"
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/webhook"
 )
@@ -212,6 +213,59 @@ func TestBurstWaitsForTheLimit(t *testing.T) {
 			}
 			if i >= 200 && h.at.Sub(hits[i-200].at) < 55*time.Second {
 				t.Fatalf("more than the limit and one burst within a minute at %d", i)
+			}
+		}
+	})
+}
+
+// More hanging receivers than there are requests to hang: once their breakers
+// are open a healthy one is served at once, nothing of theirs is given up, and
+// when they answer again everything arrives.
+func TestHangingReceiversLeaveRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openBubble(t, func(c *app.Config) { c.InFlight, c.PerWebhook = 8, 4 })
+		created := []string{webhook.TicketCreated}
+		var hanging []string
+		for range 3 {
+			hanging = append(hanging, b.createWebhook(map[string]any{"url": "http://receiver.example/hang", "event_types": created}))
+		}
+		const queued = 20
+		for range queued {
+			b.createTicket()
+		}
+		sleep(time.Minute)
+		b.createWebhook(map[string]any{"event_types": []string{webhook.TicketUpdated}})
+		id := b.createTicket()
+		for n := range 20 {
+			at := time.Now()
+			b.retitle(id, n)
+			sleep(time.Second)
+			hits := b.seen(webhook.TicketUpdated)
+			if len(hits) != n+1 {
+				t.Fatalf("update %d did not arrive while others hang", n)
+			}
+			if late := hits[n].at.Sub(at); late > 100*time.Millisecond {
+				t.Fatalf("update %d came after %s", n, late)
+			}
+		}
+		waiting := b.deliveries(hanging[0], "status=pending")
+		held := 0
+		for _, row := range waiting {
+			if row["wait_reason"] == delivery.WaitBreakerOpen {
+				held++
+			}
+		}
+		if held == 0 {
+			t.Errorf("none of %d pending rows says that the breaker is open", len(waiting))
+		}
+		for _, hook := range hanging {
+			b.call("PUT", "/webhooks/"+hook, map[string]any{"url": "http://receiver.example/in"})
+		}
+		sleep(3 * time.Hour)
+		for _, hook := range hanging {
+			if got := b.deliveries(hook, "status=delivered"); len(got) != queued+1 {
+				t.Errorf("%d of %d delivered after the receivers recovered", len(got), queued+1)
 			}
 		}
 	})

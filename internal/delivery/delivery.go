@@ -20,6 +20,7 @@ const (
 const (
 	WaitDue             = "due"              // its time has not come, or it is being sent
 	WaitRateLimited     = "rate_limited"     // the webhook's bucket is empty
+	WaitBreakerOpen     = "breaker_open"     // the receiver hangs, or asked for a pause
 	WaitWebhookDisabled = "webhook_disabled" // abandoned unsent: the webhook was switched off
 	WaitSuperseded      = "superseded"       // abandoned unsent: a manual retry delivered the event first
 )

@@ -9,6 +9,7 @@ type metrics struct {
 	duration     prometheus.Histogram
 	inFlight     prometheus.Gauge
 	rateLimited  prometheus.Counter
+	breaker      prometheus.Counter
 	disabled     prometheus.Counter
 	panics       prometheus.Counter
 	recordErrors prometheus.Counter
@@ -31,6 +32,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rateLimited: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ticketwire_delivery_rate_limit_waits_total", Help: "Times a webhook had to wait for its rate limit.",
 		}),
+		breaker: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ticketwire_delivery_breaker_pauses_total", Help: "Times a webhook paused because its receiver hung or asked for it.",
+		}),
 		disabled: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ticketwire_webhooks_disabled_total", Help: "Webhooks switched off after continuous failures.",
 		}),
@@ -45,7 +49,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"outcome"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.attempts, m.duration, m.inFlight, m.rateLimited, m.disabled, m.panics, m.recordErrors, m.mails)
+		reg.MustRegister(m.attempts, m.duration, m.inFlight, m.rateLimited, m.breaker, m.disabled, m.panics, m.recordErrors, m.mails)
 	}
 	return m
 }

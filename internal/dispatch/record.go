@@ -52,6 +52,7 @@ func (e *Engine) recordBatch(batch []store.Result) {
 			for i := range batch {
 				e.afterRecord(batch[i])
 				over[i] = finished{lane: laneOf(batch[i].Claimed), retry: batch[i].Verdict.RetryAt}
+				over[i].omen, over[i].pause = omenOf(&batch[i])
 			}
 			e.done(over...)
 			return

@@ -53,6 +53,7 @@ type lane struct {
 	stale    bool          // the webhook changed while it was being loaded
 	blocked  time.Time     // nothing goes out before then
 	limited  bool          // blocked by the limiter, not by an error
+	breaker  breaker
 	checked  time.Time     // when the limiter was last asked in vain
 	limiter  *rate.Limiter // nil: no limit
 	limits   [2]int        // per minute and burst that limiter was made for
@@ -70,10 +71,12 @@ type finding struct {
 	err    error
 }
 
-// finished says that one attempt of a lane is recorded.
+// finished says that one attempt of a lane is recorded, or was broken off.
 type finished struct {
 	lane  store.Lane
 	retry time.Time // when its next attempt is due; zero when there is none
+	omen  omen      // what it says about the receiver
+	pause time.Duration
 }
 
 // fullScanEvery is the slow safety net behind wake-ups and the due timer: it
@@ -150,6 +153,9 @@ func (s *scheduler) collect() {
 	for _, id := range c.Changed {
 		if l := s.lanes[id]; l != nil {
 			l.target, l.stale = nil, l.busy
+			// It may have another address now.
+			l.breaker, l.blocked = breaker{}, time.Time{}
+			s.rest(l)
 		}
 	}
 	for i := range c.Handed {
@@ -183,7 +189,7 @@ func (s *scheduler) rest(l *lane) {
 	now := s.e.cfg.Now()
 	work := l.dirty || len(l.memory) > 0
 	switch {
-	case l.queued || l.busy || !work || l.inFlight >= s.e.cfg.PerLane:
+	case l.queued || l.busy || !work || l.inFlight >= l.breaker.width(s.e.cfg.PerLane):
 	case now.Before(l.blocked):
 		s.waiting[l] = struct{}{}
 	default:
@@ -207,6 +213,9 @@ func (s *scheduler) rest(l *lane) {
 // waits for long should wait in the store.
 func (s *scheduler) room(l *lane, now time.Time) int {
 	if l.dirty || now.Before(l.blocked) {
+		return 0
+	}
+	if l.breaker.open() {
 		return 0
 	}
 	room := s.e.cfg.PerLane*memoryPerSlot - l.inFlight - len(l.memory)
@@ -264,7 +273,7 @@ func (s *scheduler) serve(l *lane) {
 
 // slots is how many requests a lane may start now.
 func (s *scheduler) slots(l *lane) int {
-	return min(s.e.cfg.PerLane-l.inFlight, s.e.cfg.InFlight-s.inFlight)
+	return min(l.breaker.width(s.e.cfg.PerLane)-l.inFlight, s.e.cfg.InFlight-s.inFlight)
 }
 
 // sendMemory starts what the lane holds. What has waited so long that its lease
@@ -308,6 +317,9 @@ func (s *scheduler) putBack(l *lane, n int) {
 func (s *scheduler) claim(l *lane, now time.Time, tokens int) {
 	slots := min(s.slots(l), tokens)
 	more := min(s.e.cfg.PerLane*memoryPerSlot, memoryPerRequest*s.e.cfg.InFlight-s.held)
+	if l.breaker.open() {
+		more = 0 // a probe, and nothing to go on with
+	}
 	asked := min(slots+max(0, more), tokens)
 	l.dirty = false // a wake-up meanwhile sets it again
 	l.inFlight += slots
@@ -389,17 +401,23 @@ func (s *scheduler) configure(l *lane, t store.Target) {
 	}
 }
 
-// block makes a lane wait for its next token, and tells the store why its rows
-// wait, so that the API can show it. What was handed over waits in the store too.
+// block makes a lane wait for its next token.
 func (s *scheduler) block(l *lane, now time.Time, tokens float64) {
 	pause := time.Duration((1 - tokens) / float64(l.limiter.Limit()) * float64(time.Second))
-	l.blocked, l.limited, l.checked = now.Add(max(pause, time.Millisecond)), true, now
-	l.dirty = true
+	l.limited, l.checked = true, now
 	s.e.metrics.rateLimited.Inc()
+	s.hold(l, now, now.Add(max(pause, time.Millisecond)), delivery.WaitRateLimited)
+}
+
+// hold lets a lane send nothing before until, and tells the store why its rows
+// wait, so that the API can show it. What the lane had in memory waits in the
+// store too.
+func (s *scheduler) hold(l *lane, now, until time.Time, reason string) {
+	l.blocked, l.dirty = until, true
 	s.putBack(l, len(l.memory))
 	if now.Sub(l.told) > waitShown/2 {
 		l.told = now
-		s.e.waits.note(l.id, wait{reason: delivery.WaitRateLimited, until: now.Add(waitShown)})
+		s.e.waits.note(l.id, wait{reason: reason, until: now.Add(waitShown)})
 	}
 }
 
@@ -411,6 +429,12 @@ func (s *scheduler) finish(f finished) {
 	}
 	l := s.lanes[f.lane]
 	l.inFlight--
+	now := s.e.cfg.Now()
+	if until := l.breaker.note(now, f); until.After(l.blocked) {
+		s.e.metrics.breaker.Inc()
+		l.limited = false
+		s.hold(l, now, until, delivery.WaitBreakerOpen)
+	}
 	s.rest(l)
 }
 
