@@ -231,7 +231,10 @@ func (s *scheduler) dispatch() {
 		l := s.ready[0]
 		s.ready = s.ready[1:]
 		l.queued = false
-		s.serve(l)
+		// It may have been blocked, or its breaker opened, since it got in line.
+		if !s.e.cfg.Now().Before(l.blocked) && s.slots(l) > 0 {
+			s.serve(l)
+		}
 		s.rest(l)
 	}
 	if len(s.ready) == 0 {

@@ -42,7 +42,7 @@ type Batch struct {
 type ClaimRequest struct {
 	Lane
 	Owner string        // names the process that sends
-	Limit int           // at most that many
+	Limit int           // at most that many; at least 1
 	Lease time.Duration // longer than an attempt can take, recording included
 }
 
@@ -115,6 +115,9 @@ func (t *tx) target(now time.Time, l Lane) (Target, error) {
 // lane whose webhook is gone or inactive has its rows abandoned and gives an
 // empty batch.
 func (s *Store) Claim(ctx context.Context, now time.Time, req ClaimRequest) (Batch, error) {
+	if req.Limit < 1 { // a negative limit means none to the database
+		return Batch{}, fault.New(fault.Internal, "claim: limit %d", req.Limit)
+	}
 	return write(ctx, s, func(t *tx) (Batch, error) {
 		target, err := t.target(now, req.Lane)
 		if fault.Is(err, fault.NotFound) || err == nil && !target.IsActive {

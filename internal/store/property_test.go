@@ -144,7 +144,11 @@ func (m *chains) answerOne(rt *rapid.T) {
 }
 
 func (m *chains) record(rt *rapid.T, h heldClaim, a delivery.Answer) {
-	out, err := m.Record(context.Background(), []Result{m.answered(&h.target, h.Claimed, a, m.now)})
+	r := m.answered(&h.target, h.Claimed, a, m.now)
+	// Sent when it was claimed: a replay may send another attempt before this
+	// one is answered.
+	r.StartedAt = h.Since
+	out, err := m.Record(context.Background(), []Result{r})
 	if err != nil {
 		rt.Fatal(err)
 	}
