@@ -113,7 +113,11 @@ cover: ## Measure the coverage of the unit tests
 	$(GO) tool cover -func=coverage/unit.out | tail -n 1
 
 .PHONY: bench
-bench: ## Run the benchmarks
+bench: build ## Measure the whole service, BENCHFLAGS=--quick for less than a minute
+	@bin/ticketwire bench $(BENCHFLAGS)
+
+.PHONY: microbench
+microbench: ## Run the benchmarks of single functions
 	@$(GO) test -run '^$$' -bench . -benchmem $(UNIT)
 
 .PHONY: fuzz

@@ -28,23 +28,24 @@ const module = "github.com/ticketwire/ticketwire"
 // packages of one floor can be changed by two people at once. A new package gets
 // its place here and its reason in docs/decisions.
 var floors = map[string]int{
-	"webhook":           0,
-	"client":            0,
-	"internal/fault":    0,
-	"docs":              0,
-	"internal/ticket":   1,
-	"internal/delivery": 1,
-	"internal/vault":    1,
-	"inbox":             1,
-	"internal/store":    2,
-	"internal/egress":   2,
-	"internal/mail":     2,
-	"internal/dispatch": 3,
-	"internal/cutover":  3,
-	"internal/api":      4,
-	"internal/console":  4,
-	"internal/app":      5,
-	"cmd/ticketwire":    6,
+	"webhook":            0,
+	"client":             0,
+	"internal/fault":     0,
+	"internal/failpoint": 0,
+	"docs":               0,
+	"internal/ticket":    1,
+	"internal/delivery":  1,
+	"internal/vault":     1,
+	"inbox":              1,
+	"internal/store":     2,
+	"internal/egress":    2,
+	"internal/mail":      2,
+	"internal/dispatch":  3,
+	"internal/cutover":   3,
+	"internal/api":       4,
+	"internal/console":   4,
+	"internal/app":       5,
+	"cmd/ticketwire":     6,
 }
 
 // publicStd are the packages that an integrator adds to his own program: they
@@ -64,12 +65,13 @@ var forbiddenNames = []string{"common", "helper", "helpers", "lib", "misc", "moc
 // clocks are the places that may read the clock themselves; everywhere else the
 // time is an argument, so that a test decides what it is.
 var clocks = map[string]string{
-	"cmd/ticketwire":  "the edge: one command, one moment",
-	"internal/app":    "the edge: hands its clock to everything it wires",
-	"internal/egress": "measures how long an exchange took; decides nothing by it",
-	"client":          "public: its default clock, and the deadline of the caller's context",
-	"webhook":         "public: its default clock",
-	"inbox":           "public: its default clock",
+	"cmd/ticketwire":     "the edge: one command, one moment",
+	"internal/app":       "the edge: hands its clock to everything it wires",
+	"internal/failpoint": "measures how long a fault lasts, in builds for tests only",
+	"internal/egress":    "measures how long an exchange took; decides nothing by it",
+	"client":             "public: its default clock, and the deadline of the caller's context",
+	"webhook":            "public: its default clock",
+	"inbox":              "public: its default clock",
 }
 
 // maxLines bounds a file; a longer one has more than one topic.

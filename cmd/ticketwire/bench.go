@@ -98,8 +98,25 @@ func (c *benchCmd) Run(ctx context.Context, t terminal) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.hook.stop()) }()
 	b.report.describe(c.Quick, b.length)
+	err = b.measure(ctx)
+	b.show.end()
+	b.report.finish()
+	// What was measured before a failure or Ctrl-C took a while to get.
+	if c.JSON {
+		err = errors.Join(err, printJSON(t.out, &b.report))
+	} else {
+		err = errors.Join(err, b.report.table(t.out))
+	}
+	if err == nil && b.report.Lost > 0 {
+		err = fmt.Errorf("%d events did not arrive, void: %s", b.report.Lost, strings.Join(b.report.Void, ", "))
+	}
+	return err
+}
+
+// measure goes through the figures and stops at the first that fails.
+func (b *bench) measure(ctx context.Context) error {
 	for _, f := range benchFigures() {
-		if len(c.Only) > 0 && !slices.Contains(c.Only, f.name) {
+		if len(b.cmd.Only) > 0 && !slices.Contains(b.cmd.Only, f.name) {
 			continue
 		}
 		b.show.begin(f.name)
@@ -107,21 +124,10 @@ func (c *benchCmd) Run(ctx context.Context, t terminal) (err error) {
 			return err
 		}
 		if err := f.measure(b, ctx); err != nil {
-			b.show.end()
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
-	b.show.end()
-	b.report.finish()
-	if c.JSON {
-		err = printJSON(t.out, &b.report)
-	} else {
-		err = b.report.print(t.out)
-	}
-	if err == nil && b.report.Lost > 0 {
-		err = fmt.Errorf("%d events did not arrive, void: %s", b.report.Lost, strings.Join(b.report.Void, ", "))
-	}
-	return err
+	return nil
 }
 
 func (c *benchCmd) check() error {

@@ -116,7 +116,7 @@ func (benchHookCmd) Run(ctx context.Context, t terminal) error {
 	parent := make(chan struct{})
 	go func() {
 		defer close(parent)
-		io.Copy(io.Discard, os.Stdin) // whatever ends it, the parent is gone
+		_, _ = io.Copy(io.Discard, os.Stdin) // whatever ends it, the parent is gone
 	}()
 	fmt.Fprintln(t.out, "http://"+l.Addr().String())
 	select {
@@ -146,7 +146,7 @@ func benchHookHandler() http.Handler {
 		log.Load().note(now, k)
 	})
 	mux.HandleFunc(benchHang, func(_ http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body) // only then does the server notice that the client hangs up
+		_, _ = io.Copy(io.Discard, r.Body) // only then does the server notice that the client hangs up
 		<-r.Context().Done()
 	})
 	mux.HandleFunc(benchReset, func(http.ResponseWriter, *http.Request) { log.Store(newArrivalLog()) })

@@ -106,6 +106,21 @@ func (h *benchHook) count(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
+// await waits until n deliveries have arrived, or until its patience is over:
+// what has not come by then is found missing later.
+func (h *benchHook) await(ctx context.Context, n int64, patience time.Duration) error {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		got, err := h.count(ctx)
+		if err != nil || got >= n {
+			return err
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // arrivals returns everything that has arrived.
 func (h *benchHook) arrivals(ctx context.Context) (map[arrivalKey]arrival, error) {
 	out := map[arrivalKey]arrival{}

@@ -35,7 +35,7 @@ func (s *benchScene) probe(ctx context.Context, p benchProbe) ([]time.Duration, 
 	if err != nil {
 		return nil, err
 	}
-	if err := s.arrived(ctx, int64(n)); err != nil {
+	if err := s.b.hook.await(ctx, int64(n), benchPatience); err != nil {
 		return nil, err
 	}
 	return s.latencies(ctx, begun)
@@ -79,20 +79,6 @@ func probeNumber(envelope []byte) (n int, err error) {
 	}
 	_, err = fmt.Sscanf(*d.Title, "Probe %d", &n)
 	return n, err
-}
-
-// arrived waits until n deliveries have arrived, or for ten seconds.
-func (s *benchScene) arrived(ctx context.Context, n int64) error {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		got, err := s.b.hook.count(ctx)
-		if err != nil || got >= n {
-			return err
-		}
-		if err := pause(ctx, 2*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // latencies matches arrivals with calls. Calls without an arrival are lost.
@@ -149,7 +135,7 @@ func (b *bench) latency(ctx context.Context) (err error) {
 		return err
 	}
 	defer closeScene(s, &err)
-	if _, err := s.subscribe(ctx, benchPost); err != nil {
+	if err := s.subscribe(ctx, s.subscription(benchPost)); err != nil {
 		return err
 	}
 	if err := s.play(ctx); err != nil {
@@ -157,9 +143,12 @@ func (b *bench) latency(ctx context.Context) (err error) {
 	}
 	b.show.note("50 calls per second")
 	times, err := s.probe(ctx, benchProbe{perSecond: 50, length: b.length})
+	if err != nil {
+		return err
+	}
 	b.report.LatencyP50 = new(percentile(times, 50))
 	b.report.LatencyP99 = new(percentile(times, 99))
-	return err
+	return nil
 }
 
 // fanout is figure (e).
@@ -171,7 +160,6 @@ func (b *bench) fanout(ctx context.Context) (err error) {
 	defer closeScene(s, &err)
 	sizes := []int{10, 1000}
 	for i, n := range sizes {
-		b.show.note("making %d webhooks", n)
 		if err := s.subscribeMany(ctx, n, func(int) []string { return s.tickets[i : i+1] }); err != nil {
 			return err
 		}
@@ -255,30 +243,27 @@ func (b *bench) neighbour(ctx context.Context) (err error) {
 		return err
 	}
 	beside, err := s.probe(ctx, p)
+	if err != nil {
+		return err
+	}
 	b.report.NeighbourAloneP99 = new(percentile(alone, 99))
 	b.report.NeighbourP99 = new(percentile(beside, 99))
 	b.report.DeadQueue = queue
-	return err
+	return nil
 }
 
 // neglect makes the dead webhook and its queue. Its deadline is the shortest
 // there is in a quick run, so that there are deadlines to meet within it.
 func (s *benchScene) neglect(ctx context.Context, queue int) error {
-	w, err := s.subscribe(ctx, benchHang)
-	if err != nil {
-		return err
-	}
+	spec := s.subscription(benchHang)
 	if s.b.cmd.Quick {
-		_, _, err = s.store.UpdateWebhook(ctx, time.Now(), s.actor, w.WebhookID, func(spec *delivery.Spec) error {
-			spec.RetryConfig = &delivery.RetryConfig{Timeout: new(int64(1000))}
-			return nil
-		}, false)
-		if err != nil {
-			return err
-		}
+		spec.RetryConfig = &delivery.RetryConfig{Timeout: new(int64(1000))}
+	}
+	if err := s.subscribe(ctx, spec); err != nil {
+		return err
 	}
 	if err := inParallel(ctx, 64, queue, s.touchNext); err != nil {
 		return err
 	}
-	return s.arrived(ctx, int64(queue)) // at the healthy ones
+	return s.b.hook.await(ctx, int64(queue), benchPatience) // at the healthy ones
 }

@@ -129,9 +129,9 @@ func (s *benchScene) mark(ctx context.Context) error {
 	}
 }
 
-// subscribe makes a webhook for title changes of the given tickets, or of all of
+// subscription is a webhook for title changes of the given tickets, or of all of
 // them, without an outbound limit.
-func (s *benchScene) subscribe(ctx context.Context, path string, tickets ...string) (delivery.Webhook, error) {
+func (s *benchScene) subscription(path string, tickets ...string) delivery.Spec {
 	spec := delivery.Spec{
 		Name: "bench", URL: s.b.hook.url + path, Method: http.MethodPost, EventTypes: []string{webhook.TicketUpdated},
 		VerifySSL: true, IsActive: true, RateLimit: &delivery.RateLimit{Enabled: new(false)},
@@ -139,19 +139,28 @@ func (s *benchScene) subscribe(ctx context.Context, path string, tickets ...stri
 	if len(tickets) > 0 {
 		spec.EventFilter = &delivery.Filter{EntityIDs: tickets}
 	}
-	w, _, err := s.store.CreateWebhook(ctx, time.Now(), s.actor, spec)
-	if err != nil {
-		return w, fmt.Errorf("create a webhook: %w", err)
-	}
-	return w, nil
+	return spec
+}
+
+// subscribe makes one webhook.
+func (s *benchScene) subscribe(ctx context.Context, spec delivery.Spec) error {
+	_, _, err := s.store.CreateWebhook(ctx, time.Now(), s.actor, spec)
+	return err
 }
 
 // subscribeMany makes n webhooks. tickets says which tickets the i-th is for.
 func (s *benchScene) subscribeMany(ctx context.Context, n int, tickets func(i int) []string) error {
-	return inParallel(ctx, 64, n, func(ctx context.Context, i int) error {
-		_, err := s.subscribe(ctx, benchPost, tickets(i)...)
-		return err
-	})
+	for i := 0; i < n; {
+		var specs []delivery.Spec
+		for ; i < n && len(specs) < 1000; i++ {
+			specs = append(specs, s.subscription(benchPost, tickets(i)...))
+		}
+		s.b.show.note("making %d webhooks, %d to go", n, n-i)
+		if err := s.store.CreateWebhooks(ctx, time.Now(), s.actor, specs); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // play begins to deliver and to serve.
@@ -226,13 +235,15 @@ func inParallel(ctx context.Context, goroutines, n int, do func(ctx context.Cont
 	return context.Cause(ctx)
 }
 
+// benchPatience is several times the longest retry of open.
+const benchPatience = 10 * time.Second
+
 // settle waits until n deliveries in all have arrived since the last reset and
 // nothing is owed any more, or until nothing has moved for a while, which verify
 // finds out.
 func (s *benchScene) settle(ctx context.Context, n int64) error {
-	const patience = 10 * time.Second // several times the longest retry of open
 	moved, last := time.Now(), int64(-1)
-	for time.Since(moved) < patience {
+	for time.Since(moved) < benchPatience {
 		got, err := s.b.hook.count(ctx)
 		if err != nil {
 			return err
@@ -250,7 +261,7 @@ func (s *benchScene) settle(ctx context.Context, n int64) error {
 		if left != last {
 			moved, last = time.Now(), left
 		}
-		if err := pause(ctx, 2*time.Millisecond); err != nil {
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
 	}

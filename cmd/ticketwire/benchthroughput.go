@@ -117,19 +117,22 @@ func (s *benchScene) drive(ctx context.Context, l benchLoad) (int64, error) {
 // follow takes one out of ahead for every event that has arrived at all of its
 // webhooks, until ctx ends.
 func (s *benchScene) follow(ctx context.Context, ahead chan struct{}, webhooks int64) error {
-	begin, err := s.b.hook.count(ctx)
-	for delivered := int64(0); err == nil && pause(ctx, 5*time.Millisecond) == nil; {
-		var got int64
-		got, err = s.b.hook.count(ctx)
-		for got = (got - begin) / webhooks; delivered < got; delivered++ {
-			<-ahead
+	delivered := int64(0)
+	for pause(ctx, 5*time.Millisecond) == nil {
+		got, err := s.b.hook.count(ctx)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		for ; delivered < got/webhooks; delivered++ {
+			select {
+			case <-ahead:
+			case <-ctx.Done():
+				return nil
+			}
 		}
 		s.b.show.note("%d changes delivered", delivered)
 	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // throughput makes a scene with one webhook for everything and runs a load on it.
@@ -139,7 +142,7 @@ func (b *bench) throughput(ctx context.Context, prepare func(*benchScene) benchL
 		return o, err
 	}
 	defer closeScene(s, &err)
-	if _, err := s.subscribe(ctx, benchPost); err != nil {
+	if err := s.subscribe(ctx, s.subscription(benchPost)); err != nil {
 		return o, err
 	}
 	if err := s.play(ctx); err != nil {
@@ -191,7 +194,7 @@ func (b *bench) drain(ctx context.Context) (err error) {
 		return err
 	}
 	defer closeScene(s, &err)
-	if _, err := s.subscribe(ctx, benchPost); err != nil {
+	if err := s.subscribe(ctx, s.subscription(benchPost)); err != nil {
 		return err
 	}
 	n := b.size(300_000, 5_000)
@@ -207,8 +210,12 @@ func (b *bench) drain(ctx context.Context) (err error) {
 	if err := s.settle(ctx, int64(n)); err != nil {
 		return err
 	}
-	b.report.Backlog, b.report.DrainPerS = n, new(float64(n)/time.Since(begun).Seconds())
-	return s.judge(ctx, "drain", int64(n), 1)
+	took := time.Since(begun)
+	if err := s.judge(ctx, "drain", int64(n), 1); err != nil {
+		return err
+	}
+	b.report.Backlog, b.report.DrainPerS = n, new(float64(n)/took.Seconds())
+	return nil
 }
 
 // bare is the yardstick: the same POSTs with nothing behind them. It is measured

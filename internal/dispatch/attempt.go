@@ -13,12 +13,17 @@ import (
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/egress"
+	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // redacted stands for the value of a custom header in the log (contract P2).
 const redacted = "[REDACTED]"
+
+// panicPause is how long a delivery that met a defect of ours keeps its place in
+// flight before it is tried again: one that meets it every time must not spin.
+const panicPause = time.Second
 
 // start sends one claimed delivery on its own goroutine. The result goes to the
 // recorder; an attempt that we broke off gives its lease back and counts for
@@ -64,8 +69,12 @@ func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (
 			e.metrics.panics.Inc()
 			e.cfg.Log.Error("panic in an attempt, the delivery stays owed", "delivery", c.DeliveryID, "panic", p, "stack", string(debug.Stack()))
 			sent = false
+			e.pause(panicPause)
 		}
 	}()
+	if failpoint.Hit(failpoint.Attempt) != nil {
+		return store.Result{}, false
+	}
 	started := e.cfg.Now()
 	header := Header(t.CustomHeaders, c.Delivery)
 	header[webhook.SignatureHeader] = []string{sign(t.Secrets.At(started), started, c.Body)}
@@ -73,7 +82,7 @@ func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (
 		Method: t.Method, URL: t.URL, Header: header, Body: c.Body,
 		VerifySSL: t.VerifySSL, Timeout: e.cfg.Policy.TimeoutFor(t.RetryConfig),
 	})
-	if a.Interrupted {
+	if a.Interrupted || failpoint.Hit(failpoint.Answered) != nil {
 		return store.Result{}, false
 	}
 	ended := e.cfg.Now()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/mail"
 	"github.com/ticketwire/ticketwire/internal/store"
@@ -124,7 +125,10 @@ func (e *Engine) sendMail() {
 }
 
 func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
-	sendErr := e.cfg.Mail.Send(ctx, mail.Message{ID: m.MailID, To: m.Recipient, Subject: m.Subject, Text: m.Text, HTML: m.HTML})
+	sendErr := failpoint.Hit(failpoint.Mail)
+	if sendErr == nil {
+		sendErr = e.cfg.Mail.Send(ctx, mail.Message{ID: m.MailID, To: m.Recipient, Subject: m.Subject, Text: m.Text, HTML: m.HTML})
+	}
 	now := e.cfg.Now()
 	if sendErr == nil {
 		e.metrics.mails.WithLabelValues("sent").Inc()

@@ -38,6 +38,10 @@ func (e *Engine) record() {
 // reason than an outage is tried before its lane gets the slot back.
 const poisonTries = 5
 
+// recordPause is the longest time between two tries to record: it is what
+// deliveries wait for after the store is back.
+const recordPause = time.Second
+
 // recordBatch does not give up while the store is away: the results stay in
 // memory, their lanes stay busy, and so nothing more is claimed than can be
 // recorded. Only when Stop's grace is over is a result left to its lease, which
@@ -74,7 +78,7 @@ func (e *Engine) recordBatch(batch []store.Result) {
 			}
 			return
 		}
-		wait = min(2*wait, 5*time.Second)
+		wait = min(2*wait, recordPause)
 	}
 }
 

@@ -62,7 +62,7 @@ const rolePrimary = "primary"
 // Errors are those of ticket.AddAgent, and NotFound.
 func (s *Store) AddAgent(ctx context.Context, now time.Time, a ticket.Actor, id, userID, role string, sup ticket.Suppress) (AgentList, error) {
 	return write(ctx, s, func(t *tx) (AgentList, error) {
-		tk, err := ticketOf(t, a.TenantID, id, noTicketOwner)
+		tk, err := t.ticket(a.TenantID, id, noTicketOwner)
 		if err != nil {
 			return AgentList{}, err
 		}
@@ -98,7 +98,7 @@ func (s *Store) AddAgent(ctx context.Context, now time.Time, a ticket.Actor, id,
 // are those of ticket.RemoveAgent, and NotFound.
 func (s *Store) RemoveAgent(ctx context.Context, now time.Time, a ticket.Actor, id, userID string) error {
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
-		tk, err := ticketOf(t, a.TenantID, id, noTicketOwner)
+		tk, err := t.ticket(a.TenantID, id, noTicketOwner)
 		if err != nil {
 			return struct{}{}, err
 		}
@@ -140,7 +140,7 @@ func (s *Store) RemoveTeam(ctx context.Context, now time.Time, a ticket.Actor, i
 		return ticket.Ticket{}, fault.Field("mode", modeWanted)
 	}
 	return write(ctx, s, func(t *tx) (ticket.Ticket, error) {
-		old, err := ticketOf(t, a.TenantID, id, noTicketOwner)
+		old, err := t.ticket(a.TenantID, id, noTicketOwner)
 		if err != nil || old.AssignedTeamID == nil {
 			return old, err
 		}

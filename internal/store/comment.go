@@ -130,7 +130,7 @@ func react(c *ticket.Comment, emoji string, u *ticket.User) {
 // ticket.comment.added. Errors are those of ticket.NewComment.
 func (s *Store) AddComment(ctx context.Context, now time.Time, a ticket.Actor, id string, d ticket.CommentDraft) (ticket.Comment, error) {
 	return write(ctx, s, func(t *tx) (ticket.Comment, error) {
-		old, err := ticketOf(t, a.TenantID, id, noTicketOwner)
+		old, err := t.ticket(a.TenantID, id, noTicketOwner)
 		if err != nil {
 			return ticket.Comment{}, err
 		}

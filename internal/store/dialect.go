@@ -17,6 +17,9 @@ type dialect struct {
 	words     *strings.Replacer // fills {{serial}} and {{blob}} in the schema
 	open      func(target string, conns int) (*sql.DB, error)
 	duplicate func(error) bool // a unique key was violated
+	// version asks for a number that changes when another process commits; "" where
+	// there is none, and then the writer remembers nothing.
+	version string
 	// checkpoint moves what is committed from the log to its place; "" where the
 	// database does so by itself.
 	checkpoint string
@@ -31,6 +34,7 @@ func sqliteDialect() dialect {
 		open:      openSQLite,
 		duplicate: isDuplicate,
 
+		version:    `pragma data_version`,
 		checkpoint: `pragma wal_checkpoint(passive)`,
 	}
 }

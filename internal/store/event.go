@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/ticket"
 	"github.com/ticketwire/ticketwire/webhook"
@@ -22,6 +23,9 @@ import (
 func (t *tx) publish(now time.Time, evs []ticket.Event) error {
 	if len(evs) == 0 {
 		return nil
+	}
+	if err := failpoint.Hit(failpoint.StoreEvents); err != nil {
+		return err
 	}
 	// All events of one call are about one ticket; its thread is read when the
 	// first of them needs it.

@@ -25,6 +25,7 @@ type subscriptions struct {
 
 // subscriptionsChanged makes every process read the tenant's webhooks again.
 func (t *tx) subscriptionsChanged(tenant string) error {
+	delete(t.w.recent.checked, tenant)
 	_, err := t.exec(`update tenants set webhooks_version = $2 where tenant_id = $1`, tenant, NewID())
 	if err != nil {
 		return fmt.Errorf("change subscriptions: %w", err)
@@ -34,11 +35,15 @@ func (t *tx) subscriptionsChanged(tenant string) error {
 
 // subscribed returns the active webhooks of the tenant.
 func (t *tx) subscribed(tenant string) ([]delivery.Webhook, error) {
+	known, ok := t.w.subscribed[tenant]
+	if ok && t.w.recent.checked[tenant] {
+		return known.webhooks, nil
+	}
 	var version string
 	if err := t.row(`select webhooks_version from tenants where tenant_id = $1`, tenant).Scan(&version); err != nil {
 		return nil, fmt.Errorf("subscriptions of tenant %s: %w", tenant, err)
 	}
-	known, ok := t.w.subscribed[tenant]
+	t.w.recent.checked[tenant] = true
 	if ok && known.version == version {
 		return known.webhooks, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/fault"
 )
 
@@ -31,6 +32,9 @@ type Recorded struct {
 // have failed for too long, with the mail about it. The answers are in the order
 // of the results.
 func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error) {
+	if err := failpoint.Hit(failpoint.Record); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "The store cannot write now, try again")
+	}
 	return write(ctx, s, func(t *tx) ([]Recorded, error) {
 		b := recording{tx: t, webhooks: map[Lane]*recorded{}}
 		out := make([]Recorded, len(results))

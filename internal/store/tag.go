@@ -64,7 +64,7 @@ func (s *Store) TagsOf(ctx context.Context, tenant string, ids []string) (map[st
 // (contract section 4.4). Errors are those of ticket.NormalizeTags, and NotFound.
 func (s *Store) AddTags(ctx context.Context, now time.Time, a ticket.Actor, ticketID string, drafts []TagDraft) ([]ticket.Tag, error) {
 	return write(ctx, s, func(t *tx) ([]ticket.Tag, error) {
-		old, err := ticketOf(t, a.TenantID, ticketID, noTicketOwner)
+		old, err := t.ticket(a.TenantID, ticketID, noTicketOwner)
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +106,7 @@ func (t *tx) insertTag(now time.Time, tag *ticket.Tag) error {
 // many there were. Ids of other tickets count for nothing.
 func (s *Store) RemoveTags(ctx context.Context, now time.Time, a ticket.Actor, ticketID string, tagIDs []string) (int, error) {
 	return write(ctx, s, func(t *tx) (int, error) {
-		old, err := ticketOf(t, a.TenantID, ticketID, noTicketOwner)
+		old, err := t.ticket(a.TenantID, ticketID, noTicketOwner)
 		if err != nil {
 			return 0, err
 		}

@@ -164,7 +164,7 @@ func attributesText(tk *ticket.Ticket) any {
 // and NotFound.
 func (s *Store) UpdateTicket(ctx context.Context, now time.Time, a ticket.Actor, id string, p ticket.Patch) (ticket.Ticket, error) {
 	return write(ctx, s, func(t *tx) (ticket.Ticket, error) {
-		old, err := ticketOf(t, a.TenantID, id, noTicket)
+		old, err := t.ticket(a.TenantID, id, noTicket)
 		if err != nil {
 			return ticket.Ticket{}, err
 		}
@@ -214,7 +214,7 @@ func (t *tx) saveTicket(tk *ticket.Ticket) error {
 	if err != nil {
 		return err
 	}
-	return t.change("update tickets", `
+	err = t.change("update tickets", `
 		update tickets set title = $1, url = $2, client_id = $3, contact_name_id = $4, location_id = $5, status_id = $6,
 			board_id = $7, category_id = $8, subcategory_id = $9, priority_id = $10, updated_by = $11, assigned_to = $12,
 			assigned_team_id = $13, closed_by = $14, updated_at = $15, closed_at = $16, due_date = $17, is_closed = $18,
@@ -224,6 +224,10 @@ func (t *tx) saveTicket(tk *ticket.Ticket) error {
 		tk.BoardID, tk.CategoryID, tk.SubcategoryID, tk.PriorityID, tk.UpdatedBy, tk.AssignedTo,
 		tk.AssignedTeamID, tk.ClosedBy, tk.UpdatedAt.UnixMicro(), wireMicros(tk.ClosedAt), wireMicros(tk.DueDate), tk.IsClosed,
 		attributesText(tk), tags, tk.ResponseState, micros(tk.LastOccurredAt), tk.TenantID, tk.TicketID)
+	if err == nil {
+		t.remember(tk)
+	}
+	return err
 }
 
 // refs looks up the rows that a draft or patch refers to. An id without a row
@@ -266,6 +270,7 @@ func lookup[T any](into **T, q querier, of func(querier, string, string) (T, err
 func (s *Store) DeleteTicket(ctx context.Context, a ticket.Actor, id string) error {
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
 		ticketID := lowerID(id)
+		delete(t.w.recent.tickets, ticketKey{a.TenantID, ticketID})
 		n, err := t.exec(`delete from tickets where tenant_id = $1 and ticket_id = $2`, a.TenantID, ticketID)
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, noTicket)

@@ -149,14 +149,26 @@ func (s *Store) CreateWebhook(ctx context.Context, now time.Time, a ticket.Actor
 }
 
 func (t *tx) createWebhook(now time.Time, a ticket.Actor, spec delivery.Spec) (CreatedWebhook, error) {
+	if err := t.roomForWebhooks(a.TenantID, 1); err != nil {
+		return CreatedWebhook{}, err
+	}
+	return t.insertWebhook(now, a, spec)
+}
+
+// roomForWebhooks refuses n webhooks more if the tenant would have too many.
+func (t *tx) roomForWebhooks(tenant string, n int) error {
+	var have int
+	if err := t.row(`select count(*) from webhooks where tenant_id = $1 and deleted_at is null`, tenant).Scan(&have); err != nil {
+		return fmt.Errorf("count webhooks: %w", err)
+	}
+	if limit := t.w.s.cfg.MaxWebhooks; have+n > limit {
+		return fault.New(fault.Conflict, "The tenant has %d webhooks, and %d is the limit", have, limit)
+	}
+	return nil
+}
+
+func (t *tx) insertWebhook(now time.Time, a ticket.Actor, spec delivery.Spec) (CreatedWebhook, error) {
 	s := t.w.s
-	var n int
-	if err := t.row(`select count(*) from webhooks where tenant_id = $1 and deleted_at is null`, a.TenantID).Scan(&n); err != nil {
-		return CreatedWebhook{}, fmt.Errorf("count webhooks: %w", err)
-	}
-	if n >= s.cfg.MaxWebhooks {
-		return CreatedWebhook{}, fault.New(fault.Conflict, "The tenant has %d webhooks, which is the limit", n)
-	}
 	w := delivery.Webhook{
 		TenantID: a.TenantID, WebhookID: NewID(), CreatedBy: a.UserID, Spec: spec,
 		CreatedAt: now, UpdatedAt: now,

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/fault"
 )
 
@@ -35,6 +36,7 @@ type writer struct {
 
 	stmts      map[string]prepared      // owned by the writer goroutine
 	subscribed map[string]subscriptions // by tenant; owned by the writer goroutine
+	recent     recent                   // owned by the writer goroutine
 }
 
 type call struct {
@@ -71,6 +73,7 @@ func startWriter(s *Store) (*writer, error) {
 		stmts: map[string]prepared{},
 
 		subscribed: map[string]subscriptions{},
+		recent:     newRecent(),
 	}
 	if s.dialect.checkpoint != "" {
 		w.checkpointer = startCheckpointer(s)
@@ -237,6 +240,9 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 	if err := w.exec("begin immediate"); err != nil {
 		return false, err
 	}
+	if err := w.refresh(); err != nil {
+		return false, errors.Join(err, w.rollback())
+	}
 	in := w.s.intake.Load()
 	for _, c := range batch {
 		if c.tx != nil { // of the run before, which was rolled back
@@ -251,15 +257,32 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 		if c.err == nil || !c.tx.wrote {
 			continue
 		}
-		if len(batch) == 1 {
-			return true, ignoreNoTx(w.exec("rollback"))
-		}
-		return false, ignoreNoTx(w.exec("rollback"))
+		return len(batch) == 1, w.rollback()
 	}
-	if err := w.exec("commit"); err != nil {
-		return false, errors.Join(err, ignoreNoTx(w.exec("rollback")))
+	if err := w.end(); err != nil {
+		return false, errors.Join(err, w.rollback())
 	}
 	return true, nil
+}
+
+// rollback undoes the transaction, and what the writer remembers of it. SQLite
+// may have rolled back by itself, as it does when the disk is full.
+func (w *writer) rollback() error {
+	w.recent.forget()
+	return ignoreNoTx(w.exec("rollback"))
+}
+
+// end commits, and with it makes durable what the calls have done.
+func (w *writer) end() error {
+	if err := failpoint.Hit(failpoint.StoreCommit); err != nil {
+		return err
+	}
+	if err := w.exec("commit"); err != nil {
+		return err
+	}
+	// What is committed cannot fail any more; a test may only end the process here.
+	_ = failpoint.Hit(failpoint.StoreCommitted)
+	return nil
 }
 
 // runApart runs one call so that its failure undoes its own writes only.
@@ -268,6 +291,7 @@ func (w *writer) runApart(c *call) error {
 		return fmt.Errorf("savepoint: %w", err)
 	}
 	if err := protect(c); err != nil {
+		w.recent.forget()
 		return errors.Join(err, w.exec("rollback to c"), w.exec("release c"))
 	}
 	return w.exec("release c")

@@ -1,0 +1,81 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ticketwire/ticketwire/internal/ticket"
+)
+
+// maxRecent bounds how many tickets the writer remembers; over it, all are
+// forgotten. A ticket is about two kilobytes.
+const maxRecent = 8192
+
+// recent is what the writer remembers of rows that it has read or written, so
+// that a ticket that changes again is not joined together again. Nobody else on
+// this connection writes, so it is right until another process commits, which
+// the database tells, or until a transaction is rolled back. It belongs to the
+// writer's goroutine.
+type recent struct {
+	version int64 // of the database, as of the last look
+	tickets map[ticketKey]ticket.Ticket
+	checked map[string]bool // tenants whose subscriptions are known to be current in this transaction
+}
+
+type ticketKey struct{ tenant, id string }
+
+func newRecent() recent {
+	return recent{tickets: map[ticketKey]ticket.Ticket{}, checked: map[string]bool{}}
+}
+
+// forget drops everything, after a rollback.
+func (r *recent) forget() {
+	clear(r.tickets)
+	clear(r.checked)
+}
+
+// refresh begins a transaction: what another process has changed meanwhile must
+// not be remembered.
+func (w *writer) refresh() error {
+	clear(w.recent.checked)
+	if w.s.dialect.version == "" {
+		w.recent.forget()
+		return nil
+	}
+	st, err := w.stmt(w.s.dialect.version)
+	if err != nil {
+		return err
+	}
+	var version int64
+	if err := st.QueryRowContext(context.Background()).Scan(&version); err != nil {
+		return fmt.Errorf("read the version of the database: %w", err)
+	}
+	if version != w.recent.version {
+		w.recent.forget()
+		w.recent.version = version
+	}
+	return nil
+}
+
+// ticket returns a ticket as the transaction sees it. The caller must not change
+// what its pointers and slices refer to.
+func (t *tx) ticket(tenant, id, missing string) (ticket.Ticket, error) {
+	key := ticketKey{tenant, lowerID(id)}
+	if tk, known := t.w.recent.tickets[key]; known {
+		return tk, nil
+	}
+	tk, err := ticketOf(t, tenant, id, missing)
+	if err == nil {
+		t.remember(&tk)
+	}
+	return tk, err
+}
+
+// remember notes a ticket as it now is in the transaction.
+func (t *tx) remember(tk *ticket.Ticket) {
+	r := &t.w.recent
+	if len(r.tickets) >= maxRecent {
+		clear(r.tickets)
+	}
+	r.tickets[ticketKey{tk.TenantID, tk.TicketID}] = *tk
+}
