@@ -34,7 +34,7 @@ func TestRememberedTicketsAreTheStoredOnes(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			now = now.Add(time.Second)
 			id := rapid.SampledFrom(ids).Draw(rt, "ticket")
-			if err := d.anyChange(rt, ctx, now, id, other); err != nil {
+			if err := d.anyChange(ctx, rt, now, id, other); err != nil {
 				rt.Fatal(err)
 			}
 		}
@@ -63,7 +63,7 @@ func TestRememberedTicketsAreTheStoredOnes(t *testing.T) {
 }
 
 // anyChange does one thing to a ticket.
-func (d *desk) anyChange(rt *rapid.T, ctx context.Context, now time.Time, id string, other *Store) error {
+func (d *desk) anyChange(ctx context.Context, rt *rapid.T, now time.Time, id string, other *Store) error {
 	var err error
 	switch rapid.SampledFrom([]string{
 		"title", "status", "assign", "unassign", "tags", "tag", "comment", "due", "attributes", "nothing", "fail", "elsewhere", "name",
