@@ -43,11 +43,12 @@ test: ## Run every check: format, vet, lint, unit, race and end-to-end tests
 	printf '\n== all checks passed in %d s\n' "$$SECONDS"
 
 .PHONY: packages
-packages: ## Install the programs the checks need (Node.js, npm, gcc) if they are missing
+packages: ## Install the programs the checks need (Node.js, npm, gcc, strace) if they are missing
 	@missing=()
 	command -v node >/dev/null || missing+=(nodejs)
 	command -v npm >/dev/null || missing+=(npm)
 	command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+	command -v strace >/dev/null || missing+=(strace)
 	[[ $${#missing[@]} -gt 0 ]] || exit 0
 	if [[ $$(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
 		echo "These programs are missing: $${missing[*]}. Install them (on Debian, as root: apt-get install $${missing[*]}) and try again." >&2
@@ -90,6 +91,7 @@ $(LINT):
 unit: ## Run the unit tests, the layout of the tree included
 	$(call say,unit tests)
 	@$(GO) test -timeout 5m $(UNIT)
+	$(GO) test -tags failpoint ./internal/failpoint
 
 .PHONY: race
 race: ## Run the unit tests under the race detector, without the long ones
@@ -98,9 +100,13 @@ race: ## Run the unit tests under the race detector, without the long ones
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 8m $(RACE_SHORT)
 
 .PHONY: e2e
-e2e: $(NODE_MODULES) ## Run the end-to-end tests: the real binary, receivers in Node.js, kill -9
-	$(call say,end-to-end tests)
-	@$(GO) test -count=1 -timeout 5m ./test/...
+e2e: $(NODE_MODULES) ## Run the end-to-end tests and the short form of the crash suite
+	$(call say,end-to-end tests and crash suite)
+	@$(GO) test -count=1 -timeout 8m ./test/...
+
+.PHONY: crash
+crash: ## Run the crash suite with its full numbers, about a quarter of an hour
+	@$(GO) test -count=1 -timeout 60m -v ./test/crash -long
 
 $(NODE_MODULES): test/e2e/package.json test/e2e/package-lock.json
 	npm ci --prefix test/e2e --no-audit --no-fund

@@ -38,7 +38,7 @@ which an event id did not arrive is void, and the exit code is 1.
   rows       start-up and memory with 1 and 10 million pending deliveries, and throughput
              with 10 million rows of history
 
-A full run takes most of an hour and 15 GB in --dir, nearly all of it for webhooks and
+A full run takes about half an hour and 12 GB in --dir, most of it for webhooks and
 rows. With --quick those two are scaled down, so their figures say little.
 
 Examples:

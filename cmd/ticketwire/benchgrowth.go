@@ -35,7 +35,7 @@ const matching = 10
 func (b *bench) webhooks(ctx context.Context) error {
 	sizes := []int{matching, 1_000, 100_000}
 	if b.cmd.Quick {
-		sizes = []int{matching, b.size(0, 50), b.size(0, 500)}
+		sizes = []int{matching, b.size(0, 50), b.size(0, 250)}
 	}
 	for _, n := range sizes {
 		c, err := b.eventCost(ctx, n)
@@ -77,7 +77,7 @@ func (b *bench) eventCost(ctx context.Context, n int) (c eventCost, err error) {
 	}
 	b.show.note("%d webhooks", n)
 	o, err := s.run(ctx, benchLoad{
-		name: "webhooks", writers: 32, webhooks: matching, length: b.length / 3, change: s.touchNext,
+		name: "webhooks", writers: 32, webhooks: matching, length: b.length / 4, change: s.touchNext,
 	})
 	return eventCost{Webhooks: n, CPUUS: o.cpuPerChange(), PerS: o.perSecond()}, err
 }
@@ -93,7 +93,7 @@ const owing = 100
 // given up: rows of the same table and indexes as delivered ones.
 func (b *bench) rows(ctx context.Context) error {
 	dir := b.sceneDir()
-	for _, n := range []int{b.size(1_000_000, 4_000), b.size(10_000_000, 16_000)} {
+	for _, n := range []int{b.size(1_000_000, 2_000), b.size(10_000_000, 8_000)} {
 		pending, err := b.owe(ctx, dir, int64(n))
 		if err != nil {
 			return err
@@ -177,7 +177,7 @@ func (b *bench) startup(ctx context.Context, dir string) (at startup, err error)
 		}
 	}
 	at.FirstMS = milliseconds(first.Sub(begun))
-	if err := pause(ctx, min(b.length, 5*time.Second)); err != nil {
+	if err := pause(ctx, min(b.length/2, 5*time.Second)); err != nil {
 		return at, err
 	}
 	at.RSSMB = peakMemory(cmd.Process.Pid)

@@ -182,7 +182,7 @@ func (b *bench) fanout(ctx context.Context) (err error) {
 // its arrival at the last of its webhooks.
 func (s *benchScene) spread(ctx context.Context, id string, webhooks int) (float64, error) {
 	var times []time.Duration
-	for range 5 {
+	for range 3 {
 		if err := s.b.hook.reset(ctx); err != nil {
 			return 0, err
 		}
@@ -237,7 +237,7 @@ func (b *bench) neighbour(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	queue := b.size(20_000, 1_000)
+	queue := b.size(20_000, 500)
 	b.show.note("a dead webhook beside them, %d deliveries in its queue", queue)
 	if err := s.neglect(ctx, queue); err != nil {
 		return err

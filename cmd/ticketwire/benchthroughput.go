@@ -20,7 +20,7 @@ const benchTickets = 1000
 // ahead is how many changes the writers may be ahead of the receiver. A service
 // that is slower than its writers then shows how fast it is all in all; how fast
 // it works off a long queue is another figure.
-func (b *bench) ahead(webhooks int) int { return b.size(10_000, 800) / webhooks }
+func (b *bench) ahead(webhooks int) int { return b.size(10_000, 500) / webhooks }
 
 // benchLoad is a throughput run.
 type benchLoad struct {
@@ -197,7 +197,7 @@ func (b *bench) drain(ctx context.Context) (err error) {
 	if err := s.subscribe(ctx, s.subscription(benchPost)); err != nil {
 		return err
 	}
-	n := b.size(300_000, 5_000)
+	n := b.size(300_000, 3_000)
 	b.show.note("queueing %d changes", n)
 	if err := inParallel(ctx, 64, n, s.touchNext); err != nil {
 		return err
