@@ -194,7 +194,7 @@ func (s *Store) Release(ctx context.Context, list []Claimed) error {
 func (s *Store) ReleaseAll(ctx context.Context) error {
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
 		_, err := t.exec(`update deliveries set lease_owner = null, lease_until = null
-			where status = 'pending' and lease_until is not null`)
+			where lease_until is not null`) // only pending rows have one
 		if err != nil {
 			return struct{}{}, fmt.Errorf("release deliveries: %w", err)
 		}

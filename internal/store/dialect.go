@@ -75,6 +75,9 @@ func isDuplicate(err error) bool {
 	return c == sqlite3.SQLITE_CONSTRAINT_UNIQUE || c == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
 }
 
+// isBusy recognises a lock of another process that lasted longer than we wait.
+func isBusy(err error) bool { return sqliteCode(err)&0xff == sqlite3.SQLITE_BUSY }
+
 // isNoTransaction recognises the complaint of a rollback that has nothing to
 // roll back; SQLite gives it no code of its own.
 func isNoTransaction(err error) bool {

@@ -209,11 +209,19 @@ func (s *Store) closeStmts() error {
 	return err
 }
 
-// Ping reports whether the database answers reads and the writer accepts work.
+// Ping reports whether the database answers reads and the writer commits; a store
+// that does not within ctx does not.
 func (s *Store) Ping(ctx context.Context) error {
 	var one int
 	if err := s.reader(ctx).row(`select 1`).Scan(&one); err != nil {
 		return fmt.Errorf("read from the store: %w", err)
 	}
-	return s.do(ctx, func(t *tx) error { return nil })
+	done := make(chan error, 1)
+	go func() { done <- s.do(ctx, func(*tx) error { return nil }) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("write to the store: %w", context.Cause(ctx))
+	}
 }

@@ -185,14 +185,32 @@ func (w *writer) commit(batch []*call) {
 	}
 	for _, c := range batch {
 		if err != nil {
-			c.err = fault.Wrap(fault.Unavailable, fmt.Errorf("commit: %w", err), "The store cannot write now, try again")
+			c.err = unavailable(err)
 		}
 	}
 	w.report(batch)
 	for _, c := range batch {
 		close(c.done)
 	}
+	if err != nil && isBusy(err) {
+		w.refuseWaiting(err)
+	}
 	w.checkpoint(len(batch))
+}
+
+// refuseWaiting gives the calls in the queue the error of a batch that waited for
+// another process's lock in vain. They have waited as long as the batch, and
+// would otherwise wait for the next ones too.
+func (w *writer) refuseWaiting(err error) {
+	for range len(w.calls) {
+		c := <-w.calls
+		c.err = unavailable(err)
+		close(c.done)
+	}
+}
+
+func unavailable(err error) error {
+	return fault.Wrap(fault.Unavailable, fmt.Errorf("commit: %w", err), "The store cannot write now, try again")
 }
 
 // report tells the dispatcher what the batch has left for it, once for all calls
