@@ -289,6 +289,22 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestErrorTextNamesTheFirstIssue(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ details, want string }{
+		{`[{"code":"custom","path":["expires_at"],"message":"is in the past"},{"path":["name"],"message":"Required"}]`, "Validation failed: expires_at: is in the past"},
+		{`[{"path":[],"message":"Expected object"}]`, "Validation failed: Expected object"},
+		{`[]`, "Validation failed"},
+		{`{"retry_after_ms":1}`, "Validation failed"},
+		{``, "Validation failed"},
+	} {
+		e := &Error{Status: 400, Code: "VALIDATION_ERROR", Message: "Validation failed", Details: json.RawMessage(tt.details)}
+		if got, want := e.Error(), "server answered 400 VALIDATION_ERROR: "+tt.want; got != want {
+			t.Errorf("details %s: got %q, want %q", tt.details, got, want)
+		}
+	}
+}
+
 func TestBadAnswersAndIDs(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []string{``, `{`, `[]`, `{"data":null}`, `{"data":[]}`, `{"data":{"updated_at":"yesterday"}}`} {

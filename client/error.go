@@ -22,12 +22,24 @@ type Error struct {
 	RetryAfter time.Duration
 }
 
-// Error names status, code and message.
+// Error names status, code and message, and of a list of issues the first,
+// since "Validation failed" alone helps nobody.
 func (e *Error) Error() string {
 	if e.Code == "" {
 		return fmt.Sprintf("server answered %d: %s", e.Status, e.Message)
 	}
-	return fmt.Sprintf("server answered %d %s: %s", e.Status, e.Code, e.Message)
+	var issues []struct {
+		Path    []any  `json:"path"`
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(e.Details, &issues) != nil || len(issues) == 0 {
+		return fmt.Sprintf("server answered %d %s: %s", e.Status, e.Code, e.Message)
+	}
+	first := issues[0].Message
+	if len(issues[0].Path) > 0 {
+		first = fmt.Sprintf("%v: %s", issues[0].Path[0], first)
+	}
+	return fmt.Sprintf("server answered %d %s: %s: %.*s", e.Status, e.Code, e.Message, maxMessage, first)
 }
 
 // maxMessage bounds what a foreign server can put into our logs.

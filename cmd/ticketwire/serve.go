@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -40,6 +41,8 @@ type serviceFlags struct {
 	WarnAfter      string        `help:"Mail a warning after only failures for so long." default:"1h,12h"`
 	GoneDisables   bool          `help:"Disable a webhook whose receiver answers 410." default:"true" negatable:""`
 	AllowTargets   string        `help:"Private networks that webhooks may reach; refused unless listed." placeholder:"CIDR,..."`
+	HTTPSOnly      bool          `name:"https-only" help:"Refuse webhooks with an http URL." negatable:""`
+	AllowInsecure  bool          `name:"allow-insecure-tls" help:"Let webhooks set verify_ssl to false; --no-allow-insecure-tls refuses that." default:"true" negatable:""`
 	InFlight       int           `help:"Requests to receivers at once." default:"256"`
 	PerWebhook     int           `help:"Requests to one webhook at once." default:"16"`
 	MaxWebhooks    int           `help:"Webhooks per tenant." default:"50"`
@@ -90,6 +93,9 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	if (f.TLSCert == "") != (f.TLSKey == "") {
 		return app.Config{}, usageError{errors.New("--tls-cert and --tls-key belong together"), ""}
 	}
+	if err := f.bounds(); err != nil {
+		return app.Config{}, usageError{err, "ticketwire serve --help"}
+	}
 	if f.SMTPURL != "" {
 		if _, err := mail.New(mail.Config{URL: f.SMTPURL, From: f.MailFrom}); err != nil {
 			return app.Config{}, usageError{fmt.Errorf("--%w", err), "--smtp-url smtp://user:password@mail.example.com:587 --mail-from desk@example.com"}
@@ -97,11 +103,32 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	}
 	return app.Config{
 		Listen: f.Listen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, DataDir: f.Data, SecretKeyFile: f.SecretKeyFile,
-		PublicURL: f.PublicURL, Version: version(), Policy: policy, AllowTargets: targets, InFlight: f.InFlight,
-		PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, MaxWebhooks: f.MaxWebhooks,
+		PublicURL: f.PublicURL, Version: version(), Policy: policy, AllowTargets: targets, HTTPSOnly: f.HTTPSOnly,
+		VerifyTLS: !f.AllowInsecure, InFlight: f.InFlight, PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, MaxWebhooks: f.MaxWebhooks,
 		SMTPURL: f.SMTPURL, MailFrom: f.MailFrom, Rate: api.Rate(f.APIRate), Enforce: f.RateLimitEnforce,
 		Log: f.logger(logTo),
 	}, nil
+}
+
+// bounds refuses values that would stop the service, empty the event feed, or
+// put links that lead nowhere into payloads and mails.
+func (f *serviceFlags) bounds() error {
+	switch base, err := url.Parse(f.PublicURL); {
+	case f.PublicURL == "":
+	case err != nil, base.Scheme != "http" && base.Scheme != "https", base.Host == "":
+		return errors.New("--public-url must be an http or https URL such as https://desk.example.com")
+	}
+	switch {
+	case f.InFlight < 1:
+		return fmt.Errorf("--in-flight is %d, want 1 or more", f.InFlight)
+	case f.PerWebhook < 1:
+		return fmt.Errorf("--per-webhook is %d, want 1 or more", f.PerWebhook)
+	case f.MaxWebhooks < 1:
+		return fmt.Errorf("--max-webhooks is %d, want 1 or more", f.MaxWebhooks)
+	case f.Retention <= 0:
+		return fmt.Errorf("--retention is %s, want more than 0", f.Retention)
+	}
+	return nil
 }
 
 func (f *serviceFlags) policy() (delivery.Policy, error) {

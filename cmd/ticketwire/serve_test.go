@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"io"
+	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -31,5 +34,28 @@ func TestFlagDefaultsAreThePolicy(t *testing.T) {
 	}
 	if got := api.Rate(f.APIRate); got != api.DefaultRate() {
 		t.Errorf("--api-rate is %v, api.DefaultRate %v", got, api.DefaultRate())
+	}
+}
+
+// A setting that cannot work is refused at the start, with the flag's name.
+func TestServeRefusesSettings(t *testing.T) {
+	t.Parallel()
+	for _, arg := range []string{
+		"--in-flight=0", "--in-flight=-1", "--per-webhook=0", "--max-webhooks=-1", "--retention=0s", "--retention=-1h",
+		"--public-url=desk.example.com", "--public-url=ftp://desk.example.com", "--public-url=https://",
+	} {
+		var f serviceFlags
+		parser, err := kong.New(&f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parser.Parse([]string{arg}); err != nil {
+			t.Fatal(err)
+		}
+		flag, _, _ := strings.Cut(arg, "=")
+		_, err = f.config(io.Discard)
+		if _, is := errors.AsType[usageError](err); !is || !strings.Contains(err.Error(), flag) {
+			t.Errorf("%s: got %v, want a usage error that names the flag", arg, err)
+		}
 	}
 }

@@ -91,8 +91,9 @@ func (c *call) testAdHoc() (answer, error) {
 	}
 	if target != nil {
 		p.URL = *target
-		// Custom headers are credentials for the webhook's own address.
-		p.Webhook.CustomHeaders = nil
+		// Custom headers and certificates are credentials for the webhook's own
+		// address.
+		p.Webhook.CustomHeaders, p.Webhook.TLS = nil, nil
 	}
 	if p.Body, err = c.testBody(&p, payload); err != nil {
 		return answer{}, err
@@ -129,10 +130,11 @@ func (c *call) aimAtWebhook(p *dispatch.Probe, id string) error {
 // event (contract section 4.7).
 func (c *call) testBody(p *dispatch.Probe, payload json.RawMessage) ([]byte, error) {
 	if payload == nil {
-		data := map[string]any{"is_test": true}
-		if p.WebhookID != "" {
-			data["webhook_id"], data["webhook_name"] = p.WebhookID, p.Webhook.Name
-		}
+		data := struct {
+			WebhookID   string `json:"webhook_id,omitempty"`
+			WebhookName string `json:"webhook_name,omitempty"`
+			IsTest      bool   `json:"is_test"`
+		}{p.WebhookID, p.Webhook.Name, true}
 		var err error
 		if payload, err = encodeJSON(data); err != nil {
 			return nil, err
