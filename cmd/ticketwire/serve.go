@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log" //nolint:depguard // net/http uses it, see netHTTPLogsTo
 	"log/slog"
 	"net/url"
 	"os"
@@ -188,6 +189,7 @@ func (c *serveCmd) Run(ctx context.Context, t terminal) error {
 	if len(cfg.AllowTargets) > 0 {
 		cfg.Log.Warn("webhooks may reach private networks", "allow_targets", c.AllowTargets)
 	}
+	netHTTPLogsTo(cfg.Log)
 	a, err := app.New(ctx, cfg)
 	if err != nil {
 		return err
@@ -202,6 +204,14 @@ func (c *serveCmd) Run(ctx context.Context, t terminal) error {
 	stopCtx, cancel := context.WithTimeout(context.Background(), c.grace())
 	defer cancel()
 	return errors.Join(waitErr, a.Stop(stopCtx))
+}
+
+// netHTTPLogsTo turns what net/http tells the standard logger about receivers
+// into debug lines: a hostile one could fill a disk with them. What became of an
+// attempt is in its own line.
+func netHTTPLogsTo(l *slog.Logger) {
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(l.Handler(), slog.LevelDebug).Writer())
 }
 
 // grace lets the slowest delivery finish.

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"log"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -56,6 +59,28 @@ func TestServeRefusesSettings(t *testing.T) {
 		_, err = f.config(io.Discard)
 		if _, is := errors.AsType[usageError](err); !is || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%s: got %v, want a usage error that names the flag", arg, err)
+		}
+	}
+}
+
+// Receivers make net/http write to the standard logger. That is for those who
+// look for it, in the service's own form, and on one line.
+func TestNetHTTPLogs(t *testing.T) { //nolint:paralleltest // the logger belongs to the process
+	before, flags := log.Writer(), log.Flags()
+	defer func() {
+		log.SetOutput(before)
+		log.SetFlags(flags)
+	}()
+	for level, want := range map[slog.Level]string{
+		slog.LevelInfo:  "",
+		slog.LevelDebug: "level=DEBUG msg=\"from a receiver: \\x1b[2J\\nlevel=ERROR\"\n",
+	} {
+		var out bytes.Buffer
+		netHTTPLogsTo(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level})))
+		log.Printf("from a receiver: %s", "\x1b[2J\nlevel=ERROR")
+		_, line, _ := strings.Cut(out.String(), " ") // without the time
+		if line != want {
+			t.Errorf("at %v: got %q, want %q", level, line, want)
 		}
 	}
 }

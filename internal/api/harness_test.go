@@ -48,6 +48,7 @@ type settings struct {
 	rate   api.Rate // zero: no inbound limit
 	// observe lets calls over the limit through, see api.Config.Enforce.
 	observe bool
+	egress  egress.Config // AllowTargets is set by the harness
 }
 
 // newHarness starts a service and stops it when the test ends. Each option
@@ -70,7 +71,8 @@ func newHarness(t *testing.T, options ...func(*settings)) *harness {
 	must(t, err)
 	t.Cleanup(func() { must(t, st.Close()) })
 
-	targets := egress.Config{AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	targets := set.egress
+	targets.AllowTargets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	client := egress.New(targets)
 	t.Cleanup(client.Close)
 	engine := dispatch.New(dispatch.Config{Store: st, Client: client, Policy: set.policy, Now: set.now, Log: log})

@@ -52,7 +52,8 @@ func readSpec(o *object, targets egress.Config) specPatch {
 	if v := o.texts("event_types", 0, 0); v != nil {
 		p.set(func(s *delivery.Spec) { s.EventTypes = v })
 	}
-	readSwitches(o, &p)
+	readSwitches(o, targets, &p)
+	readTLS(o, &p)
 	readLabels(o, &p)
 	readHeaders(o, &p)
 	readFilter(o, &p)
@@ -73,8 +74,11 @@ func readSpec(o *object, targets egress.Config) specPatch {
 	return p
 }
 
-func readSwitches(o *object, p *specPatch) {
+func readSwitches(o *object, targets egress.Config, p *specPatch) {
 	if v := o.boolean("verify_ssl"); v != nil {
+		if !*v && targets.RefuseInsecureTLS {
+			o.custom("verify_ssl", "certificates must be verified on this server; trust your own authority with tls.ca_bundle instead")
+		}
 		p.set(func(s *delivery.Spec) { s.VerifySSL = *v })
 	}
 	if v := o.boolean("is_active"); v != nil {
@@ -285,8 +289,18 @@ func refuseUnsupported(o *object) {
 // owner expects (contract D31 and section 3.4).
 func warnings(w *delivery.Webhook) []string {
 	var out []string
-	if strings.HasPrefix(strings.ToLower(w.URL), "http://") {
+	plain := strings.HasPrefix(strings.ToLower(w.URL), "http://")
+	if plain {
 		out = append(out, "url uses http: payloads and signatures travel in the clear")
+	}
+	if !w.VerifySSL && !plain {
+		out = append(out, "verify_ssl is false: payloads go to whoever answers, with any certificate")
+	}
+	if w.TLS != nil && plain {
+		out = append(out, "tls has no effect on an http url")
+	}
+	if w.TLS != nil && w.TLS.CABundle != "" && !w.VerifySSL {
+		out = append(out, "tls.ca_bundle has no effect while verify_ssl is false")
 	}
 	silent := slices.DeleteFunc(slices.Clone(w.EventTypes), delivery.Fires)
 	if len(silent) > 0 {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/egress"
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/webhook"
@@ -63,11 +64,12 @@ func (c *call) createWebhook() (answer, error) {
 	o.need("url", "string")
 	o.need("event_types", "array")
 	patch := readSpec(o, c.srv.cfg.Egress)
+	spec := delivery.Spec{Method: "POST", VerifySSL: true, IsActive: true}
+	patch.apply(&spec)
+	o.merge(egress.CheckTLS(c.now, spec.TLS))
 	if err := o.err(); err != nil {
 		return answer{}, err
 	}
-	spec := delivery.Spec{Method: "POST", VerifySSL: true, IsActive: true}
-	patch.apply(&spec)
 	return change(c,
 		func(ctx context.Context) (store.CreatedWebhook, error) {
 			w, secret, err := c.store().CreateWebhook(ctx, c.now, c.who.Actor(), spec)
@@ -117,7 +119,13 @@ func (c *call) updateWebhook() (answer, error) {
 	if err := o.err(); err != nil {
 		return answer{}, err
 	}
-	apply := func(s *delivery.Spec) error { patch.apply(s); return nil }
+	apply := func(s *delivery.Spec) error {
+		patch.apply(s)
+		if !o.has("tls") {
+			return nil // a certificate that has expired since is no reason to refuse a new name
+		}
+		return egress.CheckTLS(c.now, s.TLS)
+	}
 	return change(c,
 		func(ctx context.Context) (store.UpdatedWebhook, error) {
 			w, n, err := c.store().UpdateWebhook(ctx, c.now, c.who.Actor(), id, apply, replay)

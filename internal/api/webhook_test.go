@@ -32,7 +32,7 @@ func TestWebhookLifecycle(t *testing.T) {
 		"tenant": h.a.TenantID, "created_by": h.a.UserID, "name": "Test", "description": "Ticket mirror", "url": nowhere,
 		"method": "POST", "event_types": anys(delivery.EventTypes()[:6]), "payload_format": "json", "content_type": "application/json",
 		"custom_headers": nil, "event_filter": nil, "payload_fields": nil, "payload_transformation": nil, "retry_config": nil,
-		"rate_limit": nil, "rate_limit_per_min": 100.0, "is_active": true, "is_test_mode": false, "verify_ssl": true,
+		"rate_limit": nil, "rate_limit_per_min": 100.0, "is_active": true, "is_test_mode": false, "verify_ssl": true, "tls": nil,
 		"metadata": nil, "tags": []any{"ops"}, "total_deliveries": 0.0, "successful_deliveries": 0.0, "failed_deliveries": 0.0,
 		"last_delivery_at": nil, "last_success_at": nil, "last_failure_at": nil, "auto_disabled_at": nil,
 		"disabled_at": nil, "disabled_reason": nil,

@@ -36,6 +36,7 @@ type webhookRecord struct {
 	IsActive              bool                   `json:"is_active"`
 	IsTestMode            bool                   `json:"is_test_mode"`
 	VerifySSL             bool                   `json:"verify_ssl"`
+	TLS                   *tlsView               `json:"tls"`
 	Metadata              map[string]any         `json:"metadata"`
 	Tags                  []string               `json:"tags"`
 	TotalDeliveries       int64                  `json:"total_deliveries"`
@@ -61,7 +62,7 @@ func (c *call) webhookRecord(w *delivery.Webhook) webhookRecord {
 		URL: w.URL, Method: w.Method, EventTypes: w.EventTypes,
 		PayloadFormat: payloadFormat, ContentType: contentType, CustomHeaders: w.CustomHeaders,
 		EventFilter: w.EventFilter, PayloadFields: w.PayloadFields, RetryConfig: w.RetryConfig, RateLimit: w.RateLimit,
-		IsActive: w.IsActive, IsTestMode: w.IsTestMode, VerifySSL: w.VerifySSL, Metadata: w.Metadata, Tags: w.Tags,
+		IsActive: w.IsActive, IsTestMode: w.IsTestMode, VerifySSL: w.VerifySSL, TLS: viewTLS(w.TLS), Metadata: w.Metadata, Tags: w.Tags,
 		TotalDeliveries: w.TotalDeliveries, SuccessfulDeliveries: w.SuccessfulDeliveries, FailedDeliveries: w.FailedDeliveries,
 		LastDeliveryAt: wireTime(w.LastDeliveryAt), LastSuccessAt: wireTime(w.LastSuccessAt), LastFailureAt: wireTime(w.LastFailureAt),
 		AutoDisabledAt: wireTime(w.AutoDisabledAt), DisabledAt: wireTime(w.DisabledAt), DisabledReason: textOrNull(w.DisabledReason),

@@ -43,8 +43,10 @@ type Config struct {
 
 	Policy       delivery.Policy
 	AllowTargets []netip.Prefix
-	InFlight     int // requests at once; 0: the dispatcher's default
-	PerWebhook   int // requests at once to one webhook; 0: the dispatcher's default
+	HTTPSOnly    bool // webhooks must use https
+	VerifyTLS    bool // webhooks must not set verify_ssl to false
+	InFlight     int  // requests at once; 0: the dispatcher's default
+	PerWebhook   int  // requests at once to one webhook; 0: the dispatcher's default
 	Retention    time.Duration
 	Threads      bool // the whole comment thread on every full payload (contract D9)
 	MaxWebhooks  int
@@ -130,10 +132,7 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 			return nil, err
 		}
 	}
-	target := egress.Config{
-		AllowTargets: cfg.AllowTargets, UserAgent: strings.TrimSuffix("Ticketwire/"+cfg.Version, "/"),
-		DialContext: cfg.DialTarget,
-	}
+	target := a.targets()
 	a.client = egress.New(target)
 	a.cleanup = append(a.cleanup, func() error { a.client.Close(); return nil })
 	reg := prometheus.NewRegistry()

@@ -35,6 +35,7 @@ type Spec struct {
 	EventFilter   *Filter
 	PayloadFields PayloadFields // nil: everything
 	VerifySSL     bool
+	TLS           *TLS // nil: no client certificate, the system's authorities
 	IsActive      bool
 	IsTestMode    bool // deliveries are marked is_test and count for nothing
 	RetryConfig   *RetryConfig

@@ -80,7 +80,7 @@ func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (
 	header[webhook.SignatureHeader] = []string{sign(t.Secrets.At(started), started, c.Body)}
 	a := e.cfg.Client.Do(ctx, egress.Request{
 		Method: t.Method, URL: t.URL, Header: header, Body: c.Body,
-		VerifySSL: t.VerifySSL, Timeout: e.cfg.Policy.TimeoutFor(t.RetryConfig),
+		VerifySSL: t.VerifySSL, TLS: t.TLS, Timeout: e.cfg.Policy.TimeoutFor(t.RetryConfig),
 	})
 	if a.Interrupted || failpoint.Hit(failpoint.Answered) != nil {
 		return store.Result{}, false
@@ -216,6 +216,6 @@ func (e *Engine) Probe(ctx context.Context, p Probe) delivery.Answer {
 	}
 	return e.cfg.Client.Do(ctx, egress.Request{
 		Method: p.Webhook.Method, URL: p.URL, Header: h, Body: p.Body,
-		VerifySSL: p.Webhook.VerifySSL, Timeout: e.cfg.Policy.TimeoutFor(p.Webhook.RetryConfig),
+		VerifySSL: p.Webhook.VerifySSL, TLS: p.Webhook.TLS, Timeout: e.cfg.Policy.TimeoutFor(p.Webhook.RetryConfig),
 	})
 }

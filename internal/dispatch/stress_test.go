@@ -99,6 +99,10 @@ func (b *bench) edit(hook string, stop <-chan struct{}) {
 			b.t.Errorf("rotate: %v", err)
 			return
 		}
+		if err := b.store.PromoteSecret(b.t.Context(), time.Now(), b.tenant.TenantID, hook); err != nil {
+			b.t.Errorf("promote: %v", err)
+			return
+		}
 	}
 }
 

@@ -36,6 +36,13 @@ func (x *exchange) failed(ctx context.Context, a delivery.Answer, err error) del
 		// No connection was asked for: the transport refused the request.
 		a.Err = delivery.ErrUnknown
 		a.Message = fmt.Sprintf("the request to %s cannot be sent: %s", x.host, excerpt(err.Error()))
+	case alert(err) != nil:
+		// TLS 1.3 receivers judge our certificate after the handshake.
+		a.Err = delivery.ErrTLS
+		a.Message = fmt.Sprintf("TLS with %s: %s", x.host, tlsCause(err))
+	case offended(err):
+		a.Err = delivery.ErrProtocol
+		a.Message = fmt.Sprintf("the answer of %s is not valid HTTP: %s", x.host, excerpt(err.Error()))
 	case a.StatusCode == 0 && !x.first.Load() || broken(err):
 		a.Err = delivery.ErrConnect
 		a.Message = fmt.Sprintf("the connection to %s broke while %s: %s", x.host, at, cause(err))
@@ -58,9 +65,27 @@ func (x *exchange) dialMessage(e *dialError) string {
 	return fmt.Sprintf("connect to %s: %s", x.host, cause(e.cause))
 }
 
+// wasReset reports whether the receiver gave up an HTTP/2 stream, as opposed to
+// us because of what came over it. The types of net/http's HTTP/2 errors are
+// hidden; tests keep the texts true.
+func wasReset(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "stream error: stream ID ") && strings.Contains(text, "; received from peer")
+}
+
+// offended reports whether the receiver broke a rule of HTTP/2 and we left.
+func offended(err error) bool {
+	text := err.Error()
+	return strings.HasPrefix(text, "stream error: ") && !wasReset(err) ||
+		strings.HasPrefix(text, "connection error: ") || strings.Contains(text, "http2: frame too large")
+}
+
 // broken reports whether the connection itself failed, as opposed to what came
 // over it.
 func broken(err error) bool {
+	if wasReset(err) {
+		return true
+	}
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
 	}
@@ -79,6 +104,8 @@ func cause(err error) string {
 		return "timed out"
 	}
 	switch {
+	case wasReset(err):
+		return "reset by the receiver"
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return "it ended too early"
 	case errors.Is(err, context.Canceled):
@@ -105,9 +132,8 @@ func tlsCause(err error) string {
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return excerpt(e.Err.Error())
 	}
-	// An alert is how the receiver says what it did not like.
-	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" {
-		return excerpt(e.Err.Error())
+	if e := alert(err); e != nil {
+		return excerpt("the receiver says: " + strings.TrimPrefix(e.Error(), "tls: "))
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return "the receiver does not speak TLS on this port"
@@ -116,6 +142,15 @@ func tlsCause(err error) string {
 		return cause(err)
 	}
 	return excerpt(err.Error())
+}
+
+// alert finds the TLS alert in err: how the receiver says what it did not like.
+// nil: there is none.
+func alert(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" {
+		return e.Err
+	}
+	return nil
 }
 
 // excerpt keeps a message that may quote the receiver short and on one line.

@@ -2,7 +2,6 @@ package egress
 
 import (
 	"context"
-	"crypto/rsa"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -31,15 +30,10 @@ const (
 
 	// maxAddresses bounds how many addresses of one name are tried.
 	maxAddresses = 16
-
-	// minRSABits refuses keys that can be factored.
-	minRSABits = 2048
 )
 
 // errRefused is the answer of the socket-level check.
 var errRefused = errors.New("the address is not a permitted target")
-
-var errWeakKey = errors.New("the certificate's RSA key is shorter than 2048 bits")
 
 // dialError says in which step a dial failed. The cause is kept for its type;
 // its text may hold addresses and is not shown.
@@ -100,17 +94,6 @@ func (d *dialer) raw(ctx context.Context, network, addr string) (net.Conn, error
 		return nil, err
 	}
 	return nil, &dialError{delivery.ErrConnect, err}
-}
-
-// refuseWeakKey runs after the chain was verified.
-func refuseWeakKey(state tls.ConnectionState) error {
-	if len(state.PeerCertificates) == 0 {
-		return nil
-	}
-	if key, ok := state.PeerCertificates[0].PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < minRSABits {
-		return errWeakKey
-	}
-	return nil
 }
 
 // guardedDialer resolves a name and connects to the first of its addresses that

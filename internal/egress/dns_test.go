@@ -4,11 +4,16 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,26 +21,78 @@ import (
 	"github.com/ticketwire/ticketwire/internal/delivery"
 )
 
-// nameServer answers every A question on loopback UDP from a script: one list of
-// addresses per lookup, the last one for all that follow.
-type nameServer struct {
-	mu     sync.Mutex
-	script [][]netip.Addr
-	rcode  byte
-}
-
 const (
 	rcodeServFail = 2
 	rcodeNXDomain = 3
+
+	typeA     = 1
+	typeCNAME = 5
+	typeAAAA  = 28
+
+	// maxDatagram is what Go's resolver takes over UDP.
+	maxDatagram = 1232
 )
 
+// record is one answer. Its name is the question's unless it has one.
+type record struct {
+	name []byte // as in RFC 1035 section 3.1
+	kind uint16
+	data []byte
+}
+
+// startNameServer answers every question of type A from a script: one list of
+// addresses per lookup, the last one for all that follow. Each address is of the
+// type A or AAAA that it belongs to.
 func startNameServer(t *testing.T, rcode byte, script ...[]netip.Addr) *net.Resolver {
+	t.Helper()
+	var mu sync.Mutex
+	return serveNames(t, rcode, func(kind uint16) []record {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(script) == 0 || kind != typeA {
+			return nil
+		}
+		list := script[0]
+		if len(script) > 1 {
+			script = script[1:]
+		}
+		return recordsOf(list, typeA)
+	})
+}
+
+// recordsOf keeps the addresses of one type.
+func recordsOf(list []netip.Addr, kind uint16) []record {
+	var out []record
+	for _, a := range list {
+		if a.Is4() == (kind == typeA) {
+			out = append(out, record{kind: kind, data: a.AsSlice()})
+		}
+	}
+	return out
+}
+
+// serveNames starts a name server on loopback, UDP and TCP, and returns a
+// resolver that asks it.
+func serveNames(t *testing.T, rcode byte, answer func(kind uint16) []record) *net.Resolver {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &nameServer{script: script, rcode: rcode}
+	tcp := listen(t, func(_ *receiver, c *net.TCPConn) {
+		for {
+			var size [2]byte
+			if _, err := io.ReadFull(c, size[:]); err != nil {
+				return
+			}
+			query := make([]byte, binary.BigEndian.Uint16(size[:]))
+			if _, err := io.ReadFull(c, query); err != nil {
+				return
+			}
+			full := reply(query, rcode, answer)
+			c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(full))), full...))
+		}
+	})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		buf := make([]byte, 1500)
@@ -44,47 +101,53 @@ func startNameServer(t *testing.T, rcode byte, script ...[]netip.Addr) *net.Reso
 			if err != nil {
 				return
 			}
-			pc.WriteTo(s.answer(buf[:n]), from)
+			full := reply(buf[:n], rcode, answer)
+			if len(full) > maxDatagram {
+				// Truncated: ask again over TCP.
+				full = reply(buf[:n], rcode, func(uint16) []record { return nil })
+				full[2] |= 0x02
+			}
+			pc.WriteTo(full, from)
 		}
 	})
 	t.Cleanup(func() {
 		pc.Close()
 		wg.Wait()
 	})
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		if strings.HasPrefix(network, "tcp") {
+			return new(net.Dialer).DialContext(ctx, "tcp", tcp.addr)
+		}
 		return new(net.Dialer).DialContext(ctx, "udp", pc.LocalAddr().String())
 	}}
 }
 
-// answer builds a reply as in RFC 1035 section 4.1 with a TTL of 0.
-func (s *nameServer) answer(query []byte) []byte {
+// reply builds an answer as in RFC 1035 section 4.1 with a TTL of 0.
+func reply(query []byte, rcode byte, answer func(kind uint16) []record) []byte {
 	const header = 12
 	end := header
 	for query[end] != 0 {
 		end += int(query[end]) + 1
 	}
 	end += 5 // the root label, type and class
-	isA := binary.BigEndian.Uint16(query[end-4:]) == 1
+	records := answer(binary.BigEndian.Uint16(query[end-4:]))
 
-	var addrs []netip.Addr
-	s.mu.Lock()
-	if isA && len(s.script) > 0 {
-		addrs = s.script[0]
-		if len(s.script) > 1 {
-			s.script = s.script[1:]
+	out := append([]byte{}, query[:end]...)
+	binary.BigEndian.PutUint16(out[2:], 0x8180|uint16(rcode))
+	binary.BigEndian.PutUint16(out[6:], uint16(len(records)))
+	clear(out[8:header])
+	for _, r := range records {
+		name := r.name
+		if name == nil {
+			name = []byte{0xc0, header}
 		}
+		out = append(out, name...)
+		out = binary.BigEndian.AppendUint16(out, r.kind)
+		out = append(out, 0, 1, 0, 0, 0, 0)
+		out = binary.BigEndian.AppendUint16(out, uint16(len(r.data)))
+		out = append(out, r.data...)
 	}
-	s.mu.Unlock()
-
-	reply := append([]byte{}, query[:end]...)
-	binary.BigEndian.PutUint16(reply[2:], 0x8180|uint16(s.rcode))
-	binary.BigEndian.PutUint16(reply[6:], uint16(len(addrs)))
-	clear(reply[8:header])
-	for _, a := range addrs {
-		reply = append(reply, 0xc0, header, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
-		reply = append(reply, a.AsSlice()...)
-	}
-	return reply
+	return out
 }
 
 func addrs(list ...string) []netip.Addr {
@@ -165,7 +228,7 @@ func TestMixedAddressesDialThePublicOnes(t *testing.T) {
 func TestSocketCheck(t *testing.T) {
 	t.Parallel()
 	r := listen(t, answering("HTTP/1.1 200 OK\r\n\r\n"))
-	d := newGuardedDialer(newGuard(nil), nil)
+	d := newGuardedDialer(newGuard(Config{}), nil)
 	if _, err := d.race(t.Context(), "tcp", []string{r.addr}); err == nil || !strings.Contains(err.Error(), "not a permitted target") {
 		t.Errorf("got %v", err)
 	}
@@ -209,25 +272,148 @@ func TestLookupFailures(t *testing.T) {
 	}
 }
 
-func TestManyAddresses(t *testing.T) {
+// Names that lead nowhere are failures to look up, soon found.
+func TestNamesThatLeadNowhere(t *testing.T) {
 	t.Parallel()
-	var many []netip.Addr
-	for i := range 60 { // as many as fit into a plain UDP answer with room to spare
-		many = append(many, netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}))
+	other := []byte("\x05other\x07example\x00")
+	loop := []record{
+		{kind: typeCNAME, data: other},
+		{name: other, kind: typeCNAME, data: []byte{0xc0, 12}},
 	}
-	cfg := Config{Resolver: startNameServer(t, 0, many)}
-	wantErr(t, newClient(t, cfg).Do(t.Context(), post("http://hooks.example.com/", patience)), delivery.ErrSSRF)
+	tests := []struct {
+		name    string
+		records []record
+	}{
+		{"CNAME loop", loop},
+		{"CNAME to itself", []record{{kind: typeCNAME, data: []byte{0xc0, 12}}}},
+		{"500 links", slices.Repeat(loop, 250)},
+		{"an address of another name", []record{{name: other, kind: typeCNAME, data: []byte{1, 2, 3, 4}}}},
+		{"an address of three bytes", []record{{kind: typeA, data: []byte{127, 0, 0}}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t, "0.0.0.0/0,::/0")
+			cfg.Resolver = serveNames(t, 0, func(uint16) []record { return tt.records })
+			a := newClient(t, cfg).Do(t.Context(), post("http://hooks.example.com/", patience))
+			wantErr(t, a, delivery.ErrDNS, "hooks.example.com")
+			if a.Duration > lookupLimit+patience/2 {
+				t.Errorf("took %v", a.Duration)
+			}
+		})
+	}
 }
 
-// A resolver that says nothing costs five seconds, not the whole exchange.
-func TestSilentResolver(t *testing.T) {
+// Of 500 addresses, which come over TCP, each is checked, and only the first few
+// that are permitted are dialled.
+func TestManyAddresses(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		silent := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	var private, mixed []netip.Addr
+	for i := range 500 {
+		private = append(private, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
+		mixed = append(mixed, private[i], netip.AddrFrom4([4]byte{127, 0, byte(i >> 8), byte(i)}))
+	}
+	refused := newClient(t, Config{Resolver: startNameServer(t, 0, private)})
+	wantErr(t, refused.Do(t.Context(), post("http://hooks.example.com/", patience)), delivery.ErrSSRF)
+
+	d := newGuardedDialer(newGuard(config(t, "127.0.0.0/8")), startNameServer(t, 0, mixed))
+	var dialled atomic.Int32
+	d.net.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		dialled.Add(1)
+		if !strings.HasPrefix(address, "127.0.") {
+			t.Errorf("%s was dialled", address)
+		}
+		return syscall.ECONNREFUSED
+	}
+	if _, err := d.dial(t.Context(), "tcp", "hooks.example.com:80"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("got %v", err)
+	}
+	if n := dialled.Load(); n != maxAddresses {
+		t.Errorf("%d addresses were dialled, want %d", n, maxAddresses)
+	}
+}
+
+// The addresses of both families are checked, each by itself.
+func TestMixedFamilies(t *testing.T) {
+	t.Parallel()
+	private, public, client := twoHosts(t, 0)
+	for _, list := range [][]netip.Addr{
+		addrs("::1", "::ffff:127.0.0.1", "fd00::1", "127.0.0.2"),
+		addrs("127.0.0.2", "10.0.0.1", "64:ff9b::7f00:1"),
+		addrs("127.0.0.1", "::ffff:127.0.0.2"),
+	} {
+		cfg := config(t, "127.0.0.2")
+		cfg.Resolver = serveNames(t, 0, func(kind uint16) []record { return recordsOf(list, kind) })
+		if a := newClient(t, cfg).Do(t.Context(), post(named(public), patience)); !a.OK() {
+			t.Errorf("%v: got %+v", list, a)
+		}
+	}
+	client.Close()
+	if private.conns.Load() != 0 || public.hits.Load() != 3 {
+		t.Errorf("private dialled %d times, public hit %d times", private.conns.Load(), public.hits.Load())
+	}
+}
+
+// No answer tells which ports of a private address are open: not by its class,
+// its words or its time, because nothing is dialled.
+func TestNoPortScan(t *testing.T) {
+	t.Parallel()
+	open := listen(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	client := newClient(t, Config{Resolver: startNameServer(t, 0, addrs("127.0.0.1"))})
+	for _, url := range []string{
+		"http://127.0.0.1:%s/", "https://127.0.0.1:%s/", "http://[::ffff:127.0.0.1]:%s/", "http://2130706433:%s/",
+		"http://localhost:%s/", "http://hooks.example.com:%s/", "https://hooks.example.com:%s/",
+	} {
+		messages := map[string]bool{}
+		_, port, _ := net.SplitHostPort(open.addr)
+		for _, p := range []string{port, "1", "22", "80", "443", "6379", "65535"} {
+			if strings.Contains(url, "example") && !portAllowed(netip.MustParseAddrPort("127.0.0.1:"+p).Port()) {
+				continue // refused by its number alone
+			}
+			a := client.Do(t.Context(), post(fmt.Sprintf(url, p), patience))
+			wantErr(t, a, delivery.ErrSSRF)
+			messages[strings.ReplaceAll(a.Message, ":"+p, "")] = true
+			if a.RemoteAddr.IsValid() {
+				t.Errorf("%s port %s: the answer names %v", url, p, a.RemoteAddr)
+			}
+		}
+		if len(messages) != 1 {
+			t.Errorf("%s: messages tell ports apart: %v", url, messages)
+		}
+	}
+	if open.conns.Load() != 0 {
+		t.Error("a private address was dialled")
+	}
+}
+
+// A resolver that says nothing, or says it after half a minute, costs five
+// seconds, not the whole exchange.
+func TestSlowResolver(t *testing.T) {
+	t.Parallel()
+	for name, dial := range map[string]func(ctx context.Context) (net.Conn, error){
+		"unreachable": func(ctx context.Context) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
-		}}
-		d := newGuardedDialer(newGuard(nil), silent)
+		},
+		"slow": func(context.Context) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go func() {
+				defer theirs.Close()
+				io.ReadFull(theirs, make([]byte, 1))
+				time.Sleep(30 * time.Second)
+				theirs.Write([]byte("late"))
+			}()
+			return ours, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) { testSlowResolver(t, dial) })
+	}
+}
+
+func testSlowResolver(t *testing.T, dial func(context.Context) (net.Conn, error)) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+		d := newGuardedDialer(newGuard(Config{}), slow)
 		start := time.Now()
 		_, err := d.dial(t.Context(), "tcp", "hooks.example.com:443")
 		x := exchange{host: "hooks.example.com", parent: t.Context()}
@@ -236,6 +422,7 @@ func TestSilentResolver(t *testing.T) {
 		if d := time.Since(start); d != lookupLimit {
 			t.Errorf("took %v", d)
 		}
+		time.Sleep(time.Minute) // what the resolver began comes to its end
 	})
 }
 

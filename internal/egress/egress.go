@@ -14,7 +14,6 @@ package egress
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"net/http"
@@ -44,10 +43,15 @@ const (
 	// maxHeaderBytes bounds the head of an answer, 1xx heads included.
 	maxHeaderBytes = 64 << 10
 
-	// maxBodyBytes is how much of an answer's body is read. It holds
+	// maxBodyBytes is how much of an answer's body is read, so that connections
+	// of receivers that answer with a page are kept, and no longer body is waited
+	// for.
+	maxBodyBytes = 64 << 10
+
+	// keptBodyBytes is how much of it is held in memory. That is enough for
 	// delivery.MaxStoredBody UTF-16 units of any text: a unit is at most three
 	// bytes of UTF-8.
-	maxBodyBytes = 64 << 10
+	keptBodyBytes = 3 * delivery.MaxStoredBody
 
 	// writeBuffer holds the head and body of a usual request, so that both leave
 	// in one write.
@@ -59,6 +63,15 @@ const (
 type Config struct {
 	AllowTargets []netip.Prefix // private networks the operator opened (--allow-targets)
 	UserAgent    string         // default "Ticketwire"
+
+	// OwnAddrs are what this program listens on. They are never dialled, not even
+	// inside AllowTargets: a webhook to ourselves could make the change that it
+	// reports, for ever. One without an address (0.0.0.0, ::) stands for every
+	// address of this machine.
+	OwnAddrs []netip.AddrPort
+
+	HTTPSOnly         bool // refuse http URLs (--https-only)
+	RefuseInsecureTLS bool // refuse verify_ssl=false (--no-allow-insecure-tls)
 
 	// MaxConnsPerHost is 0 for no limit. A request that waits for a connection
 	// spends its own timeout, so whoever calls Do should bound its concurrency
@@ -86,22 +99,23 @@ type Request struct {
 	Header    http.Header
 	Body      []byte        // not changed, but kept until Do returns
 	VerifySSL bool          // false: any certificate will do
+	TLS       *delivery.TLS // client certificate and authorities of this webhook; nil: none
 	Timeout   time.Duration // for the whole exchange, body included; 0: DefaultTimeout
 }
 
 // Client sends requests. It is safe for concurrent use.
 type Client struct {
-	guard     *guard
-	verified  *http.Transport
-	anyCert   *http.Transport // for webhooks with verify_ssl=false
-	userAgent string
-	stop      context.CancelFunc // ends dials that no request waits for any more
+	guard        *guard
+	pools        *pools
+	verifyAlways bool // verify_ssl=false is refused
+	userAgent    string
+	stop         context.CancelFunc // ends dials that no request waits for any more
 }
 
 // New makes a client. Close it to release its connections.
 func New(cfg Config) *Client {
 	closing, stop := context.WithCancel(context.Background())
-	c := &Client{guard: newGuard(cfg.AllowTargets), stop: stop, userAgent: cfg.UserAgent}
+	c := &Client{guard: newGuard(cfg), stop: stop, verifyAlways: cfg.RefuseInsecureTLS, userAgent: cfg.UserAgent}
 	connect := cfg.DialContext
 	if connect == nil {
 		connect = newGuardedDialer(c.guard, cfg.Resolver).dial
@@ -109,8 +123,7 @@ func New(cfg Config) *Client {
 	if c.userAgent == "" {
 		c.userAgent = "Ticketwire"
 	}
-	c.verified = newTransport(cfg, &dialer{connect: connect, closing: closing, tls: verifyingTLS(cfg.RootCAs)})
-	c.anyCert = newTransport(cfg, &dialer{connect: connect, closing: closing, tls: acceptingTLS()})
+	c.pools = newPools(closing, cfg, connect)
 	return c
 }
 
@@ -118,33 +131,7 @@ func New(cfg Config) *Client {
 // being sent run on; cancel their contexts to end them.
 func (c *Client) Close() {
 	c.stop()
-	c.verified.CloseIdleConnections()
-	c.anyCert.CloseIdleConnections()
-}
-
-// newTransport builds one of the two shared pools. Never one per request: that
-// costs a handshake each time and leaks sockets (contract W32).
-func newTransport(cfg Config, d *dialer) *http.Transport {
-	idle := cfg.MaxIdlePerHost
-	if idle == 0 {
-		idle = defaultIdlePerHost
-	}
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	return &http.Transport{
-		Proxy:                  nil, // never from the environment
-		DialContext:            d.plain,
-		DialTLSContext:         d.secure,
-		Protocols:              protocols,
-		DisableCompression:     true, // nothing is inflated, so there are no bombs
-		MaxIdleConns:           maxIdle,
-		MaxIdleConnsPerHost:    idle,
-		MaxConnsPerHost:        cfg.MaxConnsPerHost,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		WriteBufferSize:        writeBuffer,
-	}
+	c.pools.closeIdle()
 }
 
 // Do sends r and reports what came of it. It returns at the latest when
@@ -166,28 +153,4 @@ func (c *Client) Do(ctx context.Context, r Request) delivery.Answer {
 	a := x.run(c, r)
 	a.Duration = time.Since(start)
 	return a
-}
-
-// verifyingTLS is the policy for receivers whose certificate counts.
-func verifyingTLS(roots *x509.CertPool) *tls.Config {
-	cfg := baseTLS()
-	cfg.RootCAs = roots
-	cfg.VerifyConnection = refuseWeakKey
-	return cfg
-}
-
-// acceptingTLS is the policy for webhooks with verify_ssl=false: encrypted, but
-// to whoever answers.
-func acceptingTLS() *tls.Config {
-	cfg := baseTLS()
-	cfg.InsecureSkipVerify = true
-	return cfg
-}
-
-func baseTLS() *tls.Config {
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		NextProtos:         []string{"h2", "http/1.1"},
-		ClientSessionCache: tls.NewLRUClientSessionCache(256),
-	}
 }

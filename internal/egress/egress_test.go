@@ -215,9 +215,8 @@ func TestBrokenConnections(t *testing.T) {
 			c.CloseWrite()
 			untilClosed(c)
 		}, 0},
-		{"RST in the body", func(r *receiver, c *net.TCPConn) {
-			br := bufio.NewReader(c)
-			r.readRequest(br)
+		{"FIN in the body", func(r *receiver, c *net.TCPConn) {
+			r.readRequest(bufio.NewReader(c))
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nstart")
 			c.CloseWrite()
 			untilClosed(c)
@@ -385,6 +384,78 @@ func TestBadRequestsAreAnswers(t *testing.T) {
 		if strings.Contains(a.Message, "hunter2") {
 			t.Errorf("message %q holds a password", a.Message)
 		}
+	}
+}
+
+// Bytes that come, or go, one at a time do not win time: the limit is one for the
+// whole exchange.
+func TestDrops(t *testing.T) {
+	t.Parallel()
+	const head = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+	tests := []struct {
+		name string
+		play func(c net.Conn)
+		code int
+		word string
+	}{
+		{"request read by drops", func(c net.Conn) {
+			for {
+				time.Sleep(time.Second)
+				if _, err := io.CopyN(io.Discard, c, 64<<10); err != nil {
+					return
+				}
+			}
+		}, 0, "sending the request"},
+		{"status line by drops", func(c net.Conn) {
+			http.ReadRequest(bufio.NewReader(c))
+			go io.Copy(io.Discard, c)
+			drip(c, head)
+		}, 0, "waiting for the answer"},
+		{"header by drops", func(c net.Conn) {
+			http.ReadRequest(bufio.NewReader(c))
+			go io.Copy(io.Discard, c)
+			io.WriteString(c, head[:20])
+			drip(c, head[20:])
+		}, 0, "waiting for the answer"},
+		{"body by drops", func(c net.Conn) {
+			http.ReadRequest(bufio.NewReader(c))
+			go io.Copy(io.Discard, c)
+			io.WriteString(c, head)
+			drip(c, strings.Repeat("x", 100))
+		}, 200, "reading the answer"},
+	}
+	for _, tt := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			done := make(chan struct{})
+			client := New(Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go func() {
+					defer close(done)
+					defer theirs.Close()
+					tt.play(theirs)
+				}()
+				return ours, nil
+			}})
+			defer client.Close()
+			req := post("http://hooks.example/", 0)
+			req.Body = make([]byte, 1<<20)
+			a := client.Do(t.Context(), req)
+			wantErr(t, a, delivery.ErrTimeout, tt.word)
+			if a.Duration != DefaultTimeout || a.StatusCode != tt.code {
+				t.Errorf("%s: status %d after %v", tt.name, a.StatusCode, a.Duration)
+			}
+			<-done
+		})
+	}
+}
+
+// drip writes a byte each second until nobody reads it any more.
+func drip(c net.Conn, s string) {
+	for _, b := range []byte(s) {
+		if _, err := c.Write([]byte{b}); err != nil {
+			return
+		}
+		time.Sleep(time.Second)
 	}
 }
 

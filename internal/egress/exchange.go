@@ -22,6 +22,9 @@ import (
 // long, as opposed to one that our caller ended.
 var errLimit = errors.New("the exchange ran over its time limit")
 
+// jamGrace is how long an exchange whose time is over may take to return.
+const jamGrace = time.Second
+
 // phase is how far an exchange came. It names the place where time ran out.
 type phase int32
 
@@ -36,14 +39,15 @@ func (p phase) String() string {
 	return [...]string{"connecting", "sending the request", "waiting for the answer", "reading the answer"}[p]
 }
 
-// exchange is the state of one Do. The transport's goroutines write phase and
-// remote through the trace; run reads them.
+// exchange is the state of one Do. The transport's goroutines write phase,
+// remote and conn through the trace; run reads them.
 type exchange struct {
 	parent context.Context
 	limit  time.Duration
 	host   string // host and port as in the URL, for messages
 	phase  atomic.Int32
 	remote atomic.Pointer[netip.AddrPort]
+	conn   atomic.Pointer[net.Conn]
 	first  atomic.Bool // the first byte of an answer arrived
 }
 
@@ -73,17 +77,41 @@ func (x *exchange) run(c *Client, r Request) delivery.Answer {
 	}
 	req.Header = outgoing(r.Header, c.userAgent)
 
-	transport := c.verified
-	if !r.VerifySSL {
-		transport = c.anyCert
+	transport, refusal := c.transport(r, u.Scheme)
+	if refusal != "" {
+		return delivery.Answer{Err: delivery.ErrTLS, Message: fmt.Sprintf("TLS with %s: %s", x.host, refusal)}
 	}
 	// RoundTrip, not http.Client: that one follows redirects and knows cookies.
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return x.failed(ctx, delivery.Answer{}, err)
 	}
+	if resp.ProtoMajor == 2 {
+		defer x.leash(ctx)()
+	}
 	defer resp.Body.Close()
 	return x.receive(ctx, resp)
+}
+
+// leash keeps Do's promise on an HTTP/2 connection that a receiver jams: one
+// that sends, but takes nothing in, blocks our answers to its frames, and with
+// them the reading and closing of a body, whatever the context says. The
+// connection may carry other requests; they are stuck in it too.
+func (x *exchange) leash(ctx context.Context) (release func()) {
+	released := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-released:
+		case <-time.After(jamGrace):
+			if conn := x.conn.Load(); conn != nil {
+				(*conn).Close()
+			}
+		}
+	})
+	return func() {
+		close(released)
+		stop()
+	}
 }
 
 // receive turns a response into an answer. Closing the body before its end
@@ -100,12 +128,22 @@ func (x *exchange) receive(ctx context.Context, resp *http.Response) delivery.An
 		// The "body" of a 101 is the raw connection and never ends.
 		return x.judged(a)
 	}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyBytes))
+	raw, err := readBody(resp.Body)
 	a.Body = storedText(raw, delivery.MaxStoredBody)
 	if err != nil {
 		return x.failed(ctx, a, err)
 	}
 	return x.judged(a)
+}
+
+// readBody reads up to maxBodyBytes and returns the first keptBodyBytes of them.
+// err is nil at the end of the body and where it is cut.
+func readBody(body io.Reader) (kept []byte, err error) {
+	kept, err = io.ReadAll(io.LimitReader(body, keptBodyBytes))
+	if err == nil && len(kept) == keptBodyBytes {
+		_, err = io.Copy(io.Discard, io.LimitReader(body, maxBodyBytes-keptBodyBytes))
+	}
+	return kept, err
 }
 
 // judged sets the outcome of an exchange that went through (contract section
@@ -132,6 +170,7 @@ func (x *exchange) trace() *httptrace.ClientTrace {
 				ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 				x.remote.Store(&ap)
 			}
+			x.conn.Store(&info.Conn)
 			x.phase.Store(int32(sending))
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
@@ -164,20 +203,29 @@ func storedHeaders(h http.Header) map[string]string {
 // storedText makes text of a receiver's bytes that any store and any JSON
 // parser takes: valid UTF-8, no NUL, at most limit UTF-16 units, no half pair.
 func storedText(raw []byte, limit int) string {
-	var b strings.Builder
-	b.Grow(min(len(raw), limit))
-	for units := 0; len(raw) > 0; {
-		r, size := utf8.DecodeRune(raw)
-		raw = raw[size:]
-		if r == 0 {
-			r = utf8.RuneError
-		}
+	n, clean := 0, true
+	for units := 0; n < len(raw); {
+		r, size := utf8.DecodeRune(raw[n:])
 		units++
 		if r > 0xffff {
 			units++
 		}
 		if units > limit {
 			break
+		}
+		clean = clean && r != 0 && (r != utf8.RuneError || size > 1)
+		n += size
+	}
+	raw = raw[:n]
+	if clean {
+		return string(raw)
+	}
+	var b strings.Builder
+	for len(raw) > 0 {
+		r, size := utf8.DecodeRune(raw)
+		raw = raw[size:]
+		if r == 0 {
+			r = utf8.RuneError
 		}
 		b.WriteRune(r)
 	}

@@ -2,7 +2,9 @@ package egress
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"code.dny.dev/ssrf"
@@ -17,15 +19,19 @@ const azureWire = "168.63.129.16/32"
 const pastNAT64 = "64:ff9c::/32"
 
 // guard decides which addresses may be dialled: public ones on the usual ports,
-// and whatever the operator opened. It is immutable.
+// and whatever the operator opened, but never ourselves. It is immutable.
 type guard struct {
-	opened []netip.Prefix
-	public *ssrf.Guardian
+	opened    []netip.Prefix
+	own       []netip.AddrPort
+	httpsOnly bool
+	public    *ssrf.Guardian
 }
 
-func newGuard(opened []netip.Prefix) *guard {
+func newGuard(cfg Config) *guard {
 	return &guard{
-		opened: opened,
+		opened:    cfg.AllowTargets,
+		own:       cfg.OwnAddrs,
+		httpsOnly: cfg.HTTPSOnly,
 		public: ssrf.New(
 			ssrf.WithAnyPort(),
 			ssrf.WithDeniedV4Prefixes(netip.MustParsePrefix(azureWire)),
@@ -38,10 +44,48 @@ func newGuard(opened []netip.Prefix) *guard {
 // and are open on every port.
 func (g *guard) allows(ap netip.AddrPort) bool {
 	addr := ap.Addr().Unmap() // ::ffff:127.0.0.1 is 127.0.0.1 to the kernel
+	if g.isOwn(netip.AddrPortFrom(addr, ap.Port())) {
+		return false
+	}
 	if g.opens(addr) {
 		return true
 	}
 	return portAllowed(ap.Port()) && g.public.SafeAddr(addr) == nil
+}
+
+// isOwn reports whether ap leads to this program.
+func (g *guard) isOwn(ap netip.AddrPort) bool {
+	for _, own := range g.own {
+		if own.Port() != ap.Port() {
+			continue
+		}
+		addr := own.Addr().Unmap()
+		switch {
+		case addr == ap.Addr():
+			return true
+		case addr.IsUnspecified():
+			return ofThisMachine(ap.Addr())
+		case ap.Addr().IsUnspecified() && addr.IsLoopback():
+			return true // the kernel takes no address for loopback
+		}
+	}
+	return false
+}
+
+// ofThisMachine asks the kernel each time: addresses come and go while the
+// program runs. It is asked about our own port only, so hardly ever.
+func ofThisMachine(addr netip.Addr) bool {
+	if addr.IsLoopback() || addr.IsUnspecified() {
+		return true
+	}
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return true // not known to be somebody else
+	}
+	return slices.ContainsFunc(list, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Addr().Unmap() == addr
+	})
 }
 
 // opens reports whether the operator opened addr.

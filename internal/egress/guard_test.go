@@ -9,7 +9,7 @@ import (
 
 func TestGuardRefusesReservedAddresses(t *testing.T) {
 	t.Parallel()
-	g := newGuard(nil)
+	g := newGuard(Config{})
 	for _, s := range []string{
 		"0.0.0.0", "0.1.2.3", "10.0.0.5", "100.64.0.1", "127.0.0.1", "127.254.254.254",
 		"169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.2.1",
@@ -31,7 +31,7 @@ func TestGuardRefusesReservedAddresses(t *testing.T) {
 
 func TestGuardLetsPublicAddressesPass(t *testing.T) {
 	t.Parallel()
-	g := newGuard(nil)
+	g := newGuard(Config{})
 	for _, s := range []string{
 		"9.255.255.255", "11.0.0.0", "100.63.255.254", "100.128.0.1", "172.15.255.255", "172.32.0.0",
 		"192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255",
@@ -49,11 +49,11 @@ func TestGuardPorts(t *testing.T) {
 	t.Parallel()
 	public := netip.MustParseAddr("8.8.8.8")
 	for _, port := range []uint16{0, 1, 22, 25, 53, 79, 81, 444, 1023, 3306, 5432, 6379, 11211, 27017} {
-		if newGuard(nil).allows(netip.AddrPortFrom(public, port)) {
+		if newGuard(Config{}).allows(netip.AddrPortFrom(public, port)) {
 			t.Errorf("port %d of a public address may be dialled", port)
 		}
 	}
-	opened := newGuard([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
+	opened := newGuard(Config{AllowTargets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	if !opened.allows(netip.MustParseAddrPort("10.1.2.3:81")) {
 		t.Error("an opened network is not open on port 81")
 	}
@@ -68,7 +68,7 @@ func TestGuardOpensOnlyWhatIsListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := newGuard(targets)
+	g := newGuard(Config{AllowTargets: targets})
 	for s, want := range map[string]bool{
 		"10.255.255.255": true, "::ffff:10.0.0.1": true, "127.0.0.1": true, "fd00:ec2::254": true,
 		"192.168.7.255": true, "168.63.129.16": true, "8.8.8.8": true,

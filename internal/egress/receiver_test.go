@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,7 +18,11 @@ import (
 	"github.com/ticketwire/ticketwire/internal/delivery"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// net/http tells the standard logger what it thinks of a receiver.
+	log.SetOutput(io.Discard)
+	goleak.VerifyTestMain(m)
+}
 
 // patience is a timeout that a healthy exchange never meets, impatience one
 // that a hanging receiver meets soon.

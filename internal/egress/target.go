@@ -16,7 +16,7 @@ import (
 // passes here and is refused at every dial. The error is a *fault.Error of kind
 // Invalid with the path ["url"].
 func (c Config) CheckURL(raw string) (*url.URL, error) {
-	u, bad := newGuard(c.AllowTargets).target(raw)
+	u, bad := newGuard(c).target(raw)
 	if bad != nil {
 		return nil, fault.Field("url", "%s", bad.msg)
 	}
@@ -47,6 +47,9 @@ func (g *guard) target(raw string) (*url.URL, *badTarget) {
 	}
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return nil, &badTarget{msg: "Webhook URL must use HTTP or HTTPS protocol"}
+	}
+	if g.httpsOnly && u.Scheme != "https" {
+		return nil, &badTarget{msg: "Webhook URL must use HTTPS on this server", refused: true}
 	}
 	if u.User != nil {
 		return nil, &badTarget{msg: "Webhook URL must not contain a user name or password"}

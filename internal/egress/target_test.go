@@ -175,7 +175,7 @@ func FuzzTarget(f *testing.F) {
 	for _, s := range []string{"http://127.0.0.1/", "http://0x7f.1:80/", "https://[::1]/", "http://a.example:8080/x?y#z", "http://1.2.3.4."} {
 		f.Add(s)
 	}
-	g := newGuard(nil)
+	g := newGuard(Config{})
 	f.Fuzz(func(t *testing.T, raw string) {
 		u, bad := g.target(raw)
 		if bad != nil {

@@ -1,6 +1,8 @@
 package egress
 
 import (
+	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"io"
 	"log"
 	"math/big"
@@ -17,6 +20,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -25,26 +29,57 @@ import (
 // authority signs certificates for the receivers of one test.
 type authority struct {
 	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
 	pool *x509.CertPool
+	// above are the certificates that a receiver sends beside its own.
+	above [][]byte
 }
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
+	key := newKey(t, 0)
+	cert := sign(t, authorityTemplate("Test authority"), nil, key, key)
+	pool := x509.NewCertPool()
+	pool.AddCert(cert)
+	return &authority{cert: cert, key: key, pool: pool}
+}
+
+func authorityTemplate(name string) *x509.Certificate {
+	return &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "Test authority"},
+		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(time.Hour),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+}
+
+// newKey makes an RSA key, or an elliptic one when bits is 0.
+func newKey(t *testing.T, bits int) crypto.Signer {
+	t.Helper()
+	var key crypto.Signer
+	var err error
+	if bits > 0 {
+		key, err = rsa.GenerateKey(rand.Reader, bits)
+	} else {
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// sign makes a certificate of template for key. A nil parent makes it sign
+// itself.
+func sign(t *testing.T, template, parent *x509.Certificate, key, by crypto.Signer) *x509.Certificate {
+	t.Helper()
+	if parent == nil {
+		parent = template
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), by)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,9 +87,15 @@ func newAuthority(t *testing.T) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &authority{cert, key, pool}
+	return cert
+}
+
+// intermediate is an authority below a.
+func (a *authority) intermediate(t *testing.T, rsaBits int) *authority {
+	t.Helper()
+	key := newKey(t, rsaBits)
+	cert := sign(t, authorityTemplate("Test intermediate"), a.cert, key, a.key)
+	return &authority{cert: cert, key: key, pool: a.pool, above: append([][]byte{cert.Raw}, a.above...)}
 }
 
 // certificate makes a server certificate for 127.0.0.1, changed by edit.
@@ -71,29 +112,23 @@ func (a *authority) certificate(t *testing.T, rsaBits int, edit func(*x509.Certi
 	if edit != nil {
 		edit(template)
 	}
-	var public, private any
-	if rsaBits > 0 {
-		key, err := rsa.GenerateKey(rand.Reader, rsaBits)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public, private = key.Public(), key
-	} else {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public, private = key.Public(), key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
+	key := newKey(t, rsaBits)
+	cert := sign(t, template, a.cert, key, a.key)
+	return tls.Certificate{Certificate: append([][]byte{cert.Raw}, a.above...), PrivateKey: key, Leaf: cert}
+}
+
+func serverTLS(cert tls.Certificate) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{cert}}
 }
 
 // serveTLS starts an HTTPS receiver that answers 200 with the protocol used.
 func serveTLS(t *testing.T, cfg *tls.Config, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	return serveTLSOn(t, nil, cfg, handler)
+}
+
+// serveTLSOn is serveTLS with a listener of the caller's.
+func serveTLSOn(t *testing.T, l net.Listener, cfg *tls.Config, handler http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	if handler == nil {
 		handler = func(w http.ResponseWriter, r *http.Request) {
@@ -102,6 +137,10 @@ func serveTLS(t *testing.T, cfg *tls.Config, handler http.HandlerFunc) *httptest
 		}
 	}
 	s := httptest.NewUnstartedServer(handler)
+	if l != nil {
+		s.Listener.Close()
+		s.Listener = l
+	}
 	s.TLS = cfg
 	s.EnableHTTP2 = true
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are the point
@@ -114,26 +153,45 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	ca, stranger := newAuthority(t), newAuthority(t)
 	good := ca.certificate(t, 0, nil)
+	edited := func(edit func(*x509.Certificate)) *tls.Config { return serverTLS(ca.certificate(t, 0, edit)) }
+	version := func(v uint16) *tls.Config {
+		cfg := serverTLS(good)
+		cfg.MinVersion, cfg.MaxVersion = v, v
+		return cfg
+	}
+	selfSigned := newKey(t, 0)
+	alone := ca.intermediate(t, 0)
+	alone.above = nil
 	tests := []struct {
-		name string
-		cfg  *tls.Config
-		word string // of the failure; "" for success
+		name  string
+		cfg   *tls.Config
+		word  string // of the failure; "" for success
+		never bool   // not even with verify_ssl=false
 	}{
-		{"good", &tls.Config{Certificates: []tls.Certificate{good}}, ""},
-		{"only 1.2", &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}, ""},
-		{"RSA 2048", &tls.Config{Certificates: []tls.Certificate{ca.certificate(t, 2048, nil)}}, ""},
-		{"RSA 1024", &tls.Config{Certificates: []tls.Certificate{ca.certificate(t, 1024, nil)}}, "shorter than 2048"},
-		{"only 1.1", &tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "version"},
-		{"stranger", &tls.Config{Certificates: []tls.Certificate{stranger.certificate(t, 0, nil)}}, "unknown authority"},
-		{"expired", &tls.Config{Certificates: []tls.Certificate{ca.certificate(t, 0, func(c *x509.Certificate) {
-			c.NotAfter = time.Now().Add(-time.Minute)
-		})}}, "expired"},
-		{"not yet valid", &tls.Config{Certificates: []tls.Certificate{ca.certificate(t, 0, func(c *x509.Certificate) {
-			c.NotBefore = time.Now().Add(time.Minute)
-		})}}, "not yet valid"},
-		{"wrong name", &tls.Config{Certificates: []tls.Certificate{ca.certificate(t, 0, func(c *x509.Certificate) {
-			c.IPAddresses, c.DNSNames = nil, []string{"other.example"}
-		})}}, "127.0.0.1"},
+		{"good", serverTLS(good), "", false},
+		{"only 1.0", version(tls.VersionTLS10), "version", true},
+		{"only 1.1", version(tls.VersionTLS11), "version", true},
+		{"only 1.2", version(tls.VersionTLS12), "", false},
+		{"only 1.3", version(tls.VersionTLS13), "", false},
+		{"RSA 2048", serverTLS(ca.certificate(t, 2048, nil)), "", false},
+		{"RSA 1024", serverTLS(ca.certificate(t, 1024, nil)), "shorter than 2048", false},
+		{"intermediate", serverTLS(ca.intermediate(t, 0).certificate(t, 0, nil)), "", false},
+		{"intermediate of RSA 1024", serverTLS(ca.intermediate(t, 1024).certificate(t, 0, nil)), "shorter than 2048", false},
+		{"missing intermediate", serverTLS(alone.certificate(t, 0, nil)), "unknown authority", false},
+		{"untrusted authority", serverTLS(stranger.certificate(t, 0, nil)), "unknown authority", false},
+		{"self-signed", serverTLS(tls.Certificate{PrivateKey: selfSigned, Certificate: [][]byte{sign(t, &x509.Certificate{
+			SerialNumber: big.NewInt(3), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		}, nil, selfSigned, selfSigned).Raw}}), "unknown authority", false},
+		{"SHA-1", edited(func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }), "SHA1", false},
+		{"expired", edited(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), "expired", false},
+		{"not yet valid", edited(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), "not yet valid", false},
+		{"another name", edited(func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"other.example"} }), "127.0.0.1", false},
+		{"another address", edited(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 2)} }), "127.0.0.1", false},
+		{"the address as a common name", edited(func(c *x509.Certificate) {
+			c.IPAddresses, c.Subject.CommonName = nil, "127.0.0.1"
+		}), "127.0.0.1", false},
+		{"for clients", edited(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), "usage", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -154,12 +212,9 @@ func TestTLS(t *testing.T) {
 			if hits.Load() != 0 {
 				t.Error("the request was sent")
 			}
-			if tt.name == "only 1.1" {
-				return
-			}
 			req := post(s.URL, patience)
 			req.VerifySSL = false
-			if a := client.Do(t.Context(), req); !a.OK() || hits.Load() != 1 {
+			if a := client.Do(t.Context(), req); a.OK() == tt.never {
 				t.Errorf("verify_ssl=false: got %+v", a)
 			}
 			// That one trust does not leak into the other pool.
@@ -170,27 +225,127 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// A receiver cannot ask for another handshake on a connection, which once let
+// strangers put their bytes in front of ours.
+func TestNoRenegotiation(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range []*tls.Config{verifyingTLS(nil), acceptingTLS()} {
+		if cfg.Renegotiation != tls.RenegotiateNever || cfg.MinVersion != tls.VersionTLS12 {
+			t.Errorf("renegotiation %v, versions from %#x", cfg.Renegotiation, cfg.MinVersion)
+		}
+	}
+}
+
+// The operator may insist on certificates that count.
+func TestInsecureTLSIsRefused(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	s := serveTLS(t, serverTLS(ca.certificate(t, 0, nil)), nil)
+	plain := listen(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	cfg := config(t, "127.0.0.1")
+	cfg.RefuseInsecureTLS, cfg.RootCAs = true, ca.pool
+	client := newClient(t, cfg)
+	req := post(s.URL, patience)
+	req.VerifySSL = false
+	wantErr(t, client.Do(t.Context(), req), delivery.ErrTLS, "verify_ssl=false is not permitted")
+	if a := client.Do(t.Context(), post(s.URL, patience)); !a.OK() {
+		t.Errorf("with verify_ssl=true: %+v", a)
+	}
+	req.URL = plain.url() // there is nothing to verify
+	if a := client.Do(t.Context(), req); !a.OK() {
+		t.Errorf("over http: %+v", a)
+	}
+}
+
+// A receiver cannot talk us out of TLS.
+func TestNoDowngrade(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	plain := listen(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	for _, code := range []int{301, 302, 303, 307, 308} {
+		s := serveTLS(t, serverTLS(ca.certificate(t, 0, nil)), func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", plain.url())
+			w.Header().Set("Alt-Svc", "http/1.1=\""+plain.addr+"\"")
+			w.WriteHeader(code)
+		})
+		client := http2Client(t, ca)
+		for range 2 {
+			if a := client.Do(t.Context(), post(s.URL, patience)); a.Err != delivery.ErrStatus || a.StatusCode != code {
+				t.Errorf("got %+v", a)
+			}
+		}
+	}
+	if plain.conns.Load() != 0 {
+		t.Error("http was spoken")
+	}
+}
+
+// listenTLS starts a receiver that makes a handshake, right or wrong, and then
+// reads until the client is gone.
+func listenTLS(t *testing.T, cfg *tls.Config) *receiver {
+	t.Helper()
+	return listen(t, func(_ *receiver, c *net.TCPConn) {
+		// It fails after its alert was sent.
+		tls.Server(c, cfg).Handshake()
+		untilClosed(c)
+	})
+}
+
+// withSNI is a receiver's TLS that notes which name it was asked for.
+func withSNI(cert tls.Certificate, sni *atomic.Value) *tls.Config {
+	cfg := serverTLS(cert)
+	cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		sni.Store(h.ServerName)
+		return nil, nil
+	}
+	return cfg
+}
+
 // The name in the URL is checked and sent as SNI, whatever the address.
 func TestTLSByName(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	var sni atomic.Value
-	cert := ca.certificate(t, 0, func(c *x509.Certificate) {
+	s := serveTLS(t, withSNI(ca.certificate(t, 0, func(c *x509.Certificate) {
 		c.IPAddresses, c.DNSNames = nil, []string{"hooks.example.com"}
-	})
-	s := serveTLS(t, &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		sni.Store(h.ServerName)
-		return &cert, nil
-	}}, nil)
+	}), &sni), nil)
 	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
-	cfg := config(t, "127.0.0.1")
-	cfg.RootCAs = ca.pool
-	cfg.Resolver = startNameServer(t, 0, addrs("127.0.0.1"))
-	client := newClient(t, cfg)
-	if a := client.Do(t.Context(), post("https://hooks.example.com:"+port, patience)); !a.OK() || sni.Load() != "hooks.example.com" {
-		t.Errorf("got %+v, SNI %v", a, sni.Load())
+	for host, class := range map[string]delivery.ErrorType{
+		"hooks.example.com": "", "hooks.example.com.": "", "HOOKS.example.com": "",
+		"evil.example.com": delivery.ErrTLS, "hooks.example.com.evil.example": delivery.ErrTLS,
+	} {
+		cfg := config(t, "127.0.0.1")
+		cfg.RootCAs = ca.pool
+		cfg.Resolver = startNameServer(t, 0, addrs("127.0.0.1"))
+		a := newClient(t, cfg).Do(t.Context(), post("https://"+host+":"+port, patience))
+		if a.Err != class || sni.Load() != strings.TrimSuffix(host, ".") {
+			t.Errorf("%s: got %+v, SNI %v", host, a, sni.Load())
+		}
+		if class != "" {
+			wantErr(t, a, class, host)
+		}
 	}
-	wantErr(t, client.Do(t.Context(), post("https://evil.example.com:"+port, patience)), delivery.ErrTLS, "evil.example.com")
+}
+
+// An address in the URL must be in the certificate, and is no name to ask for.
+func TestTLSByAddress(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Logf("this machine has no %s: %v", host, err)
+			continue
+		}
+		var sni atomic.Value
+		cert := ca.certificate(t, 0, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.ParseIP(host)} })
+		s := serveTLSOn(t, l, withSNI(cert, &sni), nil)
+		cfg := config(t, host)
+		cfg.RootCAs = ca.pool
+		if a := newClient(t, cfg).Do(t.Context(), post(s.URL, patience)); !a.OK() || sni.Load() != "" {
+			t.Errorf("%s: got %+v, SNI %q", host, a, sni.Load())
+		}
+	}
 }
 
 func TestHTTP2(t *testing.T) {
@@ -232,9 +387,74 @@ func TestHTTP2(t *testing.T) {
 	wantErr(t, client.Do(t.Context(), post(s.URL+"/hang", impatience)), delivery.ErrTimeout, "waiting for the answer")
 }
 
+// Wherever in the handshake a receiver falls silent, or however slowly it speaks,
+// the time limit holds.
 func TestHandshakeStalls(t *testing.T) {
 	t.Parallel()
-	r := listen(t, func(_ *receiver, c *net.TCPConn) { untilClosed(c) })
-	a := localClient(t).Do(t.Context(), post(strings.Replace(r.url(), "http:", "https:", 1), impatience))
-	wantErr(t, a, delivery.ErrTimeout, "connecting")
+	ca := newAuthority(t)
+	for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		cfg := serverTLS(ca.certificate(t, 0, nil))
+		cfg.MaxVersion = v
+		behind := serveTLS(t, cfg, nil).Listener.Addr().String()
+		for _, passed := range []int64{0, 1, 5, 60, 150, 400} { // of the server's bytes; a handshake has some 800
+			t.Run(fmt.Sprintf("%#x after %d bytes", v, passed), func(t *testing.T) {
+				t.Parallel()
+				r := listen(t, func(r *receiver, c *net.TCPConn) {
+					server, err := net.Dial("tcp", behind)
+					if err != nil {
+						return
+					}
+					defer server.Close()
+					go func() {
+						io.Copy(server, c)
+						server.Close()
+					}()
+					io.CopyN(c, server, passed)
+					<-r.done
+				})
+				cfg := config(t, "127.0.0.1")
+				cfg.RootCAs = ca.pool
+				a := newClient(t, cfg).Do(t.Context(), post(r.secureURL(), impatience))
+				wantErr(t, a, delivery.ErrTimeout, "connecting")
+				if a.Duration > patience/2 {
+					t.Errorf("took %v", a.Duration)
+				}
+			})
+		}
+	}
+}
+
+// A handshake at a byte a second runs over the limit, and is given up.
+func TestHandshakeByDrops(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		gone := make(chan time.Time, 1)
+		client := New(Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go io.Copy(io.Discard, theirs)
+			go func() {
+				defer theirs.Close()
+				theirs.Write([]byte{22, 3, 3, 0x40, 0}) // the head of a long record
+				for {
+					if _, err := theirs.Write([]byte{0}); err != nil {
+						gone <- time.Now()
+						return
+					}
+					time.Sleep(time.Second)
+				}
+			}()
+			return ours, nil
+		}})
+		defer client.Close()
+		start := time.Now()
+		a := client.Do(t.Context(), post("https://hooks.example/", 0))
+		wantErr(t, a, delivery.ErrTimeout, "connecting")
+		if a.Duration != DefaultTimeout {
+			t.Errorf("took %v", a.Duration)
+		}
+		// The dial goes on for a while, because another request may want it.
+		if d := (<-gone).Sub(start); d > dialLimit+time.Second {
+			t.Errorf("the dial went on for %v", d)
+		}
+	})
 }

@@ -73,7 +73,8 @@ func Disabled(d DisabledNotice) Message {
 	b.code("PUT " + apiLink(d.PublicURL, d.WebhookID) + "\n" + `{"is_active": true}`)
 	b.paragraph("Events of the meantime are kept. To receive them too, reactivate with:")
 	b.code(`{"is_active": true, "replay_missed": true}`)
-	b.link("The webhook in the console", consoleLink(d.PublicURL, d.WebhookID))
+	b.paragraph("What failed, and why:")
+	b.code("GET " + apiLink(d.PublicURL, d.WebhookID) + failedDeliveries)
 	return Message{ID: d.ID, To: d.To, Subject: subject, Text: b.text.String(), HTML: b.page()}
 }
 
@@ -92,7 +93,8 @@ func Warning(w WarningNotice) Message {
 		"Last error", oneLine(w.LastError, maxError),
 	)
 	b.paragraph("Please fix the endpoint. Failed deliveries are retried, and one success ends this warning.")
-	b.link("The webhook in the console", consoleLink(w.PublicURL, w.WebhookID))
+	b.paragraph("What failed, and why:")
+	b.code("GET " + apiLink(w.PublicURL, w.WebhookID) + failedDeliveries)
 	return Message{
 		ID: w.ID, To: w.To,
 		Subject: fmt.Sprintf(`Webhook "%s" is failing`, name),
@@ -105,9 +107,8 @@ func apiLink(base, id string) string {
 	return strings.TrimSuffix(base, "/") + "/api/v1/webhooks/" + url.PathEscape(id)
 }
 
-func consoleLink(base, id string) string {
-	return strings.TrimSuffix(base, "/") + "/webhooks/" + url.PathEscape(id)
-}
+// failedDeliveries is the part of the delivery log that a mail is about.
+const failedDeliveries = "/deliveries?status=failed"
 
 // body writes the text and the HTML form of a mail side by side, so that they
 // never say different things.
@@ -146,18 +147,6 @@ func (b *body) facts(pairs ...string) {
 	}
 	b.text.WriteString("\n")
 	b.html.WriteString("</table>\n")
-}
-
-// link writes an anchor only for a web address: base comes from the operator,
-// but a mail client runs what href says.
-func (b *body) link(label, target string) {
-	b.text.WriteString(label + ": " + target + "\n")
-	escaped := html.EscapeString(target)
-	if strings.HasPrefix(target, "https://") || strings.HasPrefix(target, "http://") {
-		b.html.WriteString(`<p><a href="` + escaped + `">` + html.EscapeString(label) + "</a></p>\n")
-		return
-	}
-	b.html.WriteString("<p>" + html.EscapeString(label) + ": " + escaped + "</p>\n")
 }
 
 func (b *body) page() string {

@@ -45,7 +45,10 @@ Events of the meantime are kept. To receive them too, reactivate with:
 
     {"is_active": true, "replay_missed": true}
 
-The webhook in the console: https://tickets.example.com/webhooks/0198c0de-0000-7000-8000-000000000002
+What failed, and why:
+
+    GET https://tickets.example.com/api/v1/webhooks/0198c0de-0000-7000-8000-000000000002/deliveries?status=failed
+
 `
 	if diff := cmp.Diff(want, m.Text); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)
@@ -53,7 +56,7 @@ The webhook in the console: https://tickets.example.com/webhooks/0198c0de-0000-7
 	for _, part := range []string{
 		"<p>Hello Ada Lovelace,</p>", "<td>2026-03-01T11:00:00.005Z</td>",
 		"{&#34;is_active&#34;: true, &#34;replay_missed&#34;: true}",
-		`<a href="https://tickets.example.com/webhooks/0198c0de-0000-7000-8000-000000000002">`,
+		"deliveries?status=failed</pre>",
 	} {
 		if !strings.Contains(m.HTML, part) {
 			t.Errorf("the HTML form lacks %s:\n%s", part, m.HTML)
@@ -95,7 +98,10 @@ Last error: refused
 
 Please fix the endpoint. Failed deliveries are retried, and one success ends this warning.
 
-The webhook in the console: https://tickets.example.com/webhooks/w1
+What failed, and why:
+
+    GET https://tickets.example.com/api/v1/webhooks/w1/deliveries?status=failed
+
 `
 	if diff := cmp.Diff(want, m.Text); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)

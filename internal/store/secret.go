@@ -44,8 +44,11 @@ func (s *Store) secretsOf(q querier, now time.Time, l Lane) (Secrets, error) {
 
 // RotateSecret gives the webhook a new signing secret and returns it, this
 // once. With a grace the old one stays valid for that long beside the new one;
-// without, it ends at once (contract section 4.2). Of two rotations within one
-// grace only the last two secrets count.
+// without, it ends at once (contract section 4.2).
+//
+// A second rotation with a grace within the first one's is a Conflict: it would
+// end the oldest secret without the warning that a grace is for. One without a
+// grace always works, since a secret that has leaked must not wait.
 func (s *Store) RotateSecret(ctx context.Context, now time.Time, tenant, id string, grace time.Duration) (secret string, err error) {
 	l := Lane{tenant, lowerID(id)}
 	out, err := write(ctx, s, func(t *tx) (RotatedSecret, error) {
@@ -56,14 +59,18 @@ func (s *Store) RotateSecret(ctx context.Context, now time.Time, tenant, id stri
 		}
 		n, err := t.exec(`update webhooks set secret = $3, updated_at = $5, previous_expires_at = $4,
 				previous_secret = case when $6 then secret else null end
-			where tenant_id = $1 and webhook_id = $2 and deleted_at is null`,
+			where tenant_id = $1 and webhook_id = $2 and deleted_at is null
+				and (not $6 or previous_secret is null or previous_expires_at <= $5)`,
 			l.TenantID, l.WebhookID, s.cfg.Vault.Seal(secretPlace(l.TenantID, l.WebhookID), []byte(fresh)),
 			expires, micros(now), grace > 0)
 		if err != nil {
 			return RotatedSecret{}, fmt.Errorf("rotate secret: %w", err)
 		}
 		if n == 0 {
-			return RotatedSecret{}, fault.New(fault.NotFound, "Webhook not found")
+			if _, err := s.secretsOf(t, now, l); err != nil {
+				return RotatedSecret{}, err
+			}
+			return RotatedSecret{}, fault.New(fault.Conflict, "A rotation is under way: promote it first, or rotate without a grace period")
 		}
 		t.changed(l)
 		return RotatedSecret{WebhookID: l.WebhookID, Secret: fresh}, nil

@@ -50,7 +50,7 @@ type RotatedSecret struct {
 
 const (
 	webhookColumns = `w.tenant_id, w.webhook_id, w.created_by, w.name, w.description, w.url, w.method,
-		w.event_types, w.custom_headers, w.event_filter, w.payload_fields, w.verify_ssl, w.is_active,
+		w.event_types, w.custom_headers, w.event_filter, w.payload_fields, w.verify_ssl, w.tls, w.is_active,
 		w.is_test_mode, w.retry_config, w.rate_limit, w.metadata, w.tags, w.disabled_at, w.disabled_reason,
 		w.created_at, w.updated_at, h.total_deliveries, h.successful_deliveries, h.failed_deliveries,
 		h.last_delivery_at, h.last_success_at, h.last_failure_at, h.failing_since, h.warnings_sent, h.auto_disabled_at`
@@ -63,7 +63,7 @@ const (
 type webhookRow struct {
 	w                                                                     delivery.Webhook
 	eventTypes, tags                                                      string
-	headers, filter, fields, retry, rate, metadata                        sql.NullString
+	headers, tls, filter, fields, retry, rate, metadata                   sql.NullString
 	disabledAt, lastDelivery, lastSuccess, lastFailure, failing, disabled sql.NullInt64
 	createdAt, updatedAt                                                  int64
 }
@@ -73,7 +73,7 @@ func (r *webhookRow) dest() []any {
 	w := &r.w
 	return []any{
 		&w.TenantID, &w.WebhookID, &w.CreatedBy, &w.Name, &w.Description, &w.URL, &w.Method,
-		&r.eventTypes, &r.headers, &r.filter, &r.fields, &w.VerifySSL, &w.IsActive,
+		&r.eventTypes, &r.headers, &r.filter, &r.fields, &w.VerifySSL, &r.tls, &w.IsActive,
 		&w.IsTestMode, &r.retry, &r.rate, &r.metadata, &r.tags, &r.disabledAt, &w.DisabledReason,
 		&r.createdAt, &r.updatedAt, &w.TotalDeliveries, &w.SuccessfulDeliveries, &w.FailedDeliveries,
 		&r.lastDelivery, &r.lastSuccess, &r.lastFailure, &r.failing, &w.WarningsSent, &r.disabled,
@@ -99,15 +99,11 @@ func (r *webhookRow) webhook(s *Store) (delivery.Webhook, error) {
 			return delivery.Webhook{}, fmt.Errorf("webhook %s: %w", w.WebhookID, err)
 		}
 	}
-	if r.headers.Valid {
-		plain, err := s.cfg.Vault.Open(headersPlace(w.TenantID, w.WebhookID), r.headers.String)
-		if err != nil {
-			return delivery.Webhook{}, fmt.Errorf("headers of webhook %s: %w", w.WebhookID, err)
-		}
-		if err := json.Unmarshal(plain, &w.CustomHeaders); err != nil {
-			// The error of Unmarshal could quote a credential.
-			return delivery.Webhook{}, fault.New(fault.Internal, "headers of webhook %s are not a JSON object", w.WebhookID)
-		}
+	if err := s.unseal(headersPlace(w.TenantID, w.WebhookID), r.headers, &w.CustomHeaders); err != nil {
+		return delivery.Webhook{}, fmt.Errorf("headers of webhook %s: %w", w.WebhookID, err)
+	}
+	if err := s.unseal(tlsPlace(w.TenantID, w.WebhookID), r.tls, &w.TLS); err != nil {
+		return delivery.Webhook{}, fmt.Errorf("tls of webhook %s: %w", w.WebhookID, err)
 	}
 	w.DisabledAt = instantPtr(r.disabledAt)
 	w.LastDeliveryAt, w.LastSuccessAt, w.LastFailureAt = instantPtr(r.lastDelivery), instantPtr(r.lastSuccess), instantPtr(r.lastFailure)
@@ -116,10 +112,36 @@ func (r *webhookRow) webhook(s *Store) (delivery.Webhook, error) {
 	return *w, nil
 }
 
+// unseal opens a sealed JSON column into v; a null column leaves v alone.
+func (s *Store) unseal(place string, sealed sql.NullString, v any) error {
+	if !sealed.Valid {
+		return nil
+	}
+	plain, err := s.cfg.Vault.Open(place, sealed.String)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(plain, v); err != nil {
+		// The error of Unmarshal could quote a credential.
+		return fault.New(fault.Internal, "the sealed value is not the JSON it should be")
+	}
+	return nil
+}
+
+// seal is the reverse of unseal.
+func (s *Store) seal(place string, v any) (any, error) {
+	plain, err := json.Marshal(v)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "a value to seal cannot be written as JSON")
+	}
+	return s.cfg.Vault.Seal(place, plain), nil
+}
+
 // A sealed value opens at its own place only, so that nobody who can write to
 // the database can give a webhook the secret or the headers of another.
 func secretPlace(tenant, id string) string  { return "webhooks.secret/" + tenant + "/" + id }
 func headersPlace(tenant, id string) string { return "webhooks.custom_headers/" + tenant + "/" + id }
+func tlsPlace(tenant, id string) string     { return "webhooks.tls/" + tenant + "/" + id }
 
 // webhookOf loads a webhook that is not deleted.
 func (s *Store) webhookOf(q querier, tenant, id string) (delivery.Webhook, error) {
@@ -211,21 +233,25 @@ func (t *tx) saveSpec(w *delivery.Webhook) error {
 			return fmt.Errorf("webhook %s: %w", w.WebhookID, err)
 		}
 	}
-	var headers any
+	var headers, credentials any
+	var err error
 	if len(w.CustomHeaders) > 0 {
-		plain, err := json.Marshal(w.CustomHeaders)
-		if err != nil {
+		if headers, err = t.w.s.seal(headersPlace(w.TenantID, w.WebhookID), w.CustomHeaders); err != nil {
 			return fmt.Errorf("headers of webhook %s: %w", w.WebhookID, err)
 		}
-		headers = t.w.s.cfg.Vault.Seal(headersPlace(w.TenantID, w.WebhookID), plain)
 	}
-	_, err := t.exec(`update webhooks set name = $3, description = $4, url = $5, method = $6, event_types = $7,
+	if w.TLS != nil {
+		if credentials, err = t.w.s.seal(tlsPlace(w.TenantID, w.WebhookID), w.TLS); err != nil {
+			return fmt.Errorf("tls of webhook %s: %w", w.WebhookID, err)
+		}
+	}
+	_, err = t.exec(`update webhooks set name = $3, description = $4, url = $5, method = $6, event_types = $7,
 			event_filter = $8, payload_fields = $9, retry_config = $10, rate_limit = $11, metadata = $12, tags = $13,
-			custom_headers = $14, verify_ssl = $15, is_active = $16, is_test_mode = $17, updated_at = $18
+			custom_headers = $14, verify_ssl = $15, is_active = $16, is_test_mode = $17, updated_at = $18, tls = $19
 		where tenant_id = $1 and webhook_id = $2`,
 		w.TenantID, w.WebhookID, w.Name, w.Description, w.URL, w.Method, cols[0],
 		cols[1], cols[2], cols[3], cols[4], cols[5], cols[6],
-		headers, w.VerifySSL, w.IsActive, w.IsTestMode, micros(w.UpdatedAt))
+		headers, w.VerifySSL, w.IsActive, w.IsTestMode, micros(w.UpdatedAt), credentials)
 	if err != nil {
 		return fmt.Errorf("save webhook: %w", err)
 	}
@@ -348,7 +374,7 @@ func (s *Store) DeleteWebhook(ctx context.Context, now time.Time, a ticket.Actor
 	lane := Lane{a.TenantID, lowerID(id)}
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
 		n, err := t.exec(`update webhooks set deleted_at = $3, updated_at = $3, is_active = false, secret = '',
-				previous_secret = null, previous_expires_at = null, custom_headers = null
+				previous_secret = null, previous_expires_at = null, custom_headers = null, tls = null
 			where tenant_id = $1 and webhook_id = $2 and deleted_at is null`, lane.TenantID, lane.WebhookID, micros(now))
 		if err != nil {
 			return struct{}{}, fmt.Errorf("delete webhook: %w", err)

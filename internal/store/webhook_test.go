@@ -43,6 +43,7 @@ func everyField(t *testing.T, open opener) {
 		},
 		PayloadFields: delivery.PayloadFields{"ticket": {}, "project": nil},
 		VerifySSL:     true, IsActive: true, IsTestMode: true,
+		TLS:         &delivery.TLS{ClientCert: "cert", ClientKey: "key", CABundle: "bundle"},
 		RetryConfig: &delivery.RetryConfig{Schedule: []int64{1000, 2000}, Timeout: new(int64(5000))},
 		RateLimit:   &delivery.RateLimit{Enabled: new(true), RequestsPerMinute: new(7)},
 		Metadata:    map[string]any{"n": 1.5, "list": []any{"a"}},
@@ -82,7 +83,7 @@ func everyField(t *testing.T, open opener) {
 		*s = spec()
 		return nil
 	}, false)
-	if err != nil || !updated.UpdatedAt.Equal(at.Add(time.Hour)) || updated.CustomHeaders != nil || updated.EventFilter != nil {
+	if err != nil || !updated.UpdatedAt.Equal(at.Add(time.Hour)) || updated.CustomHeaders != nil || updated.EventFilter != nil || updated.TLS != nil {
 		t.Errorf("updated %+v, %v", updated, err)
 	}
 }
@@ -153,9 +154,15 @@ func rotation(t *testing.T, open opener) {
 			t.Errorf("wrong secrets %v after a rotation with grace", c.after)
 		}
 	}
-	third := must(d.RotateSecret(t.Context(), start(), d.TenantID, id, time.Hour))(t)
-	if at(start()) != (pair{third, second}) {
-		t.Error("a second rotation does not keep the one before")
+	_, err := d.RotateSecret(t.Context(), start(), d.TenantID, id, time.Hour)
+	wantKind(t, "rotate within a grace", err, fault.Conflict)
+	if at(start()) != (pair{second, first}) {
+		t.Error("a refused rotation changed the secrets")
+	}
+	later := start().Add(time.Hour)
+	third := must(d.RotateSecret(t.Context(), later, d.TenantID, id, time.Hour))(t)
+	if at(later) != (pair{third, second}) {
+		t.Error("a rotation after the grace does not keep the secret before it")
 	}
 	if err := d.PromoteSecret(t.Context(), start(), d.TenantID, id); err != nil {
 		t.Fatal(err)
@@ -167,7 +174,7 @@ func rotation(t *testing.T, open opener) {
 	if at(start()) != (pair{current: fourth}) {
 		t.Error("a rotation without grace keeps the old secret")
 	}
-	_, err := d.RotateSecret(t.Context(), start(), d.TenantID, NewID(), 0)
+	_, err = d.RotateSecret(t.Context(), start(), d.TenantID, NewID(), 0)
 	wantKind(t, "rotate", err, fault.NotFound)
 	wantKind(t, "promote", d.PromoteSecret(t.Context(), start(), NewID(), id), fault.NotFound)
 }
@@ -285,6 +292,7 @@ func TestSecretsAreSealed(t *testing.T) {
 	i.Render = func(v any) (int, []byte, error) { return 201, []byte(v.(CreatedWebhook).Secret), nil }
 	sp := spec()
 	sp.CustomHeaders = map[string]string{"Authorization": "Bearer t0ps3cret"}
+	sp.TLS = &delivery.TLS{ClientCert: "the certificate", ClientKey: "the private key"}
 	w, secret, err := d.CreateWebhook(WithIdempotency(t.Context(), i), start(), d.Actor, sp)
 	if err != nil {
 		t.Fatal(err)
@@ -306,7 +314,7 @@ func TestSecretsAreSealed(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen = seen || bytes.Contains(b, []byte(w.WebhookID))
-		for what, text := range map[string]string{"first secret": secret, "second secret": rotated, "header": "t0ps3cret"} {
+		for what, text := range map[string]string{"first secret": secret, "second secret": rotated, "header": "t0ps3cret", "key": "the private key"} {
 			if bytes.Contains(b, []byte(text)) {
 				t.Errorf("%s in %s", what, filepath.Base(f))
 			}
@@ -322,15 +330,52 @@ func TestSealedValuesStayInTheirRow(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, openSQLiteStore(t, guide), "acme")
 	a, b := d.hook(start()), d.hook(start())
-	err := d.do(t.Context(), func(x *tx) error {
-		_, err := x.exec(`update webhooks set secret = (select o.secret from webhooks o where o.tenant_id = $1 and o.webhook_id = $2)
-			where tenant_id = $1 and webhook_id = $3`, d.TenantID, a.hook.WebhookID, b.hook.WebhookID)
-		return err
-	})
+	_, _, err := d.UpdateWebhook(t.Context(), start(), d.Actor, a.hook.WebhookID, func(s *delivery.Spec) error {
+		s.TLS = &delivery.TLS{ClientKey: "key"}
+		return nil
+	}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
+	move := func(column string) {
+		t.Helper()
+		err := d.do(t.Context(), func(x *tx) error {
+			_, err := x.exec(`update webhooks set `+column+` = (select o.`+column+` from webhooks o where o.tenant_id = $1 and o.webhook_id = $2)
+				where tenant_id = $1 and webhook_id = $3`, d.TenantID, a.hook.WebhookID, b.hook.WebhookID)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	move("secret")
 	if _, err := d.Secrets(t.Context(), start(), d.TenantID, b.hook.WebhookID); err == nil {
 		t.Error("a secret opens in another webhook's row")
+	}
+	move("tls")
+	if _, err := d.Webhook(t.Context(), d.TenantID, b.hook.WebhookID); err == nil || strings.Contains(err.Error(), "key\"") {
+		t.Errorf("a key opens in another webhook's row, or shows in the error: %v", err)
+	}
+}
+
+// TestDeletedWebhookKeepsNoSecret looks into its row, which stays for its
+// deliveries.
+func TestDeletedWebhookKeepsNoSecret(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, openSQLiteStore(t, guide), "acme")
+	sp := spec()
+	sp.CustomHeaders, sp.TLS = map[string]string{"Authorization": "Bearer t0ps3cret"}, &delivery.TLS{ClientKey: "key"}
+	w, _, err := d.CreateWebhook(t.Context(), start(), d.Actor, sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.DeleteWebhook(t.Context(), start(), d.Actor, w.WebhookID); err != nil {
+		t.Fatal(err)
+	}
+	var kept int
+	err = d.reader(t.Context()).row(`select count(*) from webhooks where secret <> '' or previous_secret is not null
+		or custom_headers is not null or tls is not null`).Scan(&kept)
+	if err != nil || kept != 0 {
+		t.Errorf("%d rows keep a secret, %v", kept, err)
 	}
 }

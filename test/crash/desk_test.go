@@ -31,7 +31,7 @@ type desk struct {
 	wrap   []string // a program that runs the server, such as a tracer
 	tenant tenant
 
-	url     atomic.Pointer[string] // of the running or the last server
+	url     *atomic.Pointer[string] // of the running or the last server
 	server  *server
 	outages []outage
 }
@@ -51,6 +51,7 @@ type outage struct{ down, ready time.Time }
 
 // tenant is what ticketwire bootstrap --json prints.
 type tenant struct {
+	ID         string            `json:"tenant_id"`
 	APIKey     string            `json:"api_key"`
 	BoardID    string            `json:"board_id"`
 	ClientID   string            `json:"client_id"`
@@ -66,9 +67,21 @@ func newDesk(t *testing.T, args ...string) *desk {
 
 func newDeskIn(t *testing.T, dir string, args ...string) *desk {
 	t.Helper()
-	d := &desk{dir: dir, args: args}
+	d := &desk{dir: dir, args: args, url: new(atomic.Pointer[string])}
 	d.tenant = d.bootstrap(t, "First")
 	return d
+}
+
+// another is a further tenant on the same server. It follows the restarts of d,
+// which alone ends and starts it.
+func (d *desk) another(t *testing.T, name string) *desk {
+	t.Helper()
+	return &desk{dir: d.dir, url: d.url, tenant: d.bootstrap(t, name)}
+}
+
+// restored is a copy of the data directory elsewhere. No server runs yet.
+func (d *desk) restored(dir string) *desk {
+	return &desk{dir: dir, url: new(atomic.Pointer[string]), tenant: d.tenant}
 }
 
 // openDesk is newDesk with a server of the normal build.
@@ -357,9 +370,10 @@ func (d *desk) log(t *testing.T, h hook) []delivery {
 
 // event is an envelope, of the feed or as it arrived.
 type event struct {
-	ID   string `json:"event_id"`
-	Type string `json:"event_type"`
-	Data struct {
+	ID     string `json:"event_id"`
+	Type   string `json:"event_type"`
+	Tenant string `json:"tenant_id"`
+	Data   struct {
 		TicketID  string `json:"ticket_id"`
 		Title     string `json:"title"`
 		UpdatedAt string `json:"updated_at"`

@@ -100,6 +100,9 @@ func TestKillBeforeConnect(t *testing.T) {
 	d.drain(t, patience)
 	v := judge(t, evidence{desk: d, acked: l.acknowledged(), arrivals: r.arrived(), hooks: []hook{h}, types: []string{"ticket.updated"}})
 	t.Log(v)
+	if v.recovery > 10*time.Second {
+		t.Errorf("a claimed delivery went out %s after the restart", v.recovery)
+	}
 	checkLog(t, d, h, r.arrived(), 1)
 }
 
@@ -319,14 +322,15 @@ func TestOverdueRetriesGoOut(t *testing.T) {
 		if a.attempt != 2 {
 			t.Errorf("event %s came as attempt %d, want 2", a.event.ID, a.attempt)
 		}
-		// The bucket's law: so many in any second, and one for the rounding.
+		// The bucket's law for any second, and a second more for a machine that
+		// is busy when they arrive.
 		in := 0
 		for _, b := range got[i:] {
 			if b.at.Sub(a.at) < time.Second {
 				in++
 			}
 		}
-		if most := burst + perMinute/60 + 1; in > most {
+		if most := burst + 2*perMinute/60; in > most {
 			t.Errorf("%d requests in the second after the %dth, want at most %d", in, i+1, most)
 		}
 	}

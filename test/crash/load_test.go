@@ -3,6 +3,7 @@ package crash
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -28,12 +29,10 @@ type load struct {
 	stop    context.CancelFunc
 	workers sync.WaitGroup
 
-	mu       sync.Mutex
-	acked    []change    // guarded by mu
-	refused  map[int]int // guarded by mu; answers but 200, by status
-	silent   int         // guarded by mu; requests without an answer
-	slowest  time.Duration
-	lastSeen map[string]string // guarded by mu; ticket -> title last acknowledged
+	mu      sync.Mutex
+	acked   []change    // guarded by mu
+	refused map[int]int // guarded by mu; answers but 200, by status
+	silent  int         // guarded by mu; requests without an answer
 }
 
 // people is how many change tickets at the same time, each his own.
@@ -49,7 +48,7 @@ func startLoad(t *testing.T, d *desk, perSecond int) *load {
 
 func newLoad(t *testing.T, d *desk) *load {
 	t.Helper()
-	l := &load{desk: d, refused: map[int]int{}, lastSeen: map[string]string{}}
+	l := &load{desk: d, refused: map[int]int{}}
 	for i := range people {
 		l.tickets = append(l.tickets, d.newTicket(t, fmt.Sprintf("Desk %d", i)))
 	}
@@ -82,7 +81,6 @@ func (l *load) start(t *testing.T, perSecond int) {
 func (l *load) change(ctx context.Context, id, title string) {
 	var out struct{ Data ticket }
 	// Stopping the load must not leave a request in doubt.
-	began := time.Now()
 	status, err := l.desk.try(context.WithoutCancel(ctx), http.MethodPut, "/api/v1/tickets/"+id, object{"title": title}, &out)
 	c := change{ticket: id, updatedAt: out.Data.UpdatedAt, at: time.Now()}
 	if l.mark != nil {
@@ -90,7 +88,6 @@ func (l *load) change(ctx context.Context, id, title string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.slowest = max(l.slowest, c.at.Sub(began))
 	switch {
 	case err != nil:
 		l.silent++
@@ -98,7 +95,6 @@ func (l *load) change(ctx context.Context, id, title string) {
 		l.refused[status]++
 	default:
 		l.acked = append(l.acked, c)
-		l.lastSeen[id] = title
 	}
 }
 
@@ -124,11 +120,7 @@ func (l *load) count() int {
 func (l *load) refusals() (byStatus map[int]int, silent int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	byStatus = map[int]int{}
-	for k, v := range l.refused {
-		byStatus[k] = v
-	}
-	return byStatus, l.silent
+	return maps.Clone(l.refused), l.silent
 }
 
 // reach waits until n changes are acknowledged.

@@ -3,6 +3,7 @@ package crash
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -106,9 +107,7 @@ func (r *receiver) reply(w http.ResponseWriter, a *arrival, p reply) {
 	r.mu.Lock()
 	a.status = p.status
 	r.mu.Unlock()
-	for k, v := range p.header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), p.header)
 	w.WriteHeader(p.status)
 	if p.body != nil {
 		p.body(w)

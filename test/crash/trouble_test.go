@@ -130,7 +130,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	l.end()
 	old := r.arrived()
 
-	restored := &desk{dir: copied, tenant: d.tenant, outages: d.outages}
+	restored := d.restored(copied)
 	intact(t, filepath.Join(copied, "ticketwire.db"))
 	restored.start(t, "")
 	restored.drain(t, patience)
@@ -187,7 +187,7 @@ func TestStoreErrors(t *testing.T) {
 				}
 				l.reach(t, l.count()+100)
 				l.end()
-				d.drain(t, patience)
+				d.drain(t, patience+lasts) // what came in meanwhile goes out now
 				refused, silent := l.refusals()
 				v := judge(t, evidence{desk: d, acked: l.acknowledged(), arrivals: r.arrived(), hooks: []hook{h}, types: []string{"ticket.updated"}})
 				t.Logf("refused: %v; %s", refused, v)

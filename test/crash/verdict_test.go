@@ -14,7 +14,7 @@ import (
 // of --per-webhook): so many can be sent twice when the server is killed.
 const perWebhook = 16
 
-// run is what a case has left: the ledger, what arrived, and when the server was
+// evidence is what a case has left: the ledger, what arrived, and when the server was
 // away.
 type evidence struct {
 	desk     *desk
@@ -22,7 +22,7 @@ type evidence struct {
 	arrivals []*arrival
 	hooks    []hook
 	types    []string // the events that the hooks get
-	secrets  []string // that were in force at some time; nil: those of hooks
+	secrets  []string // that were in force at some time, beside those of hooks
 }
 
 // verdict is what the evidence says.
@@ -47,7 +47,7 @@ type key struct{ hook, id string }
 // judge compares everything with everything. It is an error when
 //   - an acknowledged change has no event in the feed, or an event of the feed
 //     has not arrived at each webhook;
-//   - something arrived that is not in the feed;
+//   - something arrived that is not in the feed, or is another tenant's;
 //   - an event came with two bodies, or a signature is wrong;
 //   - a delivery was repeated without a crash between, or more often after one
 //     crash than can have been in flight.
@@ -62,6 +62,9 @@ func judge(t *testing.T, e evidence) verdict {
 			first[k] = a
 		} else if !bytes.Equal(a.body, b.body) {
 			t.Errorf("event %s came with two bodies:\n%s\n%s", a.event.ID, a.body, b.body)
+		}
+		if a.event.Tenant != e.desk.tenant.ID {
+			t.Errorf("event %s of tenant %s arrived at a webhook of tenant %s", a.event.ID, a.event.Tenant, e.desk.tenant.ID)
 		}
 	}
 	v.lost = e.lost(t, feed, first)
