@@ -131,7 +131,7 @@ func TestAdHocTest(t *testing.T) {
 		t.Errorf("answers %v", keys)
 	}
 
-	_, sent, e = probe(map[string]any{"webhook_id": id})
+	_, sent, _ = probe(map[string]any{"webhook_id": id})
 	if sent.Path != "/own" || sent.Method != "PUT" || !verifies(sent, secret, time.Now()) ||
 		sent.Header.Get("Authorization") != "Bearer open-sesame" || sent.Header.Get("X-Alga-Webhook-Id") != id {
 		t.Errorf("a test of a webhook sent %s %s %v", sent.Method, sent.Path, sent.Header)
