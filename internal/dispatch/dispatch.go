@@ -60,6 +60,7 @@ type Engine struct {
 	attempts sync.WaitGroup // requests in flight
 	recorder sync.WaitGroup
 	trouble  trouble
+	stuck    atomic.Bool // results wait that the store has refused
 	metrics  *metrics
 }
 

@@ -30,7 +30,11 @@ func (e *Engine) record() {
 				break fill
 			}
 		}
-		e.recordBatch(batch)
+		smooth := e.recordBatch(batch)
+		// A batch that is not full had all that was waiting.
+		if len(e.results) == 0 || smooth && len(batch) < maxBatch {
+			e.stuck.Store(false)
+		}
 	}
 }
 
@@ -43,10 +47,12 @@ const poisonTries = 5
 const recordPause = time.Second
 
 // recordBatch does not give up while the store is away: the results stay in
-// memory, their lanes stay busy, and so nothing more is claimed than can be
-// recorded. Only when Stop's grace is over is a result left to its lease, which
-// means one more delivery under the same event id.
-func (e *Engine) recordBatch(batch []store.Result) {
+// memory, their lanes stay busy, and nothing is claimed before they are
+// recorded. An outage may outlast their leases, and a claim would take for lost
+// what was sent. Only when Stop's grace is over is a result left to its lease,
+// which means one more delivery under the same event id. It reports whether the
+// first try succeeded.
+func (e *Engine) recordBatch(batch []store.Result) (smooth bool) {
 	wait := 50 * time.Millisecond
 	for try := 1; ; try++ {
 		_, err := e.cfg.Store.Record(context.Background(), batch)
@@ -59,8 +65,9 @@ func (e *Engine) recordBatch(batch []store.Result) {
 				over[i].omen, over[i].pause = omenOf(&batch[i])
 			}
 			e.done(over...)
-			return
+			return try == 1
 		}
+		e.stuck.Store(true)
 		e.metrics.recordErrors.Inc()
 		outage := fault.Is(err, fault.Unavailable)
 		if !outage && len(batch) > 1 {
@@ -68,7 +75,7 @@ func (e *Engine) recordBatch(batch []store.Result) {
 			for i := range batch {
 				e.recordBatch(batch[i : i+1])
 			}
-			return
+			return false
 		}
 		e.cfg.Log.Error("could not record attempts, will be tried again", "attempts", len(batch), "error", err)
 		if e.pause(wait) || !outage && try >= poisonTries {
@@ -76,7 +83,7 @@ func (e *Engine) recordBatch(batch []store.Result) {
 			for _, r := range batch {
 				e.done(finished{lane: laneOf(r.Claimed)})
 			}
-			return
+			return false
 		}
 		wait = min(2*wait, recordPause)
 	}

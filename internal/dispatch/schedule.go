@@ -318,6 +318,10 @@ func (s *scheduler) putBack(l *lane, n int) {
 // some more to go on with while memory allows, since a claim costs the store
 // nearly the same for one row and for many.
 func (s *scheduler) claim(l *lane, now time.Time, tokens int) {
+	if s.e.stuck.Load() {
+		l.blocked, l.limited = now.Add(pauseAfterError), false
+		return
+	}
 	slots := min(s.slots(l), tokens)
 	more := min(s.e.cfg.PerLane*memoryPerSlot, memoryPerRequest*s.e.cfg.InFlight-s.held)
 	if l.breaker.open() {
