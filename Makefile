@@ -71,7 +71,7 @@ vet: ## Run go vet
 .PHONY: lint
 lint: $(LINT) ## Run the linters of .golangci.yml
 	$(call say,lint)
-	@$(LINT) run ./...
+	@$(LINT) run --allow-parallel-runners ./...
 
 # Built from source, once per version: the one on the path is taken if it is the
 # right one.

@@ -26,6 +26,7 @@ type Webhook struct {
 	IsActive             bool              `json:"is_active"`
 	IsTestMode           bool              `json:"is_test_mode"`
 	VerifySSL            bool              `json:"verify_ssl"`
+	TLS                  json.RawMessage   `json:"tls"`              // Ticketwire only; says which credentials there are, without the key
 	TotalDeliveries      int64             `json:"total_deliveries"` // attempts, not events
 	SuccessfulDeliveries int64             `json:"successful_deliveries"`
 	FailedDeliveries     int64             `json:"failed_deliveries"`
@@ -84,6 +85,7 @@ type WebhookInput struct {
 	RetryConfig   Field[any]               `json:"retry_config,omitzero"`
 	RateLimit     Field[any]               `json:"rate_limit,omitzero"`
 	VerifySSL     Field[bool]              `json:"verify_ssl,omitzero"`
+	TLS           Field[any]               `json:"tls,omitzero"`       // Ticketwire only: client_cert, client_key and ca_bundle in PEM form
 	IsActive      Field[bool]              `json:"is_active,omitzero"` // true enables a disabled webhook again
 
 	// ReplayMissed, beside IsActive true, also queues what the webhook would

@@ -80,6 +80,22 @@ func TestDecideStatuses(t *testing.T) {
 	}
 }
 
+// Whatever went wrong on the way is tried again, a name that is not found
+// included; only a place that we do not call is final.
+func TestDecideByClass(t *testing.T) {
+	t.Parallel()
+	for class, want := range map[delivery.ErrorType]delivery.Status{
+		delivery.ErrDNS: delivery.Retrying, delivery.ErrConnect: delivery.Retrying, delivery.ErrTLS: delivery.Retrying,
+		delivery.ErrTimeout: delivery.Retrying, delivery.ErrProtocol: delivery.Retrying, delivery.ErrUnknown: delivery.Retrying,
+		delivery.ErrSSRF: delivery.Abandoned,
+	} {
+		got := exact().Decide(active(), &delivery.Delivery{}, delivery.Answer{Err: class, Message: "why"}, ended(), 0)
+		if got.Status != want || got.ErrorType != class || got.ErrorMessage != "why" {
+			t.Errorf("%s: got %+v, want %s", class, got, want)
+		}
+	}
+}
+
 func TestDecideSpecialCases(t *testing.T) {
 	t.Parallel()
 	inactive := active()
