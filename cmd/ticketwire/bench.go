@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ type benchCmd struct {
 	Seconds float64  `help:"Length of one run in seconds. Default: 30, with --quick 2." placeholder:"N"`
 	Only    []string `help:"Measure only these: bare, engine, api, drain, latency, fanout, neighbour, webhooks, rows." placeholder:"FIGURE,..."`
 	Dir     string   `help:"Directory on the disk to measure. Default: the one for temporary files." placeholder:"DIR"`
+	Profile string   `help:"Write a CPU profile of the service's process to this file, for go tool pprof." placeholder:"FILE"`
 	JSON    bool     `name:"json" help:"Print one JSON object."`
 }
 
@@ -98,7 +100,7 @@ func (c *benchCmd) Run(ctx context.Context, t terminal) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.hook.stop()) }()
 	b.report.describe(c.Quick, b.length)
-	err = b.measure(ctx)
+	err = b.profiled(func() error { return b.measure(ctx) })
 	b.show.end()
 	b.report.finish()
 	// What was measured before a failure or Ctrl-C took a while to get.
@@ -111,6 +113,23 @@ func (c *benchCmd) Run(ctx context.Context, t terminal) (err error) {
 		err = fmt.Errorf("%d events did not arrive, void: %s", b.report.Lost, strings.Join(b.report.Void, ", "))
 	}
 	return err
+}
+
+// profiled runs f under the profiler if a profile is wanted.
+func (b *bench) profiled(f func() error) (err error) {
+	if b.cmd.Profile == "" {
+		return f()
+	}
+	file, err := os.Create(b.cmd.Profile)
+	if err != nil {
+		return usageError{fmt.Errorf("--profile: %w", err), "ticketwire bench --only engine --profile cpu.pprof"}
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return fmt.Errorf("start the profiler: %w", err)
+	}
+	defer pprof.StopCPUProfile()
+	return f()
 }
 
 // measure goes through the figures and stops at the first that fails.

@@ -1,10 +1,45 @@
 package delivery
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/ticketwire/ticketwire/webhook"
 )
+
+// Redacted stands for what is secret in a header of the log (contract P2).
+const Redacted = "[REDACTED]"
+
+// Headers yields the headers of the request but the signature and the custom
+// ones (contract section 4.1).
+func (d *Delivery) Headers(yield func(name, value string) bool) {
+	_ = yield("content-type", "application/json") &&
+		yield(webhook.WebhookIDHeader, d.WebhookID) &&
+		yield(webhook.EventIDHeader, d.EventID) &&
+		yield(webhook.EventTypeHeader, d.EventType) &&
+		yield(webhook.DeliveryIDHeader, d.DeliveryID) &&
+		yield(webhook.AttemptHeader, strconv.Itoa(d.Attempt))
+}
+
+// Logged returns the headers of a request that was sent, as the log shows them:
+// the values of the custom ones, whose names are given, and the signature's
+// digits may be secrets (contract P2).
+func (d *Delivery) Logged(custom []string) map[string]string {
+	out := make(map[string]string, len(custom)+8)
+	for name, value := range d.Headers {
+		out[name] = value
+	}
+	for _, name := range custom {
+		out[name] = Redacted
+	}
+	if d.AttemptedAt != nil {
+		out[webhook.SignatureHeader] = fmt.Sprintf("t=%d,v1=%s", d.AttemptedAt.Unix(), Redacted)
+	}
+	return out
+}
 
 // Bounds of custom_headers (contract P6).
 const (

@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -17,9 +17,6 @@ import (
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/webhook"
 )
-
-// redacted stands for the value of a custom header in the log (contract P2).
-const redacted = "[REDACTED]"
 
 // panicPause is how long a delivery that met a defect of ours keeps its place in
 // flight before it is tried again: one that meets it every time must not spin.
@@ -35,7 +32,7 @@ func (e *Engine) start(t store.Target, c store.Claimed) {
 		r, sent := e.attempt(e.sending, t, c)
 		if !sent {
 			e.release(c)
-			e.done(finished{lane: laneOf(c)})
+			e.done(finished{lane: laneOf(&c)})
 			return
 		}
 		e.results <- r
@@ -50,13 +47,15 @@ func (e *Engine) done(list ...finished) {
 	}
 }
 
+// releasePage bounds one transaction of release: others wait for it.
+const releasePage = 256
+
 // release gives leases back. One that cannot be given back runs out by itself.
 func (e *Engine) release(list ...store.Claimed) {
-	if len(list) == 0 {
-		return
-	}
-	if err := e.cfg.Store.Release(context.Background(), list); err != nil {
-		e.cfg.Log.Warn("could not give leases back, they will run out", "deliveries", len(list), "error", err)
+	for page := range slices.Chunk(list, releasePage) {
+		if err := e.cfg.Store.Release(context.Background(), page); err != nil {
+			e.cfg.Log.Warn("could not give leases back, they will run out", "deliveries", len(page), "error", err)
+		}
 	}
 }
 
@@ -90,7 +89,7 @@ func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (
 	e.observe(t, c, a, v)
 	return store.Result{
 		Claimed: c, Answer: a, Verdict: v, StartedAt: started, EndedAt: ended,
-		RequestHeaders: logged(t.CustomHeaders, c.Delivery, started),
+		CustomHeaders: names(t.CustomHeaders),
 	}, true
 }
 
@@ -102,27 +101,18 @@ func Header(custom map[string]string, d delivery.Delivery) http.Header {
 	for k, v := range custom {
 		h[k] = []string{v}
 	}
-	h["content-type"] = []string{"application/json"}
-	h[webhook.WebhookIDHeader] = []string{d.WebhookID}
-	h[webhook.EventIDHeader] = []string{d.EventID}
-	h[webhook.EventTypeHeader] = []string{d.EventType}
-	h[webhook.DeliveryIDHeader] = []string{d.DeliveryID}
-	h[webhook.AttemptHeader] = []string{strconv.Itoa(d.Attempt)}
+	for k, v := range d.Headers {
+		h[k] = []string{v}
+	}
 	return h
 }
 
-// logged is what the delivery log keeps of the request headers: custom values
-// and the signature's digits may be secrets (contract P2).
-func logged(custom map[string]string, d delivery.Delivery, sentAt time.Time) map[string]string {
-	out := make(map[string]string, len(custom)+8)
-	for k, v := range Header(nil, d) {
-		out[k] = v[0]
+// names returns the names of custom headers, nil without any.
+func names(custom map[string]string) []string {
+	if len(custom) == 0 {
+		return nil
 	}
-	for k := range maps.Keys(custom) {
-		out[k] = redacted
-	}
-	out[webhook.SignatureHeader] = fmt.Sprintf("t=%d,v1=%s", sentAt.Unix(), redacted)
-	return out
+	return slices.Sorted(maps.Keys(custom))
 }
 
 func sign(s store.Secrets, now time.Time, body []byte) string {

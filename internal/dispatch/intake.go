@@ -6,14 +6,17 @@ import (
 	"github.com/ticketwire/ticketwire/internal/store"
 )
 
-// memoryPerSlot is how many deliveries a lane may hold in memory for each request
-// it may have in flight: enough that a lane that keeps up never goes to the
-// store's queue, and little enough that one that hangs sends what waits there.
-const memoryPerSlot = 8
+// handedPerSlot is how many deliveries a lane may be handed for each request it
+// may have in flight: enough that a lane that keeps up never goes to the store's
+// queue, also while a burst of changes is ahead of it. One that hangs sends what
+// waits there for long.
+const handedPerSlot = 256
 
-// maxHanded bounds what all lanes together hold in memory. A delivery is a few
-// kilobytes.
-const maxHanded = 8192
+// What all lanes together hold in memory: deliveries, and bytes of their bodies.
+const (
+	maxHeld      = 16384
+	maxHeldBytes = 64 << 20
+)
 
 // intake is the meeting point of the writer, which commits deliveries, and the
 // scheduler, which sends them. Its methods are safe for concurrent use and never
@@ -27,7 +30,8 @@ type intake struct {
 	left   store.Committed
 	due    map[store.Lane]struct{} // of left.Due
 	rooms  map[store.Lane]*room
-	total  int // reserved, or handed over and not yet taken
+	held   int // reserved, on their way to a lane, or in its memory
+	bytes  int // of their bodies
 }
 
 // room says how much may still be handed to a lane.
@@ -44,10 +48,10 @@ func newIntake(perLane int) *intake {
 }
 
 // reserve is the store's question for room; see store.Intake.
-func (in *intake) reserve(id store.Lane) bool {
+func (in *intake) reserve(id store.Lane, size int) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.closed || in.total >= maxHanded {
+	if in.closed || in.held >= maxHeld || in.bytes+size > maxHeldBytes {
 		return false
 	}
 	r := in.rooms[id]
@@ -60,20 +64,52 @@ func (in *intake) reserve(id store.Lane) bool {
 	}
 	r.open--
 	r.reserved++
-	in.total++
+	in.held++
+	in.bytes += size
 	return true
 }
 
 // cancel takes reservations back.
-func (in *intake) cancel(lanes []store.Lane) {
+func (in *intake) cancel(list []store.Claimed) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for _, id := range lanes {
-		in.total--
-		r := in.rooms[id]
+	for i := range list {
+		in.drop(&list[i])
+		r := in.rooms[laneOf(&list[i])]
 		r.reserved--
 		r.open++
 	}
+}
+
+// hold counts deliveries that came into memory from the store's queue.
+func (in *intake) hold(list []store.Claimed) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i := range list {
+		in.held++
+		in.bytes += len(list[i].Body)
+	}
+}
+
+// leave counts deliveries out again that were started or put back.
+func (in *intake) leave(list []store.Claimed) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i := range list {
+		in.drop(&list[i])
+	}
+}
+
+func (in *intake) drop(c *store.Claimed) {
+	in.held--
+	in.bytes -= len(c.Body)
+}
+
+// room returns how many deliveries a claim may bring into memory.
+func (in *intake) room(most int) int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return max(0, min(most, maxHeld-in.held))
 }
 
 // commit takes what a transaction has left.
@@ -99,8 +135,7 @@ func (in *intake) take() store.Committed {
 	in.left = store.Committed{}
 	clear(in.due)
 	for i := range out.Handed {
-		in.total--
-		in.rooms[store.Lane{TenantID: out.Handed[i].TenantID, WebhookID: out.Handed[i].WebhookID}].reserved--
+		in.rooms[laneOf(&out.Handed[i])].reserved--
 	}
 	return out
 }

@@ -61,7 +61,7 @@ func (e *Engine) recordBatch(batch []store.Result) (smooth bool) {
 			over := make([]finished, len(batch))
 			for i := range batch {
 				e.afterRecord(batch[i])
-				over[i] = finished{lane: laneOf(batch[i].Claimed), retry: batch[i].Verdict.RetryAt}
+				over[i] = finished{lane: laneOf(&batch[i].Claimed), retry: batch[i].Verdict.RetryAt}
 				over[i].omen, over[i].pause = omenOf(&batch[i])
 			}
 			e.done(over...)
@@ -81,7 +81,7 @@ func (e *Engine) recordBatch(batch []store.Result) (smooth bool) {
 		if e.pause(wait) || !outage && try >= poisonTries {
 			e.cfg.Log.Error("gave up recording attempts, they will be sent again", "attempts", len(batch))
 			for _, r := range batch {
-				e.done(finished{lane: laneOf(r.Claimed)})
+				e.done(finished{lane: laneOf(&r.Claimed)})
 			}
 			return false
 		}
@@ -107,6 +107,6 @@ func (e *Engine) afterRecord(r store.Result) {
 	}
 }
 
-func laneOf(c store.Claimed) store.Lane {
+func laneOf(c *store.Claimed) store.Lane {
 	return store.Lane{TenantID: c.TenantID, WebhookID: c.WebhookID}
 }

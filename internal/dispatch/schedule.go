@@ -34,7 +34,6 @@ type scheduler struct {
 	ready    []*lane            // lanes that may go on now, in turn
 	waiting  map[*lane]struct{} // lanes with work that are blocked for a while
 	inFlight int
-	held     int       // in the memory of all lanes
 	helpers  int       // goroutines that load or claim for a lane
 	scanned  time.Time // due rows up to here were seen
 	nextDue  time.Time // when the next row falls due, zero when none is known
@@ -83,9 +82,9 @@ type finished struct {
 // finds work that another process committed and leases that ran out.
 const fullScanEvery = time.Minute
 
-// memoryPerRequest bounds what claims may bring into memory, for each request
-// that may be in flight.
-const memoryPerRequest = 16
+// claimPerSlot is how many deliveries one claim may bring for each request that
+// its lane may have in flight: it is one transaction, and others wait for it.
+const claimPerSlot = 8
 
 // pauseAfterError is how long a lane rests when the store refused it.
 const pauseAfterError = 250 * time.Millisecond
@@ -159,10 +158,11 @@ func (s *scheduler) collect() {
 		}
 	}
 	for i := range c.Handed {
-		l := s.lane(store.Lane{TenantID: c.Handed[i].TenantID, WebhookID: c.Handed[i].WebhookID})
+		l := s.lane(laneOf(&c.Handed[i]))
 		l.memory = append(l.memory, c.Handed[i])
-		s.held++
-		s.rest(l)
+		if i+1 == len(c.Handed) || laneOf(&c.Handed[i+1]) != l.id {
+			s.rest(l)
+		}
 	}
 	for _, id := range c.Due {
 		l := s.lane(id)
@@ -218,7 +218,7 @@ func (s *scheduler) room(l *lane, now time.Time) int {
 	if l.breaker.open() {
 		return 0
 	}
-	room := s.e.cfg.PerLane*memoryPerSlot - l.inFlight - len(l.memory)
+	room := s.e.cfg.PerLane*handedPerSlot - l.inFlight - len(l.memory)
 	if l.limiter != nil {
 		room = min(room, int(l.limiter.TokensAt(now))-len(l.memory))
 	}
@@ -293,7 +293,7 @@ func (s *scheduler) sendMemory(l *lane, now time.Time, tokens int) {
 	}
 	l.inFlight += n
 	s.inFlight += n
-	s.held -= n
+	s.intake.leave(l.memory[:n])
 	for _, c := range l.memory[:n] {
 		s.e.start(*l.target, c)
 	}
@@ -309,7 +309,7 @@ func (s *scheduler) putBack(l *lane, n int) {
 	}
 	back := append([]store.Claimed(nil), l.memory[:n]...)
 	l.memory = l.memory[n:]
-	s.held -= n
+	s.intake.leave(back)
 	// The release wakes the lane by itself.
 	s.e.attempts.Go(func() { s.e.release(back...) })
 }
@@ -323,11 +323,11 @@ func (s *scheduler) claim(l *lane, now time.Time, tokens int) {
 		return
 	}
 	slots := min(s.slots(l), tokens)
-	more := min(s.e.cfg.PerLane*memoryPerSlot, memoryPerRequest*s.e.cfg.InFlight-s.held)
+	more := s.intake.room(s.e.cfg.PerLane * claimPerSlot)
 	if l.breaker.open() {
 		more = 0 // a probe, and nothing to go on with
 	}
-	asked := min(slots+max(0, more), tokens)
+	asked := min(slots+more, tokens)
 	l.dirty = false // a wake-up meanwhile sets it again
 	l.inFlight += slots
 	s.inFlight += slots
@@ -387,7 +387,7 @@ func (s *scheduler) settleClaim(f finding, now time.Time) {
 		s.e.start(f.batch.Target, got[i])
 	}
 	l.memory = append(l.memory, got[n:]...)
-	s.held += len(got) - n
+	s.intake.hold(got[n:])
 }
 
 // configure takes a loaded webhook over, and makes the lane's bucket anew when
@@ -478,6 +478,12 @@ func (s *scheduler) scan() {
 
 func (s *scheduler) look(after, now time.Time) error {
 	ctx := context.Background()
+	// What is sent and not recorded must not be sent again, however old its lease.
+	if after.IsZero() && !s.e.stuck.Load() {
+		if err := s.e.cfg.Store.ExpireHanded(ctx, now, s.e.Lease()); err != nil {
+			return fmt.Errorf("queue what was handed over long ago: %w", err)
+		}
+	}
 	due, err := s.e.cfg.Store.DueLanes(ctx, after, now)
 	if err != nil {
 		return fmt.Errorf("list due lanes: %w", err)

@@ -49,6 +49,7 @@ func (s *Store) Analytics(ctx context.Context, tenant, webhookID string, from, t
 			return Analytics{}, err
 		}
 	}
+	s.show(ctx, tenant, lowerID(webhookID))
 	args := []any{tenant, lowerID(webhookID), micros(from), micros(to)}
 	if err := a.counts(r, args); err != nil {
 		return Analytics{}, fmt.Errorf("analytics: %w", err)

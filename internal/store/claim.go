@@ -60,7 +60,7 @@ func (s *Store) DueLanes(ctx context.Context, after, upTo time.Time) ([]Lane, er
 				and d.status = 'pending' and d.due_at <= $1 and (d.lease_until is null or d.lease_until <= $1))`, micros(upTo))
 	} else {
 		rows, err = r.query(`select distinct tenant_id, webhook_id from deliveries
-			where status = 'pending' and due_at > $1 and due_at <= $2 and (lease_until is null or lease_until <= $2)`,
+			where status = 'pending' and due_at > created_at and due_at > $1 and due_at <= $2 and (lease_until is null or lease_until <= $2)`,
 			micros(after), micros(upTo))
 	}
 	lanes, err := collect(rows, err, func(row scanner) (Lane, error) {
@@ -78,7 +78,8 @@ func (s *Store) DueLanes(ctx context.Context, after, upTo time.Time) ([]Lane, er
 // false when there is none.
 func (s *Store) NextDue(ctx context.Context, after time.Time) (due time.Time, ok bool, err error) {
 	var us sql.NullInt64
-	err = s.reader(ctx).row(`select min(due_at) from deliveries where status = 'pending' and due_at > $1`, micros(after)).Scan(&us)
+	err = s.reader(ctx).row(`select min(due_at) from deliveries
+		where status = 'pending' and due_at > created_at and due_at > $1`, micros(after)).Scan(&us)
 	if err != nil {
 		return time.Time{}, false, fmt.Errorf("find the next due delivery: %w", err)
 	}
@@ -174,6 +175,13 @@ func (s *Store) Release(ctx context.Context, list []Claimed) error {
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
 		for i := range list {
 			c := &list[i]
+			if d := t.w.handovers.by[c.DeliveryID]; d != nil {
+				if err := t.insertHanded(d, false); err != nil {
+					return struct{}{}, fmt.Errorf("release delivery %s: %w", c.DeliveryID, err)
+				}
+				t.due(c.lane())
+				continue
+			}
 			n, err := t.exec(`update deliveries set lease_owner = null, lease_until = null
 				where tenant_id = $1 and delivery_id = $2 and lease_owner = $3 and generation = $4 and status = 'pending'`,
 				c.TenantID, c.DeliveryID, c.Owner, c.Generation)
@@ -189,10 +197,14 @@ func (s *Store) Release(ctx context.Context, list []Claimed) error {
 	return err
 }
 
-// ReleaseAll voids every lease. It is for the start on an embedded database
-// after LockDeliveries: the process that held them is gone.
+// ReleaseAll voids every lease, and queues what was handed over and not recorded.
+// It is for the start on an embedded database after LockDeliveries: the process
+// that held them is gone.
 func (s *Store) ReleaseAll(ctx context.Context) error {
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
+		if err := t.recoverHanded(); err != nil {
+			return struct{}{}, err
+		}
 		_, err := t.exec(`update deliveries set lease_owner = null, lease_until = null
 			where lease_until is not null`) // only pending rows have one
 		if err != nil {
@@ -280,6 +292,9 @@ func (s *Store) BeginTest(ctx context.Context, now time.Time, tenant, webhookID,
 func (s *Store) BeginRetry(ctx context.Context, now time.Time, tenant, webhookID, deliveryID, owner string, lease time.Duration) (Batch, error) {
 	var out Batch
 	err := s.do(ctx, func(t *tx) error {
+		if err := t.show(tenant, lowerID(webhookID)); err != nil {
+			return err
+		}
 		d, err := deliveryOf(t, tenant, webhookID, deliveryID)
 		if err != nil {
 			return err

@@ -117,9 +117,15 @@ func dueLanes(t *testing.T, open opener) {
 	s := open(t, guide)
 	d := newDesk(t, s, "acme")
 	a, b := d.hook(start()), newDesk(t, s, "other").hook(start())
-	at := start().Add(time.Hour)
-	d.create(at, d.draft("a"))
-	b.create(at.Add(time.Minute), b.draft("b"))
+	at := start().Truncate(time.Microsecond).Add(time.Hour)
+	// Retries, since only they become due by time alone.
+	retry := func(l *line, due time.Time) {
+		failed := due.Add(-time.Minute)
+		l.create(failed, l.draft("x"))
+		l.answer(l.claimOne(failed), status(500), failed)
+	}
+	retry(a, at)
+	retry(b, at.Add(time.Minute))
 	lanes := func(after, upTo time.Time) []Lane { return must(s.DueLanes(t.Context(), after, upTo))(t) }
 	sorted := func(l ...Lane) []Lane {
 		slices.SortFunc(l, func(a, b Lane) int { return strings.Compare(a.WebhookID, b.WebhookID) })
@@ -130,7 +136,7 @@ func dueLanes(t *testing.T, open opener) {
 		after, upTo time.Time
 		want        []Lane
 	}{
-		{"nothing yet", time.Time{}, at.Add(-1), []Lane{}},
+		{"nothing yet", time.Time{}, at.Add(-time.Microsecond), []Lane{}},
 		{"the first", time.Time{}, at, []Lane{a.lane()}},
 		{"both", time.Time{}, at.Add(time.Hour), sorted(a.lane(), b.lane())},
 		{"after is exclusive", at, at.Add(time.Hour), []Lane{b.lane()}},
@@ -226,8 +232,8 @@ func wakes(t *testing.T, open opener) {
 	woken := make(chan []Lane, 10)
 	d.SetIntake(&Intake{
 		Owner: "test", Lease: lease,
-		Reserve: func(Lane) bool { return false },
-		Cancel:  func([]Lane) { t.Error("cancelled what was never reserved") },
+		Reserve: func(Lane, int) bool { return false },
+		Cancel:  func([]Claimed) { t.Error("cancelled what was never reserved") },
 		Commit: func(c Committed) {
 			if len(c.Due) > 0 {
 				woken <- c.Due

@@ -149,10 +149,11 @@ func (s *Store) AddComment(ctx context.Context, now time.Time, a ticket.Actor, i
 		if err := t.insertComment(&c); err != nil {
 			return ticket.Comment{}, err
 		}
-		if err := t.saveTicket(&next); err != nil {
+		last, err := t.publish(now, []ticket.Event{event})
+		if err != nil {
 			return ticket.Comment{}, err
 		}
-		return c, t.publish(now, []ticket.Event{event})
+		return c, t.saveTicket(&old, &next, last)
 	})
 }
 

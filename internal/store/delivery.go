@@ -25,7 +25,7 @@ type DeliveryQuery struct {
 const (
 	deliveryColumns = `d.tenant_id, d.delivery_id, d.webhook_id, d.event_id, d.event_type, d.ticket_id, d.attempt, d.step,
 		d.status, d.wait_reason, d.is_test, d.is_manual, d.due_at, d.attempted_at, d.completed_at, d.next_retry_at,
-		d.created_at, d.lease_until, coalesce(d.body, e.body), d.request_headers, d.status_code, d.response_headers,
+		d.created_at, d.lease_until, coalesce(d.body, e.body), d.custom_headers, d.status_code, d.response_headers,
 		d.response_body, d.duration_ms, d.error_type, d.error_message, h.wait_reason, h.wait_until`
 	deliveryTables = ` from deliveries d
 		left join events e on e.tenant_id = d.tenant_id and e.event_id = d.event_id
@@ -38,22 +38,26 @@ func scanDelivery(row scanner) (delivery.Delivery, error) {
 	var d delivery.Delivery
 	var due, created int64
 	var attempted, completed, retry, lease, waitUntil, code, duration sql.NullInt64
-	var requestHeaders, responseHeaders, response, laneReason sql.NullString
+	var customHeaders, responseHeaders, response, laneReason sql.NullString
 	err := row.Scan(&d.TenantID, &d.DeliveryID, &d.WebhookID, &d.EventID, &d.EventType, &d.TicketID, &d.Attempt, &d.Step,
 		&d.Status, &d.WaitReason, &d.IsTest, &d.IsManual, &due, &attempted, &completed, &retry,
-		&created, &lease, &d.Body, &requestHeaders, &code, &responseHeaders,
+		&created, &lease, &d.Body, &customHeaders, &code, &responseHeaders,
 		&response, &duration, &d.ErrorType, &d.ErrorMessage, &laneReason, &waitUntil)
 	if err != nil {
 		return d, err
-	}
-	if err := fromJSON(requestHeaders, &d.RequestHeaders); err != nil {
-		return d, fmt.Errorf("delivery %s: %w", d.DeliveryID, err)
 	}
 	if err := fromJSON(responseHeaders, &d.ResponseHeaders); err != nil {
 		return d, fmt.Errorf("delivery %s: %w", d.DeliveryID, err)
 	}
 	d.DueAt, d.CreatedAt = instant(due), instant(created)
 	d.AttemptedAt, d.CompletedAt, d.NextRetryAt = instantPtr(attempted), instantPtr(completed), instantPtr(retry)
+	if d.AttemptedAt != nil {
+		var custom []string
+		if err := fromJSON(customHeaders, &custom); err != nil {
+			return d, fmt.Errorf("delivery %s: %w", d.DeliveryID, err)
+		}
+		d.RequestHeaders = d.Logged(custom)
+	}
 	d.StatusCode, d.DurationMS, d.ResponseBody = int(code.Int64), duration.Int64, response.String
 	if d.Status == delivery.Pending {
 		next := d.DueAt
@@ -72,6 +76,7 @@ func scanDelivery(row scanner) (delivery.Delivery, error) {
 // Delivery returns one row of the log with the body that was, or will be, sent.
 // It works for a deleted webhook too (contract P7).
 func (s *Store) Delivery(ctx context.Context, tenant, webhookID, deliveryID string) (delivery.Delivery, error) {
+	s.show(ctx, tenant, lowerID(webhookID))
 	return deliveryOf(s.reader(ctx), tenant, webhookID, deliveryID)
 }
 
@@ -93,6 +98,7 @@ func (s *Store) Deliveries(ctx context.Context, tenant, webhookID string, q Deli
 	if _, err := s.webhookOf(r, tenant, webhookID); err != nil {
 		return nil, 0, err
 	}
+	s.show(ctx, tenant, webhookID)
 	w := q.where(tenant, webhookID)
 	rows, err := r.list(logCount+w.String(), w.args...)
 	counts, err := collect(rows, err, scanCount)
@@ -176,6 +182,12 @@ func (s *Store) Backlog(ctx context.Context, now time.Time) (Backlog, error) {
 		from deliveries where status = 'pending'`, micros(now)).Scan(&b.Pending, &b.Due, &oldest)
 	if err != nil {
 		return Backlog{}, fmt.Errorf("count the backlog: %w", err)
+	}
+	if n := s.handed.Load(); n > 0 {
+		b.Pending, b.Due = b.Pending+n, b.Due+n
+		if since := s.handedSince.Load(); since != 0 && (!oldest.Valid || since < oldest.Int64) {
+			oldest = sql.NullInt64{Int64: since, Valid: true}
+		}
 	}
 	b.OldestDue = instantPtr(oldest)
 	return b, nil

@@ -55,7 +55,7 @@ func owedWithChange(t *testing.T, open opener) {
 	sameBody(t, row.Body, feed)
 	if row.Status != delivery.Delivered || row.StatusCode != 204 || row.DurationMS != 20 || row.ResponseBody != "answer" ||
 		row.AttemptedAt == nil || row.CompletedAt == nil || row.NextRetryAt != nil ||
-		row.RequestHeaders["x-alga-delivery-id"] != row.DeliveryID || row.ResponseHeaders["server"] != "test" {
+		row.RequestHeaders["X-Alga-Delivery-Id"] != row.DeliveryID || row.RequestHeaders["x-custom"] != delivery.Redacted || row.ResponseHeaders["server"] != "test" {
 		t.Errorf("delivered row %+v", row)
 	}
 	h := l.current()

@@ -49,7 +49,7 @@ func BenchmarkDeliver(b *testing.B) {
 				for i, c := range got.Deliveries {
 					results[i] = Result{
 						Claimed: c, Answer: status(200), Verdict: delivery.Verdict{Status: delivery.Delivered},
-						StartedAt: start(), EndedAt: start(), RequestHeaders: map[string]string{"a": "b"},
+						StartedAt: start(), EndedAt: start(), CustomHeaders: []string{"a"},
 					}
 				}
 				must(s.Record(b.Context(), results))(b)

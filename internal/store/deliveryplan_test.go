@@ -56,7 +56,7 @@ func aboutAll(q, step string) bool {
 	case strings.Contains(q, "lease_until is not null"), // ReleaseAll
 		strings.HasPrefix(q, "select count(*), coalesce(sum("),   // Backlog
 		strings.HasPrefix(q, "select min(case when lease_until"): // NextMail
-		return strings.HasSuffix(step, "deliveries_due") || strings.HasSuffix(step, "mail_outbox_due")
+		return strings.HasSuffix(step, "deliveries_queue") || strings.HasSuffix(step, "mail_outbox_due")
 	}
 	return strings.HasPrefix(q, "select w.tenant_id, w.webhook_id from webhooks w") && // DueLanes
 		strings.HasPrefix(step, "SCAN w USING COVERING INDEX")

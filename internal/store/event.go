@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -19,13 +20,15 @@ import (
 
 // publish puts the events of one change into the feed and owes them to the
 // webhooks that want them. The bytes that receivers get are frozen here, in the
-// transaction of the change.
-func (t *tx) publish(now time.Time, evs []ticket.Event) error {
-	if len(evs) == 0 {
-		return nil
+// transaction of the change. It returns the number of the newest event, which the
+// ticket's row has to keep.
+func (t *tx) publish(now time.Time, evs []ticket.Event) (last int64, err error) {
+	last, err = t.lastSeq(evs[0].TenantID, evs[0].TicketID)
+	if err != nil {
+		return 0, err
 	}
 	if err := failpoint.Hit(failpoint.StoreEvents); err != nil {
-		return err
+		return 0, err
 	}
 	// All events of one call are about one ticket; its thread is read when the
 	// first of them needs it.
@@ -38,7 +41,7 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) error {
 		if shape.Threads {
 			messages, err := thread()
 			if err != nil {
-				return err
+				return 0, err
 			}
 			ev.Data.Comments = &messages
 		}
@@ -46,19 +49,50 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) error {
 			EventID: ev.EventID, EventType: ev.Type, OccurredAt: ev.OccurredAt.Time, TenantID: ev.TenantID,
 		}, &ev.Data, shape)
 		if err != nil {
-			return err
+			return 0, err
+		}
+		seq, err := t.nextSeq()
+		if err != nil {
+			return 0, err
 		}
 		if err := t.change("insert into events", `
-			insert into events (tenant_id, event_id, event_type, ticket_id, occurred_at, created_at, body)
-			values ($1, $2, $3, $4, $5, $6, $7)`,
-			ev.TenantID, ev.EventID, ev.Type, ev.TicketID, ev.OccurredAt.UnixMicro(), micros(now), body); err != nil {
-			return err
+			insert into events (seq, prev_seq, tenant_id, event_id, event_type, ticket_id, occurred_at, created_at, body)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			seq, last, ev.TenantID, ev.EventID, ev.Type, ev.TicketID, ev.OccurredAt.UnixMicro(), micros(now), body); err != nil {
+			return 0, err
 		}
+		last = seq
 		if err := t.owe(now, *ev, body, thread); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return last, nil
+}
+
+// nextSeq gives the next event its number. Retention leaves the newest event
+// alone, so that no number is ever given twice and a cursor stays true.
+func (t *tx) nextSeq() (int64, error) {
+	r := &t.w.recent
+	if r.seq == 0 {
+		if err := t.row(`select coalesce(max(seq), 0) from events`).Scan(&r.seq); err != nil {
+			return 0, fmt.Errorf("number of the newest event: %w", err)
+		}
+	}
+	r.seq++
+	return r.seq, nil
+}
+
+// lastSeq returns the newest event of a ticket, 0 without one.
+func (t *tx) lastSeq(tenant, ticketID string) (int64, error) {
+	if known, ok := t.w.recent.tickets[ticketKey{tenant, ticketID}]; ok {
+		return known.lastSeq, nil
+	}
+	var seq int64
+	err := t.row(`select last_seq from tickets where tenant_id = $1 and ticket_id = $2`, tenant, ticketID).Scan(&seq)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) { // none: it is being created
+		return 0, fmt.Errorf("newest event of ticket %s: %w", ticketID, err)
+	}
+	return seq, nil
 }
 
 // FeedQuery asks for a page of the event feed (contract P9).
@@ -131,19 +165,32 @@ func feedRows(r *reader, tenant string, after, top int64, q FeedQuery) (*sql.Row
 			tenant, after, top, q.Limit+1)
 	}
 	var w where
-	w.and("tenant_id = ? and seq > ? and seq <= ?", tenant, after, top)
+	w.and("e.tenant_id = ? and e.seq > ? and e.seq <= ?", tenant, after, top)
 	if q.Since != nil {
-		w.and("occurred_at >= ?", micros(*q.Since))
+		w.and("e.occurred_at >= ?", micros(*q.Since))
 	}
 	if len(q.Types) > 0 {
-		w.in("event_type", q.Types)
+		w.in("e.event_type", q.Types)
 	}
+	from := `select e.seq, e.body from events e where `
 	if q.TicketID != "" {
-		w.and("ticket_id = ?", lowerID(q.TicketID))
+		from = chainOfTicket + `select e.seq, e.body from chain c join events e on e.seq = c.seq where `
+		mark := w.arg(lowerID(q.TicketID))
+		from = strings.ReplaceAll(from, "{ticket}", mark)
 	}
 	limit := w.arg(q.Limit + 1)
-	return r.list(`select seq, body from events where `+w.String()+` order by seq limit `+limit, w.args...)
+	return r.list(from+w.String()+` order by e.seq limit `+limit, w.args...)
 }
+
+// chainOfTicket walks from the newest event of a ticket to its older ones, as
+// far as the page needs. $1 is the tenant and $2 the cursor.
+const chainOfTicket = `with recursive chain (seq, prev_seq) as (
+		select e.seq, e.prev_seq from events e where e.seq = coalesce(
+			(select t.last_seq from tickets t where t.tenant_id = $1 and t.ticket_id = {ticket}),
+			(select d.last_seq from ticket_ends d where d.tenant_id = $1 and d.ticket_id = {ticket}))
+		union all
+		select e.seq, e.prev_seq from chain c join events e on e.seq = c.prev_seq where c.prev_seq > $2)
+	`
 
 // cursorMark begins every cursor, so that a cursor of another form can follow in
 // a later release.

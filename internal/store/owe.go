@@ -152,40 +152,36 @@ type owed struct {
 	full                         []byte // the event's own; nil keeps the delivery in the queue
 }
 
-// insertOwed inserts a delivery that is due now. Where the dispatcher has room
-// for it, the row is born under its lease and handed over by the commit: it
-// need not be looked for, claimed and read back.
+// insertPending inserts the row of a delivery that is due since it was made.
+const insertPending = `insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
+		attempt, step, status, is_test, due_at, created_at, body, lease_owner, lease_until, generation)
+	values ($1, $2, $3, $4, $5, $6, $7, 0, 'pending', $8, $9, $10, $11, $12, $13, $14)`
+
+// insertOwed owes a delivery that is due now. Where the dispatcher has room for
+// it, the commit hands it over, see handover.go; otherwise it waits as a row of
+// the queue.
 func (t *tx) insertOwed(now time.Time, o owed) error {
 	d := delivery.Delivery{
 		TenantID: o.lane.TenantID, DeliveryID: NewID(), WebhookID: o.lane.WebhookID, EventID: o.eventID, EventType: o.eventType,
 		TicketID: o.ticketID, Attempt: o.attempt, Status: delivery.Pending, WaitReason: delivery.WaitDue, IsTest: o.isTest,
 		DueAt: now, CreatedAt: now,
 	}
-	var owner, until any
-	generation := int64(0)
-	handed := o.full != nil && t.intake != nil && t.intake.Reserve(o.lane)
-	if handed {
-		owner, until, generation = t.intake.Owner, micros(now.Add(t.intake.Lease)), 1
-		// Noted before the insert, so that a failure gives the room back.
-		d.Body = o.body
-		if d.Body == nil {
-			d.Body = o.full
-		}
-		t.out.Handed = append(t.out.Handed, Claimed{
-			Delivery: d, Owner: t.intake.Owner, Since: now, Generation: generation,
-		})
+	d.Body = o.body
+	if d.Body == nil {
+		d.Body = o.full
 	}
-	_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
-			attempt, step, status, is_test, due_at, created_at, body, lease_owner, lease_until, generation)
-		values ($1, $2, $3, $4, $5, $6, $7, 0, 'pending', $8, $9, $9, $10, $11, $12, $13)`,
+	if o.full != nil && t.intake != nil && t.intake.Reserve(o.lane, len(d.Body)) {
+		t.out.Handed = append(t.out.Handed, Claimed{Delivery: d, Owner: t.intake.Owner, Since: now, Generation: 1})
+		t.own, t.until = append(t.own, o.body), now.Add(t.intake.Lease)
+		return nil
+	}
+	_, err := t.exec(insertPending,
 		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
-		d.Attempt, d.IsTest, micros(now), nullBlob(o.body), owner, until, generation)
+		d.Attempt, d.IsTest, micros(now), micros(now), nullBlob(o.body), nil, nil, 0)
 	if err != nil {
 		return fmt.Errorf("insert delivery: %w", err)
 	}
-	if !handed {
-		t.due(o.lane)
-	}
+	t.due(o.lane)
 	return nil
 }
 

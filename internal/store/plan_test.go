@@ -52,7 +52,9 @@ func TestPlans(t *testing.T) {
 	} {
 		w := ticketWhere(d.TenantID, c.q)
 		for _, step := range plan(t, d.Store, ticketColumns+`where `+w.String()+ticketOrder(c.q.Sort, c.q.Desc)+w.page(1, 25)) {
-			if scans(step) || strings.Contains(step, "TEMP B-TREE") {
+			// Only rows of the same instant may need one, for their order by id.
+			sorts := strings.Contains(step, "TEMP B-TREE") && !strings.Contains(step, "FOR LAST TERM")
+			if scans(step) || sorts {
 				t.Errorf("%s: %q", c.name, step)
 			}
 		}

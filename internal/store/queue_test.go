@@ -97,7 +97,7 @@ func (l *line) answered(w *delivery.Webhook, c Claimed, a delivery.Answer, end t
 	return Result{
 		Claimed: c, Answer: a, Verdict: l.cfg.Policy.Decide(w, &c.Delivery, a, end, 0),
 		StartedAt: end.Add(-a.Duration), EndedAt: end,
-		RequestHeaders: map[string]string{"x-alga-delivery-id": c.DeliveryID},
+		CustomHeaders: []string{"x-custom"},
 	}
 }
 

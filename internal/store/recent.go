@@ -18,20 +18,28 @@ const maxRecent = 8192
 // writer's goroutine.
 type recent struct {
 	version int64 // of the database, as of the last look
-	tickets map[ticketKey]ticket.Ticket
+	seq     int64 // of the newest event; 0 when it is not known
+	tickets map[ticketKey]known
 	checked map[string]bool // tenants whose subscriptions are known to be current in this transaction
 }
 
 type ticketKey struct{ tenant, id string }
 
+// known is a ticket and the number of its newest event.
+type known struct {
+	ticket.Ticket
+	lastSeq int64
+}
+
 func newRecent() recent {
-	return recent{tickets: map[ticketKey]ticket.Ticket{}, checked: map[string]bool{}}
+	return recent{tickets: map[ticketKey]known{}, checked: map[string]bool{}}
 }
 
 // forget drops everything, after a rollback.
 func (r *recent) forget() {
 	clear(r.tickets)
 	clear(r.checked)
+	r.seq = 0
 }
 
 // refresh begins a transaction: what another process has changed meanwhile must
@@ -61,21 +69,25 @@ func (w *writer) refresh() error {
 // what its pointers and slices refer to.
 func (t *tx) ticket(tenant, id, missing string) (ticket.Ticket, error) {
 	key := ticketKey{tenant, lowerID(id)}
-	if tk, known := t.w.recent.tickets[key]; known {
-		return tk, nil
+	if k, ok := t.w.recent.tickets[key]; ok {
+		return k.Ticket, nil
 	}
 	tk, err := ticketOf(t, tenant, id, missing)
+	if err != nil {
+		return tk, err
+	}
+	seq, err := t.lastSeq(tk.TenantID, tk.TicketID)
 	if err == nil {
-		t.remember(&tk)
+		t.remember(&tk, seq)
 	}
 	return tk, err
 }
 
 // remember notes a ticket as it now is in the transaction.
-func (t *tx) remember(tk *ticket.Ticket) {
+func (t *tx) remember(tk *ticket.Ticket, lastSeq int64) {
 	r := &t.w.recent
 	if len(r.tickets) >= maxRecent {
 		clear(r.tickets)
 	}
-	r.tickets[ticketKey{tk.TenantID, tk.TicketID}] = *tk
+	r.tickets[ticketKey{tk.TenantID, tk.TicketID}] = known{*tk, lastSeq}
 }

@@ -43,7 +43,8 @@ func TestRememberedTicketsAreTheStoredOnes(t *testing.T) {
 			var known bool
 			// refresh comes first, as it does for every call.
 			if err := d.do(ctx, func(tx *tx) error {
-				got, known = tx.w.recent.tickets[ticketKey{d.TenantID, id}]
+				k, ok := tx.w.recent.tickets[ticketKey{d.TenantID, id}]
+				got, known = k.Ticket, ok
 				return nil
 			}); err != nil {
 				rt.Fatal(err)

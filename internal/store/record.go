@@ -16,7 +16,7 @@ type Result struct {
 	Answer             delivery.Answer
 	Verdict            delivery.Verdict
 	StartedAt, EndedAt time.Time
-	RequestHeaders     map[string]string // as sent, redacted (contract P2)
+	CustomHeaders      []string // the names of those that were sent; their values are not kept (contract P2)
 }
 
 // Recorded says what recording a Result did.
@@ -133,9 +133,10 @@ func (b *recording) record(r *Result) (Recorded, error) {
 	return out, err
 }
 
-// recordAttempt completes the row if the lease is still held.
+// recordAttempt completes the row if the lease is still held. What was handed
+// over has none yet and gets it complete.
 func (t *tx) recordAttempt(r *Result) (held bool, err error) {
-	requestHeaders, err := jsonText(r.RequestHeaders)
+	customHeaders, err := jsonText(r.CustomHeaders)
 	if err != nil {
 		return false, err
 	}
@@ -151,12 +152,28 @@ func (t *tx) recordAttempt(r *Result) (held bool, err error) {
 	if r.Verdict.Status == delivery.Retrying {
 		retryAt = micros(r.Verdict.RetryAt)
 	}
+	if d := t.w.handovers.by[r.DeliveryID]; d != nil {
+		_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
+				attempt, step, status, is_test, due_at, created_at, body, generation,
+				attempted_at, completed_at, next_retry_at, custom_headers, status_code, response_headers,
+				response_body, duration_ms, error_type, error_message)
+			values ($1, $2, $3, $4, $5, $6, 1, 0, $7, $8, $9, $10, $11, 1, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`,
+			d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
+			string(r.Verdict.Status), d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own),
+			micros(r.StartedAt), micros(r.EndedAt), retryAt, customHeaders, code, responseHeaders,
+			response, r.Answer.Duration.Milliseconds(), string(r.Verdict.ErrorType), r.Verdict.ErrorMessage)
+		if err != nil {
+			return false, err
+		}
+		t.w.handovers.settle(d)
+		return true, nil
+	}
 	n, err := t.exec(`update deliveries set status = $5, attempted_at = $6, completed_at = $7, next_retry_at = $8,
-			lease_owner = null, lease_until = null, request_headers = $9, status_code = $10, response_headers = $11,
+			lease_owner = null, lease_until = null, custom_headers = $9, status_code = $10, response_headers = $11,
 			response_body = $12, duration_ms = $13, error_type = $14, error_message = $15
 		where tenant_id = $1 and delivery_id = $2 and lease_owner = $3 and generation = $4 and status = 'pending'`,
 		r.TenantID, r.DeliveryID, r.Owner, r.Generation,
-		string(r.Verdict.Status), micros(r.StartedAt), micros(r.EndedAt), retryAt, requestHeaders, code, responseHeaders,
+		string(r.Verdict.Status), micros(r.StartedAt), micros(r.EndedAt), retryAt, customHeaders, code, responseHeaders,
 		response, r.Answer.Duration.Milliseconds(), string(r.Verdict.ErrorType), r.Verdict.ErrorMessage)
 	return n == 1, err
 }

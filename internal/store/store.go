@@ -55,7 +55,11 @@ type Store struct {
 	writer  *writer
 	usage   *usage
 
-	lock deliveryLock // see LockDeliveries
+	lock  deliveryLock // see LockDeliveries
+	swept swept        // see Sweep
+
+	handed      atomic.Int64 // deliveries that the dispatcher holds and that have no row, see handover.go
+	handedSince atomic.Int64 // since when the oldest of them is due, in microseconds; 0 without any
 
 	intake atomic.Pointer[Intake]
 }
@@ -123,10 +127,11 @@ type Intake struct {
 	Owner string        // holds the leases of what is handed over
 	Lease time.Duration // how long
 	// Reserve says whether a delivery of the lane that is about to be owed may be
-	// handed over straight from its commit. false leaves it in the queue.
-	Reserve func(Lane) bool
+	// handed over straight from its commit; size is that of its body. false leaves
+	// it in the queue.
+	Reserve func(l Lane, size int) bool
 	// Cancel takes reservations back whose transaction was rolled back.
-	Cancel func([]Lane)
+	Cancel func([]Claimed)
 	// Commit tells what a transaction has left, once it is durable.
 	Commit func(Committed)
 }

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -112,13 +114,14 @@ func (s *Store) CreateTicket(ctx context.Context, now time.Time, a ticket.Actor,
 			return ticket.Ticket{}, err
 		}
 		events := ticket.Events(nil, &tk, d.Suppress, NewID, t.w.s.cfg.PublicURL)
-		if err := t.insertTicket(&tk); err != nil {
+		last, err := t.publish(now, events)
+		if err != nil {
 			return ticket.Ticket{}, err
 		}
-		if err := t.syncTags(now, a, &tk, nil); err != nil {
+		if err := t.insertTicket(&tk, last); err != nil {
 			return ticket.Ticket{}, err
 		}
-		return tk, t.publish(now, events)
+		return tk, t.syncTags(now, a, &tk, nil)
 	})
 }
 
@@ -132,7 +135,7 @@ func (t *tx) nextNumber(tenant string) (string, error) {
 	return number, found(err, "Tenant not found")
 }
 
-func (t *tx) insertTicket(tk *ticket.Ticket) error {
+func (t *tx) insertTicket(tk *ticket.Ticket, lastSeq int64) error {
 	tags, err := jsonText(tk.Tags)
 	if err != nil {
 		return err
@@ -141,14 +144,14 @@ func (t *tx) insertTicket(tk *ticket.Ticket) error {
 		insert into tickets (tenant_id, ticket_id, ticket_number, title, url, client_id, contact_name_id, location_id,
 			status_id, board_id, category_id, subcategory_id, priority_id, entered_by, updated_by, assigned_to,
 			assigned_team_id, closed_by, entered_at, updated_at, closed_at, due_date, is_closed, attributes, tags, source,
-			ticket_origin, response_state, last_occurred_at)
+			ticket_origin, response_state, last_occurred_at, last_seq)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-			$24, $25, $26, $27, $28, $29)`,
+			$24, $25, $26, $27, $28, $29, $30)`,
 		tk.TenantID, tk.TicketID, tk.Number, tk.Title, tk.URL, tk.ClientID, tk.ContactNameID, tk.LocationID,
 		tk.StatusID, tk.BoardID, tk.CategoryID, tk.SubcategoryID, tk.PriorityID, tk.EnteredBy, tk.UpdatedBy, tk.AssignedTo,
 		tk.AssignedTeamID, tk.ClosedBy, tk.EnteredAt.UnixMicro(), tk.UpdatedAt.UnixMicro(), wireMicros(tk.ClosedAt),
 		wireMicros(tk.DueDate), tk.IsClosed, attributesText(tk), tags, tk.Source, tk.Origin, tk.ResponseState,
-		micros(tk.LastOccurredAt))
+		micros(tk.LastOccurredAt), lastSeq)
 }
 
 // attributesText returns the attributes column; null when there are none.
@@ -192,7 +195,11 @@ func (t *tx) apply(now time.Time, a ticket.Actor, old ticket.Ticket, p ticket.Pa
 		return old, nil
 	}
 	events := ticket.Events(&old, &next, p.Suppress, NewID, t.w.s.cfg.PublicURL)
-	if err := t.saveTicket(&next); err != nil {
+	last, err := t.publish(now, events)
+	if err != nil {
+		return ticket.Ticket{}, err
+	}
+	if err := t.saveTicket(&old, &next, last); err != nil {
 		return ticket.Ticket{}, err
 	}
 	if err := t.syncTags(now, a, &next, old.Tags); err != nil {
@@ -204,30 +211,93 @@ func (t *tx) apply(now time.Time, a ticket.Actor, old ticket.Ticket, p ticket.Pa
 			return ticket.Ticket{}, err
 		}
 	}
-	return next, t.publish(now, events)
+	return next, nil
 }
 
-// saveTicket writes every column that a change can move, so that one prepared
-// statement serves all changes.
-func (t *tx) saveTicket(tk *ticket.Ticket) error {
+// column is one column of a ticket's row with its value.
+type column struct {
+	name  string
+	value any
+}
+
+// ticketColumnGroups are the columns that a change can move, by what moves them
+// together: its words, its place in the workflow, and its people.
+func ticketColumnGroups(tk *ticket.Ticket) ([3][]column, error) {
 	tags, err := jsonText(tk.Tags)
+	return [3][]column{
+		{{"title", tk.Title}, {"url", text(tk.URL)}, {"attributes", attributesText(tk)}, {"tags", tags}},
+		{
+			{"status_id", tk.StatusID}, {"board_id", tk.BoardID}, {"category_id", text(tk.CategoryID)},
+			{"subcategory_id", text(tk.SubcategoryID)}, {"priority_id", tk.PriorityID}, {"closed_by", text(tk.ClosedBy)},
+			{"closed_at", wireMicros(tk.ClosedAt)}, {"due_date", wireMicros(tk.DueDate)}, {"is_closed", tk.IsClosed},
+		},
+		{
+			{"client_id", tk.ClientID}, {"contact_name_id", text(tk.ContactNameID)}, {"location_id", text(tk.LocationID)},
+			{"assigned_to", text(tk.AssignedTo)}, {"assigned_team_id", text(tk.AssignedTeamID)},
+			{"response_state", text(tk.ResponseState)},
+		},
+	}, err
+}
+
+// text returns a column that may be null as a value that compares.
+func text(s *string) any {
+	if s == nil {
+		return nil
+	}
+	return *s
+}
+
+// saveTicket writes what has changed. Columns go in groups: few statements serve
+// all changes, and a title costs no rewrite of everything else.
+func (t *tx) saveTicket(old, next *ticket.Ticket, lastSeq int64) error {
+	was, err := ticketColumnGroups(old)
 	if err != nil {
 		return err
 	}
-	err = t.change("update tickets", `
-		update tickets set title = $1, url = $2, client_id = $3, contact_name_id = $4, location_id = $5, status_id = $6,
-			board_id = $7, category_id = $8, subcategory_id = $9, priority_id = $10, updated_by = $11, assigned_to = $12,
-			assigned_team_id = $13, closed_by = $14, updated_at = $15, closed_at = $16, due_date = $17, is_closed = $18,
-			attributes = $19, tags = $20, response_state = $21, last_occurred_at = $22
-		where tenant_id = $23 and ticket_id = $24`,
-		tk.Title, tk.URL, tk.ClientID, tk.ContactNameID, tk.LocationID, tk.StatusID,
-		tk.BoardID, tk.CategoryID, tk.SubcategoryID, tk.PriorityID, tk.UpdatedBy, tk.AssignedTo,
-		tk.AssignedTeamID, tk.ClosedBy, tk.UpdatedAt.UnixMicro(), wireMicros(tk.ClosedAt), wireMicros(tk.DueDate), tk.IsClosed,
-		attributesText(tk), tags, tk.ResponseState, micros(tk.LastOccurredAt), tk.TenantID, tk.TicketID)
-	if err == nil {
-		t.remember(tk)
+	is, err := ticketColumnGroups(next)
+	if err != nil {
+		return err
 	}
-	return err
+	args := make([]any, 0, 26)
+	args = append(args, text(next.UpdatedBy), next.UpdatedAt.UnixMicro(), micros(next.LastOccurredAt), lastSeq)
+	which := 0
+	for i := range is {
+		if slices.Equal(was[i], is[i]) {
+			continue
+		}
+		which |= 1 << i
+		for _, c := range is[i] {
+			args = append(args, c.value)
+		}
+	}
+	args = append(args, next.TenantID, next.TicketID)
+	if err := t.change("update tickets", t.w.ticketUpdate(which, is), args...); err != nil {
+		return err
+	}
+	t.remember(next, lastSeq)
+	return nil
+}
+
+// ticketUpdate returns the statement that writes the groups of which, one bit for
+// each, and what every change moves.
+func (w *writer) ticketUpdate(which int, groups [3][]column) string {
+	if q := w.updates[which]; q != "" {
+		return q
+	}
+	q := "update tickets set updated_by = $1, updated_at = $2, last_occurred_at = $3, last_seq = $4"
+	n := 4
+	for i, g := range groups {
+		if which&(1<<i) == 0 {
+			continue
+		}
+		for _, c := range g {
+			n++
+			q += fmt.Sprintf(", %s = $%d", c.name, n)
+		}
+	}
+	q += fmt.Sprintf(" where tenant_id = $%d and ticket_id = $%d", n+1, n+2)
+	w.updates[which] = q
+	return q
 }
 
 // refs looks up the rows that a draft or patch refers to. An id without a row
@@ -271,6 +341,11 @@ func (s *Store) DeleteTicket(ctx context.Context, a ticket.Actor, id string) err
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
 		ticketID := lowerID(id)
 		delete(t.w.recent.tickets, ticketKey{a.TenantID, ticketID})
+		if _, err := t.exec(`insert into ticket_ends (tenant_id, ticket_id, last_seq)
+			select tenant_id, ticket_id, last_seq from tickets where tenant_id = $1 and ticket_id = $2`,
+			a.TenantID, ticketID); err != nil {
+			return struct{}{}, fmt.Errorf("keep the end of the ticket's events: %w", err)
+		}
 		n, err := t.exec(`delete from tickets where tenant_id = $1 and ticket_id = $2`, a.TenantID, ticketID)
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, noTicket)

@@ -331,6 +331,9 @@ func (t *tx) switchOn(now time.Time, w *delivery.Webhook, replayMissed bool) (in
 	}
 	n := 0
 	if replayMissed {
+		if err := t.show(w.TenantID, w.WebhookID); err != nil {
+			return 0, err
+		}
 		var err error
 		if n, err = t.replay(now, w); err != nil {
 			return 0, err

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -35,8 +36,10 @@ type writer struct {
 	closed bool
 
 	stmts      map[string]prepared      // owned by the writer goroutine
+	updates    [8]string                // texts of ticketUpdate; owned by the writer goroutine
 	subscribed map[string]subscriptions // by tenant; owned by the writer goroutine
 	recent     recent                   // owned by the writer goroutine
+	handovers  handovers                // owned by the writer goroutine
 }
 
 type call struct {
@@ -51,6 +54,8 @@ type tx struct {
 	w      *writer
 	intake *Intake   // nil: nobody delivers
 	out    Committed // what the dispatcher learns once this commits
+	own    [][]byte  // for each of out.Handed its own body, nil where it gets the event's
+	until  time.Time // the end of their lease
 	wrote  bool      // a failure of the call leaves something to undo
 }
 
@@ -74,6 +79,7 @@ func startWriter(s *Store) (*writer, error) {
 
 		subscribed: map[string]subscriptions{},
 		recent:     newRecent(),
+		handovers:  handovers{by: map[string]*handed{}},
 	}
 	if s.dialect.checkpoint != "" {
 		w.checkpointer = startCheckpointer(s)
@@ -243,12 +249,8 @@ func (t *tx) cancel() {
 	if len(t.out.Handed) == 0 {
 		return
 	}
-	lanes := make([]Lane, len(t.out.Handed))
-	for i := range t.out.Handed {
-		lanes[i] = t.out.Handed[i].lane()
-	}
-	t.intake.Cancel(lanes)
-	t.out.Handed = nil
+	t.intake.Cancel(t.out.Handed)
+	t.out.Handed, t.own = nil, nil
 }
 
 // attempt runs the calls in one transaction. clean is false when a call failed
@@ -277,7 +279,7 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 		}
 		return len(batch) == 1, w.rollback()
 	}
-	if err := w.end(); err != nil {
+	if err := w.end(batch); err != nil {
 		return false, errors.Join(err, w.rollback())
 	}
 	return true, nil
@@ -287,17 +289,23 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 // may have rolled back by itself, as it does when the disk is full.
 func (w *writer) rollback() error {
 	w.recent.forget()
+	w.handovers.unsettle(0)
 	return ignoreNoTx(w.exec("rollback"))
 }
 
 // end commits, and with it makes durable what the calls have done.
-func (w *writer) end() error {
+func (w *writer) end(batch []*call) error {
+	made, err := w.seal(batch)
+	if err != nil {
+		return err
+	}
 	if err := failpoint.Hit(failpoint.StoreCommit); err != nil {
 		return err
 	}
 	if err := w.exec("commit"); err != nil {
 		return err
 	}
+	w.keep(batch, made)
 	// What is committed cannot fail any more; a test may only end the process here.
 	_ = failpoint.Hit(failpoint.StoreCommitted)
 	return nil
@@ -308,8 +316,10 @@ func (w *writer) runApart(c *call) error {
 	if err := w.exec("savepoint c"); err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}
+	mark := len(w.handovers.settled)
 	if err := protect(c); err != nil {
 		w.recent.forget()
+		w.handovers.unsettle(mark)
 		return errors.Join(err, w.exec("rollback to c"), w.exec("release c"))
 	}
 	return w.exec("release c")
@@ -339,7 +349,7 @@ func (w *writer) stmt(q string) (prepared, error) {
 	if st, ok := w.stmts[q]; ok {
 		return st, nil
 	}
-	st, err := w.conn.PrepareContext(context.Background(), q)
+	st, err := w.conn.PrepareContext(context.Background(), w.s.dialect.marks(q))
 	if err != nil {
 		return prepared{}, fmt.Errorf("prepare: %w", err)
 	}

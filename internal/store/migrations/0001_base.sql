@@ -181,11 +181,21 @@ create table tickets (
   ticket_origin    text    not null,
   response_state   text,
   last_occurred_at bigint  not null,
+  last_seq         bigint  not null default 0, -- its newest event, which leads to the older ones
   primary key (tenant_id, ticket_id)
 );
 create unique index tickets_number on tickets (tenant_id, ticket_number);
-create index tickets_updated on tickets (tenant_id, updated_at, ticket_id);
-create index tickets_entered on tickets (tenant_id, entered_at, ticket_id);
+create index tickets_updated on tickets (tenant_id, updated_at);
+create index tickets_entered on tickets (tenant_id, entered_at);
+
+-- The newest events of tickets that were deleted: their feed outlives them.
+create table ticket_ends (
+  tenant_id text   not null,
+  ticket_id text   not null,
+  last_seq  bigint not null,
+  primary key (tenant_id, ticket_id)
+);
+create index ticket_ends_seq on ticket_ends (last_seq);
 
 create table ticket_tags (
   tenant_id        text   not null,
@@ -239,10 +249,14 @@ create table comment_reactions (
   primary key (tenant_id, comment_id, user_id, emoji)
 );
 
--- The event feed. seq orders it; body is the full envelope as it was frozen at
--- the commit of the change.
+-- The event feed. seq orders it and, with it, the time: retention walks it from
+-- the front. body is the full envelope as it was frozen at the commit of the
+-- change. prev_seq is the event before it of the same ticket, 0 for the first:
+-- a chain costs nothing to keep, where an index by ticket is one more page to
+-- write for every event.
 create table events (
   seq         {{serial}},
+  prev_seq    bigint not null,
   tenant_id   text   not null,
   event_id    text   not null,
   event_type  text   not null,
@@ -253,8 +267,6 @@ create table events (
 );
 create unique index events_id on events (tenant_id, event_id);
 create index events_feed on events (tenant_id, seq);
-create index events_ticket on events (tenant_id, ticket_id, seq);
-create index events_age on events (created_at);
 
 create table webhooks (
   tenant_id           text    not null,
@@ -311,8 +323,11 @@ create index webhook_health_failing on webhook_health (failing_since) where fail
 -- One row per attempt, from the moment it is owed (contract P1). The pending
 -- ones are the queue: lease_until, lease_owner and generation belong to the node
 -- that is sending it; generation is the fence against a node that lost its lease.
--- body is set where the request differs from the event's own envelope.
+-- body is set where the request differs from the event's own envelope. id orders
+-- the rows by age. custom_headers are the names of the custom headers that were
+-- sent: the others follow from the row, and the values are nobody's business.
 create table deliveries (
+  id               {{serial}},
   tenant_id        text    not null,
   delivery_id      text    not null,
   webhook_id       text    not null,
@@ -334,22 +349,29 @@ create table deliveries (
   lease_until      bigint,
   generation       bigint  not null default 0,
   body             {{blob}},
-  request_headers  text,
+  custom_headers   text,
   status_code      integer,
   response_headers text,
   response_body    text,
   duration_ms      bigint,
   error_type       text    not null default '',
-  error_message    text    not null default '',
-  primary key (tenant_id, delivery_id)
+  error_message    text    not null default ''
 );
+create unique index deliveries_id on deliveries (tenant_id, delivery_id);
 create index deliveries_queue on deliveries (tenant_id, webhook_id, due_at, delivery_id) where status = 'pending';
-create index deliveries_due on deliveries (due_at) where status = 'pending';
+create index deliveries_due on deliveries (due_at) where status = 'pending' and due_at > created_at; -- what becomes due by time alone
 create index deliveries_leased on deliveries (lease_until) where lease_until is not null;
 create index deliveries_log on deliveries (tenant_id, webhook_id, (coalesce(attempted_at, due_at)) desc, delivery_id desc);
 create index deliveries_dropped on deliveries (tenant_id, webhook_id, completed_at) where wait_reason = 'webhook_disabled';
 create index deliveries_event on deliveries (tenant_id, event_id, webhook_id);
-create index deliveries_age on deliveries (created_at);
+
+-- What the dispatcher got straight from a commit: it has no row in deliveries
+-- before its attempt is recorded. One row holds all that one commit handed over,
+-- and goes when the last of it has been recorded or was put into the queue.
+create table handovers (
+  handover_id {{serial}},
+  list        {{blob}} not null
+);
 
 create table mail_outbox (
   mail_id     text    not null primary key,

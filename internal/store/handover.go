@@ -1,0 +1,321 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// A delivery whose lane keeps up goes straight from its commit to the dispatcher
+// and comes back a moment later, sent. Until then it has no row of its own: all
+// that one commit hands over is listed in one row of handovers, in the
+// transaction that owes it, and recording an attempt inserts its row of the log
+// complete. That halves what a delivery costs, since a row that is inserted as
+// pending and then completed is written twice, with every index that it is in.
+//
+// Who needs to see such a delivery as a row, because he reads the log, tries it
+// by hand or replays, has it made one first (show). A delivery that the
+// dispatcher cannot send soon goes into the queue as a row (Release), and after
+// a crash the lists say what was owed (ReleaseAll).
+
+// handed is a delivery that the dispatcher holds and that has no row.
+type handed struct {
+	Claimed
+	own   []byte    // its own body; nil: the event's
+	until time.Time // the end of its lease
+	of    *handover
+}
+
+// handover is a row of the table. It belongs to the writer's goroutine.
+type handover struct {
+	id    int64
+	since time.Time
+	left  int // of its deliveries, those without a row
+}
+
+// handovers is what the writer knows of the deliveries that were handed over.
+// All of it belongs to the writer's goroutine.
+type handovers struct {
+	by      map[string]*handed // by delivery id
+	open    []*handover        // oldest first; those with nothing left are dropped from the front
+	settled []*handed          // have a row as of the transaction at hand
+	sealed  int                // of settled, those whose handover has counted them
+}
+
+// settle notes that a delivery has a row as of this transaction.
+func (h *handovers) settle(d *handed) {
+	delete(h.by, d.DeliveryID)
+	h.settled = append(h.settled, d)
+}
+
+// unsettle takes back what was settled after a mark: its rows were rolled back.
+func (h *handovers) unsettle(mark int) {
+	for i := mark; i < len(h.settled); i++ {
+		d := h.settled[i]
+		h.by[d.DeliveryID] = d
+		if i < h.sealed {
+			d.of.left++
+		}
+	}
+	h.settled = h.settled[:mark]
+	h.sealed = min(h.sealed, mark)
+}
+
+// seal ends a transaction: it deletes the lists of which nothing is left, and
+// returns the list of what the calls of the batch hand over, nil if that is
+// nothing.
+func (w *writer) seal(batch []*call) (*handover, error) {
+	h := &w.handovers
+	for h.sealed < len(h.settled) {
+		of := h.settled[h.sealed].of
+		of.left--
+		h.sealed++
+		if of.left > 0 {
+			continue
+		}
+		if err := w.exec(`delete from handovers where handover_id = $1`, of.id); err != nil {
+			return nil, fmt.Errorf("end a handover: %w", err)
+		}
+	}
+	var list []byte
+	made := &handover{}
+	for _, c := range batch {
+		if c.err != nil {
+			continue
+		}
+		for i := range c.tx.out.Handed {
+			var err error
+			if list, err = appendHanded(list, &c.tx.out.Handed[i], c.tx.own[i]); err != nil {
+				return nil, err
+			}
+			made.left++
+		}
+	}
+	if made.left == 0 {
+		return nil, nil
+	}
+	st, err := w.stmt(`insert into handovers (list) values ($1) returning handover_id`)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.QueryRowContext(context.Background(), list).Scan(&made.id); err != nil {
+		return nil, fmt.Errorf("insert handover: %w", err)
+	}
+	return made, nil
+}
+
+// keep remembers what a transaction that is committed now has handed over and
+// settled.
+func (w *writer) keep(batch []*call, made *handover) {
+	h := &w.handovers
+	h.settled, h.sealed = h.settled[:0], 0
+	if made != nil {
+		for _, c := range batch {
+			if c.err != nil {
+				continue
+			}
+			for i := range c.tx.out.Handed {
+				d := &handed{Claimed: c.tx.out.Handed[i], own: c.tx.own[i], until: c.tx.until, of: made}
+				made.since = d.CreatedAt
+				h.by[d.DeliveryID] = d
+			}
+		}
+		h.open = append(h.open, made)
+	}
+	for len(h.open) > 0 && h.open[0].left == 0 {
+		h.open = h.open[1:]
+	}
+	oldest := int64(0)
+	if len(h.open) > 0 {
+		oldest = micros(h.open[0].since)
+	}
+	w.s.handed.Store(int64(len(h.by)))
+	w.s.handedSince.Store(oldest)
+}
+
+// insertHanded makes a pending row of a delivery that was handed over. With its
+// lease it stays with the dispatcher; without, anybody may claim it.
+func (t *tx) insertHanded(d *handed, leased bool) error {
+	var owner, until any
+	if leased {
+		owner, until = d.Owner, micros(d.until)
+	}
+	_, err := t.exec(insertPending,
+		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
+		d.Attempt, d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own), owner, until, d.Generation)
+	if err != nil {
+		return fmt.Errorf("insert delivery: %w", err)
+	}
+	t.w.handovers.settle(d)
+	return nil
+}
+
+// show makes rows of what the dispatcher holds of a tenant, or of one of its
+// webhooks, so that statements about rows see all there is.
+func (t *tx) show(tenant, webhookID string) error {
+	for _, d := range t.w.handovers.by {
+		if d.TenantID != tenant || webhookID != "" && d.WebhookID != webhookID {
+			continue
+		}
+		if err := t.insertHanded(d, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// showPatience is how long a reader waits for the writer to show what is being
+// sent at this moment.
+const showPatience = time.Second
+
+// show is the same for a reader of the log. When the store cannot write, or not
+// soon, the reader gets what there is: a log without what is being sent at this
+// moment is better than none.
+func (s *Store) show(ctx context.Context, tenant, webhookID string) {
+	if s.handed.Load() == 0 {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Its failure is that of every write, and told there.
+		_ = s.do(context.WithoutCancel(ctx), func(t *tx) error { return t.show(tenant, webhookID) })
+	}()
+	patience := time.NewTimer(showPatience)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	case <-patience.C:
+	}
+}
+
+// ExpireHanded queues what was handed over and neither recorded nor given back
+// before its lease ended, as happens when it could not be given back. It asks the
+// writer only if there is such a delivery.
+func (s *Store) ExpireHanded(ctx context.Context, now time.Time, lease time.Duration) error {
+	if since := s.handedSince.Load(); since == 0 || instant(since).Add(lease).After(now) {
+		return nil
+	}
+	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
+		for _, d := range t.w.handovers.by {
+			if d.until.After(now) {
+				continue
+			}
+			if err := t.insertHanded(d, false); err != nil {
+				return struct{}{}, err
+			}
+			t.due(d.lane())
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// recoverHanded puts into the queue what was handed over and has no row, whether
+// this process or one before it owed it.
+func (t *tx) recoverHanded() error {
+	for _, d := range t.w.handovers.by {
+		if err := t.insertHanded(d, false); err != nil {
+			return err
+		}
+	}
+	rows, err := t.query(`select list from handovers order by handover_id`)
+	lists, err := collect(rows, err, func(row scanner) ([]byte, error) {
+		var list []byte
+		err := row.Scan(&list)
+		return list, err
+	})
+	if err != nil {
+		return fmt.Errorf("read handovers: %w", err)
+	}
+	for _, list := range lists {
+		for len(list) > 0 {
+			var d listed
+			if d, list, err = readHanded(list); err != nil {
+				return err
+			}
+			// What was recorded before the end has its row.
+			_, err = t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
+					attempt, step, status, is_test, due_at, created_at, body, generation)
+				select e.tenant_id, $3, $4, e.event_id, e.event_type, e.ticket_id,
+					1, 0, 'pending', $5, e.created_at, e.created_at, $6, 1
+				from events e where e.tenant_id = $1 and e.event_id = $2
+				on conflict (tenant_id, delivery_id) do nothing`,
+				d.tenant, d.event, d.delivery, d.webhook, d.isTest, nullBlob(d.body))
+			if err != nil {
+				return fmt.Errorf("insert a delivery that was handed over: %w", err)
+			}
+		}
+	}
+	_, err = t.exec(`delete from handovers where handover_id is not null`)
+	if err != nil {
+		return fmt.Errorf("end handovers: %w", err)
+	}
+	return nil
+}
+
+// listed is what a list says of one delivery; the rest is in its event.
+type listed struct {
+	tenant, webhook, event, delivery string
+	isTest                           bool
+	body                             []byte // its own; nil: the event's
+}
+
+// appendHanded adds a delivery to a list: four ids, a byte of flags, and the
+// length and bytes of a body of its own.
+func appendHanded(list []byte, c *Claimed, own []byte) ([]byte, error) {
+	for _, text := range [...]string{c.TenantID, c.WebhookID, c.EventID, c.DeliveryID} {
+		id, err := uuid.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("hand over: id %q: %w", text, err)
+		}
+		list = append(list, id[:]...)
+	}
+	flags := byte(0)
+	if c.IsTest {
+		flags |= flagTest
+	}
+	if own != nil {
+		flags |= flagOwnBody
+	}
+	list = append(list, flags)
+	if own != nil {
+		list = append(binary.AppendUvarint(list, uint64(len(own))), own...)
+	}
+	return list, nil
+}
+
+const (
+	flagTest = 1 << iota
+	flagOwnBody
+)
+
+var errList = errors.New("a list of handed over deliveries cannot be read")
+
+// readHanded takes the first delivery off a list.
+func readHanded(list []byte) (d listed, rest []byte, err error) {
+	const ids = 4 * 16
+	if len(list) < ids+1 {
+		return d, nil, errList
+	}
+	id := func(i int) string { return uuid.UUID(list[16*i : 16*i+16]).String() }
+	d.tenant, d.webhook, d.event, d.delivery = id(0), id(1), id(2), id(3)
+	flags := list[ids]
+	d.isTest = flags&flagTest != 0
+	rest = list[ids+1:]
+	if flags&flagOwnBody == 0 {
+		return d, rest, nil
+	}
+	n, size := binary.Uvarint(rest)
+	if size <= 0 || n > uint64(len(rest)-size) {
+		return d, nil, errList
+	}
+	rest = rest[size:]
+	d.body = rest[:n]
+	return d, rest[n:], nil
+}
