@@ -34,9 +34,9 @@ type writer struct {
 	mu     sync.RWMutex // guards closed against a send on calls
 	closed bool
 
-	stmts      map[string]prepared      // owned by the writer goroutine
-	subscribed map[string]subscriptions // by tenant; owned by the writer goroutine
-	recent     recent                   // owned by the writer goroutine
+	stmts      map[string]prepared       // owned by the writer goroutine
+	subscribed map[string]*subscriptions // by tenant; owned by the writer goroutine
+	recent     recent                    // owned by the writer goroutine
 }
 
 type call struct {
@@ -72,7 +72,7 @@ func startWriter(s *Store) (*writer, error) {
 		done:  make(chan struct{}),
 		stmts: map[string]prepared{},
 
-		subscribed: map[string]subscriptions{},
+		subscribed: map[string]*subscriptions{},
 		recent:     newRecent(),
 	}
 	if s.dialect.checkpoint != "" {
