@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -308,5 +309,9 @@ func TestOneChangeReadsOneWebhook(t *testing.T) {
 			t.Errorf("%s: %d webhooks would be read once more", step.name, len(after.moves))
 		}
 		before = after
+	}
+	path := plan(t, d.Store, subscriptionColumns+` and webhook_id = $2`)
+	if len(path) != 1 || !strings.HasSuffix(path[0], "(tenant_id=? AND webhook_id=?)") {
+		t.Errorf("one webhook is read by %q", path)
 	}
 }
