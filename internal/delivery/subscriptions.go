@@ -12,8 +12,7 @@ import (
 )
 
 // Subscriptions finds the webhooks of one tenant that want an event at a cost of
-// what matches, not of what exists. The zero value is empty. It must not be used
-// from several goroutines at once.
+// what matches, not of what exists. The zero value is empty.
 //
 // Each webhook is filed under one thing that its filter demands: the keys of one
 // field, of which an event must have one. An event looks up its own keys. What
@@ -37,7 +36,7 @@ const (
 
 // manyTypes is the shelf of the webhooks with more than maxKeys keys. They are
 // filed once, and not once for each of their event types: with a thousand ids
-// and every type that would be over ten thousand places.
+// and every type that would be 40,000 places.
 const (
 	manyTypes = ""
 	maxKeys   = 16
