@@ -11,6 +11,6 @@
 // argument, so that all of them can be tested by tables and properties.
 //
 // The rules come from the guide and from contract sections 3.3 to 3.9 and 4.4
-// to 4.11. All values are safe for concurrent reads; only Spec.Validate and the
-// methods of *Health change anything.
+// to 4.11. All values are safe for concurrent reads; only Spec.Validate, the
+// methods of *Health, and Put and Remove of Subscriptions change anything.
 package delivery

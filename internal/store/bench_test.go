@@ -5,51 +5,157 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/ticket"
 	"github.com/ticketwire/ticketwire/internal/vault"
+	"github.com/ticketwire/ticketwire/webhook"
 )
 
-// BenchmarkUpdateTicket changes the titles of 1,000 tickets from many goroutines:
-// one durable commit for each, shared with the others that wait.
-func BenchmarkUpdateTicket(b *testing.B) {
+// benchDesk is a store with a tenant and 1,000 tickets.
+type benchDesk struct {
+	*Store
+	ticket.Actor
+	tickets []string
+	changed atomic.Int64
+}
+
+func newBenchDesk(b *testing.B) *benchDesk {
+	b.Helper()
 	dir := b.TempDir()
 	v, err := vault.Open(dir + "/secret.key")
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := Open(b.Context(), Config{Dir: dir, Vault: v})
+	s, err := Open(b.Context(), Config{Dir: dir, Vault: v, MaxWebhooks: 1_000_000})
 	if err != nil {
 		b.Fatal(err)
 	}
+	b.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			b.Error(err)
+		}
+	})
 	boot, err := s.Bootstrap(b.Context(), start(), BootstrapDraft{Tenant: "acme", Email: "ada@desk.example"})
 	if err != nil {
 		b.Fatal(err)
 	}
-	a := ticket.Actor{TenantID: boot.TenantID, UserID: boot.UserID}
-	ids := make([]string, 1000)
-	for i := range ids {
-		tk := must(s.CreateTicket(b.Context(), start(), a, ticket.Draft{
+	d := &benchDesk{Store: s, Actor: ticket.Actor{TenantID: boot.TenantID, UserID: boot.UserID}}
+	for range 1000 {
+		tk := must(s.CreateTicket(b.Context(), start(), d.Actor, ticket.Draft{
 			Title: "x", BoardID: boot.BoardID, ClientID: boot.ClientID,
 			StatusID: boot.Statuses["Open"], PriorityID: boot.Priorities["Low"],
 		}))(b)
-		ids[i] = tk.TicketID
+		d.tickets = append(d.tickets, tk.TicketID)
 	}
-	var n atomic.Int64
+	return d
+}
+
+// change changes the title of the next ticket.
+func (d *benchDesk) change(b *testing.B) {
+	i := d.changed.Add(1)
+	_, err := d.UpdateTicket(b.Context(), start(), d.Actor, d.tickets[i%1000], ticket.Patch{
+		Title: ticket.Some(fmt.Sprint("title ", i)),
+	})
+	if err != nil {
+		b.Error(err)
+	}
+}
+
+// subscribe makes n webhooks of which the first few get every change; the others
+// watch tickets of their own.
+func (d *benchDesk) subscribe(b *testing.B, n, matching int) {
+	b.Helper()
+	const page = 10_000
+	for done := 0; done < n; done += page {
+		specs := make([]delivery.Spec, min(page, n-done))
+		for i := range specs {
+			specs[i] = delivery.Spec{
+				Name: "n", URL: "https://hooks.example/in", Method: "POST", EventTypes: []string{webhook.TicketUpdated},
+				IsActive: true, VerifySSL: true,
+			}
+			if done+i >= matching {
+				specs[i].EventFilter = &delivery.Filter{EntityIDs: []string{NewID()}}
+			}
+		}
+		if err := d.CreateWebhooks(b.Context(), start(), d.Actor, specs); err != nil {
+			b.Fatal(err)
+		}
+	}
+	d.change(b) // reads the subscriptions
+}
+
+// BenchmarkUpdateTicket changes the titles of 1,000 tickets from many goroutines:
+// one durable commit for each, shared with the others that wait.
+func BenchmarkUpdateTicket(b *testing.B) {
+	d := newBenchDesk(b)
 	b.SetParallelism(64)
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			i := n.Add(1)
-			if _, err := s.UpdateTicket(b.Context(), start(), a, ids[i%1000], ticket.Patch{
-				Title: ticket.Some(fmt.Sprint("title ", i)),
-			}); err != nil {
-				b.Error(err)
-			}
+			d.change(b)
 		}
 	})
-	b.StopTimer()
-	if err := s.Close(); err != nil {
-		b.Fatal(err)
+}
+
+// BenchmarkEventAmongWebhooks is BenchmarkUpdateTicket with so many webhooks, of
+// which 10 want the event.
+func BenchmarkEventAmongWebhooks(b *testing.B) {
+	for _, n := range []int{10, 1_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d := newBenchDesk(b)
+			d.subscribe(b, n, 10)
+			b.SetParallelism(64)
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					d.change(b)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkWebhookChange is what one webhook more costs, and the event after it,
+// which must know it.
+func BenchmarkWebhookChange(b *testing.B) {
+	for _, n := range []int{10, 100_000} {
+		d := newBenchDesk(b)
+		d.subscribe(b, n, 10)
+		spec := delivery.Spec{
+			Name: "n", URL: "https://hooks.example/in", Method: "POST", EventTypes: []string{webhook.TicketUpdated},
+			EventFilter: &delivery.Filter{EntityIDs: []string{NewID()}}, IsActive: true, VerifySSL: true,
+		}
+		b.Run(fmt.Sprint("create/", n), func(b *testing.B) {
+			for b.Loop() {
+				if _, _, err := d.CreateWebhook(b.Context(), start(), d.Actor, spec); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprint("create and event/", n), func(b *testing.B) {
+			for b.Loop() {
+				if _, _, err := d.CreateWebhook(b.Context(), start(), d.Actor, spec); err != nil {
+					b.Fatal(err)
+				}
+				d.change(b)
+			}
+		})
+	}
+}
+
+// BenchmarkWideEvent is how long the writer is busy with one event that so many
+// webhooks want: other changes wait as long.
+func BenchmarkWideEvent(b *testing.B) {
+	for _, n := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d := newBenchDesk(b)
+			d.subscribe(b, n, n)
+			b.ResetTimer()
+			for b.Loop() {
+				d.change(b)
+			}
+		})
 	}
 }

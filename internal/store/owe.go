@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -10,89 +9,17 @@ import (
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
-// maxSubscribed bounds how many tenants the writer remembers the subscriptions
-// of; over it, all are forgotten.
-const maxSubscribed = 4096
-
-// subscriptions are the active webhooks of one tenant as the writer last read
-// them. version is the tenant's webhooks_version at that time: a random text
-// that every change replaces, so that neither a rollback nor another process
-// can leave a stale list in use.
-type subscriptions struct {
-	version  string
-	webhooks []delivery.Webhook // only ids, event types, filter, fields and modes
-}
-
-// subscriptionsChanged makes every process read the tenant's webhooks again.
-func (t *tx) subscriptionsChanged(tenant string) error {
-	delete(t.w.recent.checked, tenant)
-	_, err := t.exec(`update tenants set webhooks_version = $2 where tenant_id = $1`, tenant, NewID())
-	if err != nil {
-		return fmt.Errorf("change subscriptions: %w", err)
-	}
-	return nil
-}
-
-// subscribed returns the active webhooks of the tenant.
-func (t *tx) subscribed(tenant string) ([]delivery.Webhook, error) {
-	known, ok := t.w.subscribed[tenant]
-	if ok && t.w.recent.checked[tenant] {
-		return known.webhooks, nil
-	}
-	var version string
-	if err := t.row(`select webhooks_version from tenants where tenant_id = $1`, tenant).Scan(&version); err != nil {
-		return nil, fmt.Errorf("subscriptions of tenant %s: %w", tenant, err)
-	}
-	t.w.recent.checked[tenant] = true
-	if ok && known.version == version {
-		return known.webhooks, nil
-	}
-	rows, err := t.query(`select webhook_id, event_types, event_filter, payload_fields, is_test_mode from webhooks
-		where tenant_id = $1 and is_active and deleted_at is null order by webhook_id`, tenant)
-	webhooks, err := collect(rows, err, func(row scanner) (delivery.Webhook, error) {
-		w := delivery.Webhook{TenantID: tenant}
-		w.IsActive = true
-		var types string
-		var filter, fields sql.NullString
-		if err := row.Scan(&w.WebhookID, &types, &filter, &fields, &w.IsTestMode); err != nil {
-			return w, err
-		}
-		if err := fromJSON(sql.NullString{String: types, Valid: true}, &w.EventTypes); err != nil {
-			return w, err
-		}
-		if err := fromJSON(filter, &w.EventFilter); err != nil {
-			return w, err
-		}
-		// Not in the return itself: whether w is copied before or after the call
-		// is not specified.
-		err := fromJSON(fields, &w.PayloadFields)
-		return w, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("subscriptions of tenant %s: %w", tenant, err)
-	}
-	if len(t.w.subscribed) >= maxSubscribed {
-		clear(t.w.subscribed)
-	}
-	t.w.subscribed[tenant] = subscriptions{version: version, webhooks: webhooks}
-	return webhooks, nil
-}
-
 // owe inserts a pending delivery, due now, for every active webhook of the
 // event's tenant that wants the event. fullBody is what the event's own row
 // holds; only a webhook that gets something else has a body of its own. thread
 // reads the ticket's comments, oldest first, and is called at most once.
 func (t *tx) owe(now time.Time, ev ticket.Event, fullBody []byte, thread func() ([]webhook.Message, error)) error {
-	webhooks, err := t.subscribed(ev.TenantID)
+	subscribed, err := t.subscribed(ev.TenantID)
 	if err != nil {
 		return err
 	}
 	cut := cutter{tx: t, ev: ev, thread: thread}
-	for i := range webhooks {
-		w := &webhooks[i]
-		if !w.Wants(ev.Type) || !w.EventFilter.Match(ev.TicketID, &ev.Data) {
-			continue
-		}
+	for _, w := range subscribed.active.Match(ev.Type, ev.TicketID, &ev.Data) {
 		body, err := cut.body(w, fullBody)
 		if err != nil {
 			return err

@@ -179,11 +179,11 @@ func (t *tx) createWebhook(now time.Time, a ticket.Actor, spec delivery.Spec) (C
 
 // roomForWebhooks refuses n webhooks more if the tenant would have too many.
 func (t *tx) roomForWebhooks(tenant string, n int) error {
-	var have int
-	if err := t.row(`select count(*) from webhooks where tenant_id = $1 and deleted_at is null`, tenant).Scan(&have); err != nil {
-		return fmt.Errorf("count webhooks: %w", err)
+	subscribed, err := t.subscribed(tenant)
+	if err != nil {
+		return err
 	}
-	if limit := t.w.s.cfg.MaxWebhooks; have+n > limit {
+	if have, limit := subscribed.count(), t.w.s.cfg.MaxWebhooks; have+n > limit {
 		return fault.New(fault.Conflict, "The tenant has %d webhooks, and %d is the limit", have, limit)
 	}
 	return nil
@@ -255,7 +255,7 @@ func (t *tx) saveSpec(w *delivery.Webhook) error {
 	if err != nil {
 		return fmt.Errorf("save webhook: %w", err)
 	}
-	return t.subscriptionsChanged(w.TenantID)
+	return t.subscriptionChanged(w.TenantID, w.WebhookID)
 }
 
 // UpdateWebhook runs change on the current spec inside the transaction, more
@@ -319,7 +319,7 @@ func (t *tx) markDisabled(now time.Time, w *delivery.Webhook, reason string) err
 		return fmt.Errorf("mark webhook disabled: %w", err)
 	}
 	w.IsActive = false
-	return t.subscriptionsChanged(w.TenantID)
+	return t.subscriptionChanged(w.TenantID, w.WebhookID)
 }
 
 // switchOn forgets the outage, after queueing what was missed in it if asked to.
@@ -386,7 +386,7 @@ func (s *Store) DeleteWebhook(ctx context.Context, now time.Time, a ticket.Actor
 			return struct{}{}, fault.New(fault.NotFound, "Webhook not found")
 		}
 		t.changed(lane)
-		if err := t.subscriptionsChanged(lane.TenantID); err != nil {
+		if err := t.subscriptionChanged(lane.TenantID, lane.WebhookID); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, t.abandonOwed(now, lane)

@@ -35,11 +35,11 @@ type writer struct {
 	mu     sync.RWMutex // guards closed against a send on calls
 	closed bool
 
-	stmts      map[string]prepared      // owned by the writer goroutine
-	updates    [8]string                // texts of ticketUpdate; owned by the writer goroutine
-	subscribed map[string]subscriptions // by tenant; owned by the writer goroutine
-	recent     recent                   // owned by the writer goroutine
-	handovers  handovers                // owned by the writer goroutine
+	stmts      map[string]prepared       // owned by the writer goroutine
+	updates    [8]string                 // texts of ticketUpdate; owned by the writer goroutine
+	subscribed map[string]*subscriptions // by tenant; owned by the writer goroutine
+	recent     recent                    // owned by the writer goroutine
+	handovers  handovers                 // owned by the writer goroutine
 }
 
 type call struct {
@@ -77,7 +77,7 @@ func startWriter(s *Store) (*writer, error) {
 		done:  make(chan struct{}),
 		stmts: map[string]prepared{},
 
-		subscribed: map[string]subscriptions{},
+		subscribed: map[string]*subscriptions{},
 		recent:     newRecent(),
 		handovers:  handovers{by: map[string]*handed{}},
 	}
