@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -163,22 +164,41 @@ func (w *writer) run() {
 			w.checkpointer.stop()
 		}
 	}()
+	busy := false
 	for first := range w.calls {
-		batch := append(make([]*call, 0, 16), first)
-	fill:
-		for len(batch) < w.s.cfg.CommitLimit {
-			select {
-			case c, ok := <-w.calls:
-				if !ok {
-					break fill
-				}
-				batch = append(batch, c)
-			default:
-				break fill
+		batch := w.fill(append(make([]*call, 0, 64), first))
+		// Callers that were answered by the last commit come back in a moment, if
+		// they get to run: a commit for each few of them would cost all of them.
+		// A lone call waits for nobody.
+		for rounds := 0; (busy || len(batch) > 1) && rounds < gatherRounds; rounds++ {
+			had := len(batch)
+			runtime.Gosched()
+			if batch = w.fill(batch); len(batch) == had {
+				break
 			}
 		}
+		busy = len(batch) > 1
 		w.commit(batch)
 	}
+}
+
+// gatherRounds bounds how often the writer lets others run before it commits.
+const gatherRounds = 8
+
+// fill adds the calls that are waiting.
+func (w *writer) fill(batch []*call) []*call {
+	for len(batch) < w.s.cfg.CommitLimit {
+		select {
+		case c, ok := <-w.calls:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, c)
+		default:
+			return batch
+		}
+	}
+	return batch
 }
 
 // commit runs a batch in one transaction. When the transaction as a whole fails
