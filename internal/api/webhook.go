@@ -100,7 +100,7 @@ func (c *call) webhook() (delivery.Webhook, error) {
 }
 
 // updateWebhook merges the body into the webhook. Making it active again starts
-// a new failing streak, and with replay_missed also queues what it missed
+// a new failing streak, and with replay_missed also sends what it missed
 // (contract P8).
 func (c *call) updateWebhook() (answer, error) {
 	id, err := c.id("id", "webhook")
@@ -129,6 +129,7 @@ func (c *call) updateWebhook() (answer, error) {
 	return change(c,
 		func(ctx context.Context) (store.UpdatedWebhook, error) {
 			w, n, err := c.store().UpdateWebhook(ctx, c.now, c.who.Actor(), id, apply, replay)
+			c.srv.cfg.Engine.WakeReplays()
 			return store.UpdatedWebhook{Webhook: w, Replayed: n}, err
 		},
 		func(w store.UpdatedWebhook) answer {
