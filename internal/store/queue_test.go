@@ -157,7 +157,10 @@ func (d *desk) runReplays(now time.Time) []Replay {
 	d.t.Helper()
 	var done []Replay
 	for _, r := range must(d.RunningReplays(context.Background()))(d.t) {
-		for r.TenantID == d.TenantID && r.Status == "running" {
+		if r.TenantID != d.TenantID {
+			continue
+		}
+		for r.Status == "running" {
 			r = must(d.ReplayNext(context.Background(), now, r.TenantID, r.ReplayID, 1000))(d.t)
 		}
 		done = append(done, r)

@@ -401,6 +401,7 @@ func (s *Store) Missed(ctx context.Context, now time.Time, tenant, webhookID str
 	if err != nil {
 		return nil, nil, 0, err
 	}
+	w.IsActive = true // as it would be
 	total := 0
 	for sp.after < sp.end {
 		events, err := sp.walk(r, &w, replayPage)
