@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -32,8 +33,8 @@ type span struct {
 	lane  Lane
 	scope string // ReplayFailed, ReplayAll or ReplayMissed
 	// since and until are microseconds. They bound occurred_at, both inclusive.
-	// With ReplayMissed since is when the first of the outages began, and until
-	// bounds nothing.
+	// With ReplayMissed since is when the first of the outages began, and bounds
+	// no event.
 	since, until int64
 	after, end   int64 // sequence numbers: what comes after the one, up to the other
 	oldest       int64 // what was committed before has left the log, or is about to
@@ -245,36 +246,40 @@ func (t *tx) requeue(now time.Time, w *delivery.Webhook, c *candidate) error {
 // looks at that much more of the feed than its times say.
 const clockSlack = time.Hour
 
-// between returns the span of the events that occurred from since to until, both
-// inclusive.
-func (s *Store) between(q querier, now time.Time, l Lane, scope string, since, until time.Time) (span, error) {
-	sp := span{lane: l, scope: scope, since: micros(since), until: micros(until), oldest: s.oldest(now)}
+// untilTop is the until of a span that ends with what is committed. Events of a
+// ticket that changes fast occur ahead of the clock, by a millisecond each.
+const untilTop = math.MaxInt64
+
+// between returns the span of what a query is about.
+func (s *Store) between(q querier, now time.Time, l Lane, rq ReplayQuery) (span, error) {
+	sp := span{lane: l, scope: rq.Only, since: micros(rq.Since), until: untilTop, oldest: s.oldest(now)}
 	top, err := topOf(q, l.TenantID)
 	if err != nil {
 		return sp, err
 	}
-	first, err := firstSince(q, since.Add(-clockSlack))
-	if err != nil {
-		return sp, err
-	}
-	behind, err := firstSince(q, until.Add(clockSlack))
-	if err != nil {
-		return sp, err
-	}
 	sp.after, sp.end = top, top
+	first, err := firstSince(q, rq.Since.Add(-clockSlack))
+	if err != nil {
+		return sp, err
+	}
 	if first.Valid {
 		sp.after = min(first.Int64-1, top)
 	}
+	if rq.Until == nil {
+		return sp, nil
+	}
+	sp.until = micros(*rq.Until)
+	behind, err := firstSince(q, rq.Until.Add(clockSlack))
 	if behind.Valid {
 		sp.end = max(sp.after, min(behind.Int64-1, top))
 	}
-	return sp, nil
+	return sp, err
 }
 
 // since returns the span of what the outages have kept back that began at first
 // or later.
 func (s *Store) since(q querier, now time.Time, l Lane, first int64) (span, error) {
-	sp := span{lane: l, scope: ReplayMissed, since: first, until: micros(now), oldest: s.oldest(now)}
+	sp := span{lane: l, scope: ReplayMissed, since: first, until: untilTop, oldest: s.oldest(now)}
 	var err error
 	if sp.end, err = topOf(q, l.TenantID); err != nil {
 		return sp, err

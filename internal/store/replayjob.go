@@ -95,10 +95,14 @@ func scanReplay(row scanner) (replayRow, error) {
 
 // span is what the job has yet to look at.
 func (r *replayRow) span(s *Store, now time.Time) span {
-	return span{
-		lane: r.Lane(), scope: r.Only, since: micros(r.Since), until: micros(r.Until),
+	sp := span{
+		lane: r.Lane(), scope: r.Only, since: micros(r.Since), until: untilTop,
 		after: r.after, end: r.end, oldest: s.oldest(now),
 	}
+	if r.untilGiven {
+		sp.until = micros(r.Until)
+	}
+	return sp
 }
 
 // errInactive answers to a replay of a webhook that sends nothing.
@@ -116,18 +120,11 @@ func (s *Store) CountReplay(ctx context.Context, now time.Time, tenant, webhookI
 	if !w.IsActive {
 		return ReplayCount{}, errInactive
 	}
-	sp, err := s.between(r, now, Lane{w.TenantID, w.WebhookID}, q.Only, q.Since, orNow(q.Until, now))
+	sp, err := s.between(r, now, Lane{w.TenantID, w.WebhookID}, q)
 	if err != nil {
 		return ReplayCount{}, err
 	}
 	return sp.count(r, &w)
-}
-
-func orNow(t *time.Time, now time.Time) time.Time {
-	if t == nil {
-		return now
-	}
-	return *t
 }
 
 // count walks a span to its end.
@@ -170,11 +167,11 @@ func (s *Store) StartReplay(ctx context.Context, now time.Time, tenant, webhookI
 		case !errors.Is(err, sql.ErrNoRows):
 			return Replay{}, fmt.Errorf("look for a running replay: %w", err)
 		}
-		sp, err := s.between(t, now, l, q.Only, q.Since, orNow(q.Until, now))
+		sp, err := s.between(t, now, l, q)
 		if err != nil {
 			return Replay{}, err
 		}
-		return t.insertReplay(now, sp, q.Until != nil)
+		return t.insertReplay(now, sp, q.Until)
 	})
 }
 
@@ -186,18 +183,22 @@ func (r *replayRow) same(q ReplayQuery) bool {
 	return q.Until == nil || micros(r.Until) == micros(*q.Until)
 }
 
-func (t *tx) insertReplay(now time.Time, sp span, untilGiven bool) (Replay, error) {
-	id := NewID()
+// insertReplay makes a job of a span. until is what was asked for.
+func (t *tx) insertReplay(now time.Time, sp span, until *time.Time) (Replay, error) {
+	id, end := NewID(), now
+	if until != nil {
+		end = *until
+	}
 	_, err := t.exec(`insert into replay_jobs (tenant_id, replay_id, webhook_id, scope, status, since_at, until_at,
 			until_given, after_seq, end_seq, created_at)
 		values ($1, $2, $3, $4, 'running', $5, $6, $7, $8, $9, $10)`,
-		sp.lane.TenantID, id, sp.lane.WebhookID, sp.scope, sp.since, sp.until, untilGiven, sp.after, sp.end, micros(now))
+		sp.lane.TenantID, id, sp.lane.WebhookID, sp.scope, sp.since, micros(end), until != nil, sp.after, sp.end, micros(now))
 	if err != nil {
 		return Replay{}, fmt.Errorf("insert a replay: %w", err)
 	}
 	return Replay{
 		TenantID: sp.lane.TenantID, ReplayID: id, WebhookID: sp.lane.WebhookID, Only: sp.scope,
-		Since: instant(sp.since), Until: instant(sp.until), Status: "running", CreatedAt: instant(micros(now)),
+		Since: instant(sp.since), Until: instant(micros(end)), Status: "running", CreatedAt: instant(micros(now)),
 	}, nil
 }
 
@@ -530,6 +531,6 @@ func (t *tx) replayMissed(now time.Time, w *delivery.Webhook, counted *missedCou
 	if err != nil || before+n.Total() == 0 {
 		return 0, err
 	}
-	_, err = t.insertReplay(now, sp, false)
+	_, err = t.insertReplay(now, sp, nil)
 	return before + n.Total(), err
 }
