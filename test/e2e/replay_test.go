@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 )
 
 // replay is a job as the API shows it.
@@ -13,6 +12,12 @@ type replay struct {
 	Status  string `json:"status"`
 	Queued  int    `json:"queued"`
 	Skipped int    `json:"skipped"`
+}
+
+// hold is where a receiver stops answering, until it is opened.
+type hold struct {
+	at   int
+	open chan struct{}
 }
 
 // A replay that is killed goes on where it was: every event is queued once, and
@@ -24,8 +29,20 @@ func TestKillInTheMiddleOfAReplay(t *testing.T) {
 		missed = 3000
 	)
 	d := openDesk(t)
-	// It takes its time, so that the replay is under way when the server dies.
-	r := receive(t, func(int) { time.Sleep(10 * time.Millisecond) })
+	// It stops answering at these requests, so that the replay is under way when
+	// the server dies.
+	holds := []hold{{at: 200, open: make(chan struct{})}, {at: 1200, open: make(chan struct{})}}
+	r := receive(t, func(n int) {
+		for _, h := range holds {
+			if n < h.at {
+				continue
+			}
+			select {
+			case <-h.open:
+			case <-t.Context().Done(): // the test has failed
+			}
+		}
+	})
 	h := d.subscribe(t, r.url, nil, "ticket.updated")
 	call[any](t, d, "PUT", "/webhooks/"+h.ID, object{"is_active": false})
 	var all sync.WaitGroup
@@ -44,13 +61,14 @@ func TestKillInTheMiddleOfAReplay(t *testing.T) {
 	call[any](t, d, "PUT", "/webhooks/"+h.ID, object{"is_active": true})
 	job := call[replay](t, d, "POST", "/webhooks/"+h.ID+"/replay", object{"since": "2020-01-01T00:00:00Z"})
 	path := "/webhooks/" + h.ID + "/replays/" + job.ID
-	for _, n := range []int{200, 1000} {
-		r.await(t, fmt.Sprintf("%d events arrive", n), func(a []arrival) bool { return len(eventIDs(a)) >= n })
+	for _, hold := range holds {
+		r.await(t, fmt.Sprintf("%d requests arrive", hold.at), count(hold.at))
 		if job = call[replay](t, d, "GET", path, nil); job.Status != "running" || job.Queued >= missed {
 			t.Errorf("the replay is %+v, which leaves nothing to kill", job)
 		}
 		t.Logf("killed when %d of %d were queued", job.Queued, missed)
 		d.kill(t)
+		close(hold.open)
 		d.start(t)
 	}
 	got := r.await(t, "every event arrives", func(a []arrival) bool { return len(eventIDs(a)) == missed })
