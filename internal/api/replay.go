@@ -82,9 +82,7 @@ func (c *call) startReplay() (answer, error) {
 	}
 	return change(c,
 		func(ctx context.Context) (store.Replay, error) {
-			r, err := c.store().StartReplay(ctx, c.now, c.tenant(), id, q)
-			c.srv.cfg.Engine.WakeReplays()
-			return r, err
+			return c.store().StartReplay(ctx, c.now, c.tenant(), id, q)
 		},
 		func(r store.Replay) answer { return answer{status: http.StatusAccepted, data: viewReplay(&r)} })
 }

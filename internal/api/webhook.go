@@ -129,7 +129,6 @@ func (c *call) updateWebhook() (answer, error) {
 	return change(c,
 		func(ctx context.Context) (store.UpdatedWebhook, error) {
 			w, n, err := c.store().UpdateWebhook(ctx, c.now, c.who.Actor(), id, apply, replay)
-			c.srv.cfg.Engine.WakeReplays()
 			return store.UpdatedWebhook{Webhook: w, Replayed: n}, err
 		},
 		func(w store.UpdatedWebhook) answer {

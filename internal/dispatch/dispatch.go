@@ -50,7 +50,6 @@ type Engine struct {
 	results chan store.Result
 	mailDue chan struct{} // the outbox may have something to send
 	failed  chan struct{} // a webhook's health changed for the worse
-	replays chan struct{} // a replay may have been made
 
 	sending  context.Context // ends when Stop gives up on requests in flight
 	giveUp   context.CancelFunc
@@ -96,7 +95,6 @@ func New(cfg Config) *Engine {
 		waits:   newWaits(),
 		mailDue: make(chan struct{}, 1),
 		failed:  make(chan struct{}, 1),
-		replays: make(chan struct{}, 1),
 		sending: sending,
 		giveUp:  func() { giveUp(errStopping) },
 		stop:    make(chan struct{}),

@@ -19,13 +19,10 @@ const (
 	replayTurn  = 16                     // pages of the feed before it is the next job's turn
 )
 
-// WakeReplays says that a replay may have been made.
-func (e *Engine) WakeReplays() { nudge(e.replays) }
-
 // replay lets the running replays go on, in turn.
 func (e *Engine) replay() {
 	leads := map[string]int{} // by replay
-	e.job("replay", e.replays, func(ctx context.Context) (time.Time, error) {
+	e.job("replay", e.sched.intake.replays, func(ctx context.Context) (time.Time, error) {
 		running, err := e.cfg.Store.RunningReplays(ctx)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("look for replays: %w", err)

@@ -196,6 +196,7 @@ func (t *tx) insertReplay(now time.Time, sp span, until *time.Time) (Replay, err
 	if err != nil {
 		return Replay{}, fmt.Errorf("insert a replay: %w", err)
 	}
+	t.out.Replay = true
 	return Replay{
 		TenantID: sp.lane.TenantID, ReplayID: id, WebhookID: sp.lane.WebhookID, Only: sp.scope,
 		Since: instant(sp.since), Until: instant(micros(end)), Status: "running", CreatedAt: instant(micros(now)),
