@@ -177,6 +177,27 @@ func exchanges() []exchange {
 		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?from_date=2026-03-09T08%3A14%3A02.117Z&limit=100&page=1&status=failed", "", 200,
 			`{"data":[{"delivery_id":"d","attempt_number":2,"response_status_code":null,"error_type":"dns","next_retry_at":null}]}`,
 			[]Delivery{{DeliveryID: "d", AttemptNumber: 2, ErrorType: ptr("dns")}}},
+		{"StartReplay", func(ctx context.Context, c *Client) (any, error) {
+			return c.StartReplay(ctx, id1, ReplayInput{Since: at, Until: at.Add(time.Hour), Only: "all"})
+		}, "POST", "/api/v1/webhooks/" + id1 + "/replay",
+			`{"since":"2026-03-09T08:14:02.117Z","until":"2026-03-09T09:14:02.117Z","only":"all"}`, 202, `{"data":{"replay_id":"r","status":"running"}}`,
+			&Replay{ReplayID: "r", Status: "running"}},
+		{"CountReplay", func(ctx context.Context, c *Client) (any, error) {
+			return c.CountReplay(ctx, id1, ReplayInput{Since: at})
+		},
+			"POST", "/api/v1/webhooks/" + id1 + "/replay", `{"since":"2026-03-09T08:14:02.117Z","dry_run":true}`, 200,
+			`{"data":{"webhook_id":"w","abandoned":1,"missed":2,"delivered":0,"total":3}}`, &ReplayCount{Abandoned: 1, Missed: 2, Total: 3}},
+		{"Replays", func(ctx context.Context, c *Client) (any, error) { return collect(c.Replays(ctx, id1)) },
+			"GET", "/api/v1/webhooks/" + id1 + "/replays?limit=100&page=1", "", 200,
+			`{"data":[{"replay_id":"r","queued":5,"cancel_reason":"user"}]}`, []Replay{{ReplayID: "r", Queued: 5, CancelReason: ptr("user")}}},
+		{"Replay", func(ctx context.Context, c *Client) (any, error) { return c.Replay(ctx, id1, "r") },
+			"GET", "/api/v1/webhooks/" + id1 + "/replays/r", "", 200, `{"data":{"replay_id":"r","finished_at":null}}`, &Replay{ReplayID: "r"}},
+		{"CancelReplay", func(ctx context.Context, c *Client) (any, error) { return c.CancelReplay(ctx, id1, "r") },
+			"DELETE", "/api/v1/webhooks/" + id1 + "/replays/r", "", 200, `{"data":{"replay_id":"r","status":"cancelled"}}`,
+			&Replay{ReplayID: "r", Status: "cancelled"}},
+		{"MissedEvents", func(ctx context.Context, c *Client) (any, error) { return collect(c.MissedEvents(ctx, id1)) },
+			"GET", "/api/v1/webhooks/" + id1 + "/missed?limit=100&page=1", "", 200,
+			`{"data":[{"event_id":"e","reason":"dropped"}]}`, []MissedEvent{{EventID: "e", Reason: "dropped"}}},
 		{"Events", func(ctx context.Context, c *Client) (any, error) {
 			return c.Events(ctx, "c1", EventFilter{Types: []string{"a", "b"}, TicketID: id1, Limit: 2, Since: at})
 		}, "GET", "/api/v1/events?after=c1&limit=2&since=2026-03-09T08%3A14%3A02.117Z&ticket_id=" + id1 + "&types=a%2Cb", "", 200,

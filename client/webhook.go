@@ -88,8 +88,8 @@ type WebhookInput struct {
 	TLS           Field[any]               `json:"tls,omitzero"`       // Ticketwire only: client_cert, client_key and ca_bundle in PEM form
 	IsActive      Field[bool]              `json:"is_active,omitzero"` // true enables a disabled webhook again
 
-	// ReplayMissed, beside IsActive true, also queues what the webhook would
-	// have received while it was disabled. Ticketwire only.
+	// ReplayMissed, beside IsActive true, also sends what the webhook would
+	// have received while it was disabled; see Replays. Ticketwire only.
 	ReplayMissed bool `json:"replay_missed,omitempty"`
 }
 

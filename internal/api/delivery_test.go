@@ -329,3 +329,45 @@ func TestHealthAndAnalytics(t *testing.T) {
 	h.settled(t, id, 5) // the test is a row too
 	health(id, "healthy", 4, 3, 1, 0.75)
 }
+
+// Retries by hand while one is planned: each is exactly one more request, as
+// often as they are asked for, and the planned one keeps its time.
+func TestRetriesBesideAPlannedOne(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	says := &answers{}
+	says.status.Store(http.StatusInternalServerError)
+	rc := h.receiver(t, says.handle)
+	id := h.createWebhook(t, rc.URL, map[string]any{"event_types": []string{"ticket.created"}})["webhook_id"].(string)
+	h.createTicket(t)
+	sent := rc.next(t)
+	planned := func() map[string]any {
+		t.Helper()
+		var list []map[string]any
+		h.wait(t, "an attempt is planned", func() bool {
+			list = h.do(t, "GET", "/webhooks/"+id+"/deliveries?status=pending", h.a.APIKey, nil).want(t, http.StatusOK).list(t)
+			return len(list) == 1 && list[0]["attempted_at"] == nil && list[0]["attempt_number"] != 1.0
+		})
+		return list[0]
+	}
+	first := planned()
+	for i := range 2 {
+		e := h.do(t, "POST", "/webhooks/"+id+"/deliveries/"+sent.Header.Get("X-Alga-Delivery-Id")+"/retry", h.a.APIKey, nil).
+			wantError(t, http.StatusBadGateway, "BAD_GATEWAY")
+		details, _ := e["details"].(map[string]any)
+		again := rc.next(t)
+		if want := 2.0 + float64(i); details["attempt_number"] != want || details["is_manual"] != true ||
+			again.Header.Get("X-Alga-Delivery-Id") != details["delivery_id"] || !bytes.Equal(again.Body, sent.Body) {
+			t.Errorf("retry %d: %v %v", i+1, details, again.Header)
+		}
+		p := planned()
+		if p["delivery_id"] != first["delivery_id"] || p["next_retry_at"] != first["next_retry_at"] || p["attempt_number"] != 3.0+float64(i) {
+			t.Errorf("after retry %d the planned attempt is %v, was %v", i+1, p, first)
+		}
+	}
+	select {
+	case extra := <-rc.seen:
+		t.Errorf("one request too many: %v", extra.Header)
+	default:
+	}
+}

@@ -91,7 +91,7 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 	powerless := h.key(t, h.a.TenantID)
 	narrow := h.keyOf(t, h.a.TenantID, store.KeyDraft{UserID: h.a.UserID, Name: "narrow", Permissions: []string{"ticket:read"}})
 	ids := strings.NewReplacer("{id}", unknownID, "{userId}", unknownID, "{commentId}", unknownID,
-		"{delivery_id}", unknownID, "{event_id}", unknownID)
+		"{delivery_id}", unknownID, "{replay_id}", unknownID, "{event_id}", unknownID)
 	for _, rt := range h.api.RouteList() {
 		method, path, _ := strings.Cut(rt, " ")
 		if path == "/openapi.yaml" {

@@ -100,7 +100,7 @@ func (c *call) webhook() (delivery.Webhook, error) {
 }
 
 // updateWebhook merges the body into the webhook. Making it active again starts
-// a new failing streak, and with replay_missed also queues what it missed
+// a new failing streak, and with replay_missed also sends what it missed
 // (contract P8).
 func (c *call) updateWebhook() (answer, error) {
 	id, err := c.id("id", "webhook")

@@ -1,7 +1,7 @@
 // Package dispatch is the engine that brings deliveries to receivers: it claims
 // what is due, posts it, lets internal/delivery decide what follows, and records
 // the result. It also runs the jobs that belong to deliveries: switching off
-// webhooks that only fail, sending the mail about it, and retention.
+// webhooks that only fail, sending the mail about it, replays, and retention.
 //
 // The database is the truth. The engine holds no delivery that it could lose:
 // what it has claimed is leased, and what it has sent but not recorded is sent
@@ -125,6 +125,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.loops.Go(e.tellWaits)
 	e.loops.Go(e.guardHealth)
 	e.loops.Go(e.sweep)
+	e.loops.Go(e.replay)
 	if e.cfg.Mail != nil {
 		e.loops.Go(e.sendMail)
 	}

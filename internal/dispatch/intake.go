@@ -23,6 +23,7 @@ const (
 // block: the writer calls some of them in the middle of a transaction.
 type intake struct {
 	bell    chan struct{} // left holds something
+	replays chan struct{} // a replay was made
 	perLane int           // what a lane may take that the scheduler does not know yet
 
 	mu     sync.Mutex
@@ -42,7 +43,7 @@ type room struct {
 
 func newIntake(perLane int) *intake {
 	return &intake{
-		bell: make(chan struct{}, 1), perLane: perLane,
+		bell: make(chan struct{}, 1), replays: make(chan struct{}, 1), perLane: perLane,
 		due: map[store.Lane]struct{}{}, rooms: map[store.Lane]*room{},
 	}
 }
@@ -125,6 +126,9 @@ func (in *intake) commit(c store.Committed) {
 	in.left.Changed = append(in.left.Changed, c.Changed...)
 	in.mu.Unlock()
 	nudge(in.bell)
+	if c.Replay {
+		nudge(in.replays)
+	}
 }
 
 // take returns what has come in, and with it the room that it had reserved.

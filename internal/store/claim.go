@@ -321,7 +321,7 @@ func (t *tx) beginRetry(now time.Time, d delivery.Delivery, b begun) (Claimed, e
 	if err != nil {
 		return Claimed{}, err
 	}
-	if c.delivered {
+	if c.deliveredSince(d.CreatedAt) {
 		return Claimed{}, fault.New(fault.Conflict, "Cannot retry successful delivery")
 	}
 	// Two attempts at once could both succeed, which is what the caller wants to

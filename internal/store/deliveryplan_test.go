@@ -26,7 +26,7 @@ func TestDeliveryPlans(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	ours := regexp.MustCompile(`\b(deliveries|mail_outbox|webhooks|webhook_health|events|idempotency_keys)\b`)
+	ours := regexp.MustCompile(`\b(deliveries|mail_outbox|webhooks|webhook_health|events|idempotency_keys|replay_jobs|disabled_periods)\b`)
 	checked := 0
 	for q := range texts {
 		if strings.HasPrefix(strings.TrimSpace(q), "insert") || !ours.MatchString(q) {
@@ -51,6 +51,8 @@ func TestDeliveryPlans(t *testing.T) {
 // partial ones of what is owed, or one entry per webhook.
 func aboutAll(q, step string) bool {
 	switch {
+	case strings.Contains(q, "order by tenant_id, webhook_id"): // RunningReplays
+		return strings.HasSuffix(step, "replay_jobs_running")
 	case strings.Contains(q, "where lease_until is not null"): // ReleaseAll: what is leased, not what is owed
 		return strings.HasSuffix(step, "deliveries_leased")
 	case strings.Contains(q, "lease_until is not null"), // ReleaseAll
@@ -138,7 +140,7 @@ func useQueue(t *testing.T, d *desk) {
 		t.Fatal(err)
 	}
 	d.create(start().Add(31*time.Hour), d.draft("missed"))
-	l.active(start().Add(32*time.Hour), true, true)
+	useReplays(t, l, start().Add(32*time.Hour))
 	must(d.RotateSecret(ctx, start(), d.TenantID, l.hook.WebhookID, time.Hour))(t)
 	if err := d.PromoteSecret(ctx, start(), d.TenantID, l.hook.WebhookID); err != nil {
 		t.Fatal(err)
@@ -158,4 +160,35 @@ func useQueue(t *testing.T, d *desk) {
 		}
 	}
 	must(d.Sweep(ctx, start().Add(2000*time.Hour), 1000))(t)
+}
+
+// useReplays switches the webhook of a line on, after it has missed something.
+func useReplays(t *testing.T, l *line, now time.Time) {
+	t.Helper()
+	ctx, id := t.Context(), l.hook.WebhookID
+	for range 2 {
+		if _, missed, _, err := l.Missed(ctx, now, l.TenantID, id, 1, 10); err != nil || len(missed) == 0 {
+			t.Fatalf("missed %v, %v", missed, err)
+		}
+		if l.current().IsActive {
+			break
+		}
+		l.active(now, true, false)
+	}
+	l.active(now, false, false)
+	l.active(now, true, true)
+	q := ReplayQuery{Since: start(), Until: &now, Only: ReplayAll}
+	must(l.CountReplay(ctx, now, l.TenantID, id, q))(t)
+	for range 2 {
+		must(l.StartReplay(ctx, now, l.TenantID, id, q))(t)
+	}
+	r := must(l.ReplayNext(ctx, now, l.TenantID, must(l.RunningReplays(ctx))(t)[0].ReplayID, 1))(t)
+	must(l.Replay(ctx, l.TenantID, id, r.ReplayID))(t)
+	if _, _, err := l.Replays(ctx, l.TenantID, id, 1, 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.DueIn(ctx, now, l.lane(), 10); err != nil {
+		t.Fatal(err)
+	}
+	must(l.CancelReplay(ctx, now, l.TenantID, id, r.ReplayID))(t)
 }

@@ -39,6 +39,8 @@ func TestChains(t *testing.T) {
 			"retry":   m.retrySome,
 			"test":    m.test,
 			"switch":  m.switchOver,
+			"replay":  m.replaySome,
+			"page":    m.replayPage,
 			"timer":   m.timer,
 		})
 		m.settle(rt)
@@ -231,10 +233,42 @@ func (m *chains) switchBack(rt *rapid.T, replay bool) {
 		switch {
 		case e.missed && replay && c.rows == 0:
 			rt.Fatalf("event %s was missed and not replayed", id)
-		case !replay && (e.missed || c.rows > 0 && !c.delivered && !c.planned):
+		case !replay && (e.missed || c.rows > 0 && !c.delivered.Valid && !c.planned):
 			e.dropped = true
 		}
 		e.missed = false
+	}
+}
+
+// replaySome starts a replay of what has happened, if the webhook allows one.
+func (m *chains) replaySome(rt *rapid.T) {
+	_, err := m.StartReplay(context.Background(), m.now, m.TenantID, m.hook.WebhookID, ReplayQuery{
+		Since: m.now.Add(-time.Duration(rapid.IntRange(0, 3600).Draw(rt, "seconds")) * time.Second),
+		Only:  rapid.SampledFrom([]string{ReplayFailed, ReplayAll}).Draw(rt, "only"),
+	})
+	if err != nil && !fault.Is(err, fault.Conflict) {
+		rt.Fatal(err)
+	}
+}
+
+// replayPage lets the running replay go on.
+func (m *chains) replayPage(rt *rapid.T) {
+	running, err := m.RunningReplays(context.Background())
+	if err != nil {
+		rt.Fatal(err)
+	}
+	for _, r := range running {
+		if r.TenantID != m.TenantID {
+			continue
+		}
+		room := rapid.IntRange(1, 3).Draw(rt, "room")
+		next, err := m.ReplayNext(context.Background(), m.now, r.TenantID, r.ReplayID, room)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if queued := next.Queued - r.Queued; queued > room || next.Queued+next.Skipped > len(m.order) {
+			rt.Fatalf("queued %d of %d, and is %+v", queued, room, next)
+		}
 	}
 }
 

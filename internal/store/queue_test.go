@@ -131,7 +131,8 @@ func (l *line) current() delivery.Webhook {
 	return must(l.Webhook(context.Background(), l.TenantID, l.hook.WebhookID))(l.t)
 }
 
-// active switches the webhook on or off and returns how much was replayed.
+// active switches the webhook on or off, lets a replay that follows from it run
+// to its end, and returns how much it replayed.
 func (l *line) active(now time.Time, on, replay bool) int {
 	l.t.Helper()
 	_, n, err := l.UpdateWebhook(context.Background(), now, l.Actor, l.hook.WebhookID, func(s *delivery.Spec) error {
@@ -141,7 +142,30 @@ func (l *line) active(now time.Time, on, replay bool) int {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	queued := 0
+	for _, r := range l.runReplays(now) {
+		queued += r.Queued
+	}
+	if queued != n {
+		l.t.Fatalf("%d events were counted and %d queued", n, queued)
+	}
 	return n
+}
+
+// runReplays runs the tenant's jobs to their end and returns them.
+func (d *desk) runReplays(now time.Time) []Replay {
+	d.t.Helper()
+	var done []Replay
+	for _, r := range must(d.RunningReplays(context.Background()))(d.t) {
+		if r.TenantID != d.TenantID {
+			continue
+		}
+		for r.Status == "running" {
+			r = must(d.ReplayNext(context.Background(), now, r.TenantID, r.ReplayID, 1000))(d.t)
+		}
+		done = append(done, r)
+	}
+	return done
 }
 
 // retry begins a manual attempt.

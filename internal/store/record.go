@@ -198,7 +198,7 @@ func (t *tx) scheduleNext(r *Result, w *recorded, alone bool) error {
 		if err != nil {
 			return err
 		}
-		if c.delivered {
+		if c.deliveredSince(r.CreatedAt) {
 			status, reason, completed = delivery.Abandoned, delivery.WaitSuperseded, micros(r.EndedAt)
 		}
 	}

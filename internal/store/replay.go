@@ -4,183 +4,351 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
-// replayPage bounds how many bodies a replay holds in memory.
-const replayPage = 500
+// What a replay is to send.
+const (
+	ReplayFailed = "failed" // what was never delivered, the missed included
+	ReplayAll    = "all"    // the same, and what was delivered, once more
+	ReplayMissed = "missed" // what outages kept back (contract P8): dropped or not queued in them
+)
 
-// replay queues what an inactive webhook has missed, oldest first: the
-// deliveries that were dropped when it was switched off, then the events since.
-// What was delivered by hand in the meantime, or was in flight at the switch-off
-// and goes on by itself, is left out. It returns how many deliveries it queued.
-func (t *tx) replay(now time.Time, w *delivery.Webhook) (int, error) {
-	var since, at sql.NullInt64
-	err := t.row(`select disabled_seq, disabled_at from webhooks where tenant_id = $1 and webhook_id = $2`,
-		w.TenantID, w.WebhookID).Scan(&since, &at)
-	if err != nil {
-		return 0, fmt.Errorf("replay: %w", err)
-	}
-	if !since.Valid {
-		return 0, nil
-	}
-	dropped, err := t.replayDropped(now, w, at.Int64)
-	if err != nil {
-		return 0, fmt.Errorf("replay dropped deliveries: %w", err)
-	}
-	missed, err := t.replayMissed(now, w, since.Int64)
-	if err != nil {
-		return 0, fmt.Errorf("replay missed events: %w", err)
-	}
-	return dropped + missed, nil
+// Why an event is replayed.
+type replayClass int
+
+const (
+	classNone      replayClass = iota // it is not
+	classAbandoned                    // its chain ended without a delivery
+	classMissed                       // it was never queued, since the webhook was inactive
+	classDelivered                    // it was delivered
+)
+
+// span is a part of the feed, and what of it a replay is about.
+type span struct {
+	lane  Lane
+	scope string // ReplayFailed, ReplayAll or ReplayMissed
+	// since and until are microseconds. They bound occurred_at, both inclusive.
+	// With ReplayMissed since is when the first of the outages began, and bounds
+	// no event.
+	since, until int64
+	after, end   int64 // sequence numbers: what comes after the one, up to the other
+	oldest       int64 // what was committed before has left the log, or is about to
 }
 
-// dropped is a delivery that was abandoned unsent by the switch-off.
-type dropped struct {
-	deliveryID, eventID, eventType, ticketID string
-	isTest                                   bool
-}
+// outage is a time in which a webhook was inactive: what follows the one number,
+// up to the other, was not queued for it.
+type outage struct{ from, to int64 }
 
-// replayDropped starts a new chain for every chain that the switch-off ended.
-// The body is copied: the bytes of an event do not change once it is frozen.
-func (t *tx) replayDropped(now time.Time, w *delivery.Webhook, disabledAt int64) (int, error) {
-	rows, err := t.query(`select delivery_id, event_id, event_type, ticket_id, is_test from deliveries
-		where tenant_id = $1 and webhook_id = $2 and status = 'abandoned' and wait_reason = 'webhook_disabled'
-			and completed_at >= $3 and ticket_id <> ''
-		order by event_id, delivery_id`, w.TenantID, w.WebhookID, disabledAt)
-	list, err := collect(rows, err, func(row scanner) (dropped, error) {
-		var d dropped
-		err := row.Scan(&d.deliveryID, &d.eventID, &d.eventType, &d.ticketID, &d.isTest)
-		return d, err
-	})
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, d := range list {
-		// Read again for each: a chain may have two dropped rows, one of them a
-		// person's, and is started once.
-		c, err := t.chainOf(w.TenantID, w.WebhookID, d.eventID)
-		if err != nil {
-			return n, err
-		}
-		if c.delivered || c.planned {
-			continue
-		}
-		var body []byte
-		err = t.row(`select body from deliveries where tenant_id = $1 and delivery_id = $2`, w.TenantID, d.deliveryID).Scan(&body)
-		if err != nil {
-			return n, err
-		}
-		err = t.insertOwed(now, owed{
-			lane: Lane{w.TenantID, w.WebhookID}, eventID: d.eventID, eventType: d.eventType, ticketID: d.ticketID,
-			attempt: c.taken + 1, isTest: d.isTest, body: body,
-		})
-		if err != nil {
-			return n, err
-		}
-		n++
-	}
-	return n, nil
-}
-
-// storedEvent is an event of the feed.
-type storedEvent struct {
+// candidate is an event of the feed beside what the log of one webhook says
+// about it.
+type candidate struct {
 	seq                          int64
 	eventID, eventType, ticketID string
-	body                         []byte
-}
-
-// replayMissed queues the events after seq that the webhook, as it is now,
-// would have received.
-func (t *tx) replayMissed(now time.Time, w *delivery.Webhook, seq int64) (int, error) {
-	n := 0
-	for {
-		rows, err := t.query(`select seq, event_id, event_type, ticket_id, body from events
-			where tenant_id = $1 and seq > $2 order by seq limit $3`, w.TenantID, seq, replayPage)
-		page, err := collect(rows, err, func(row scanner) (storedEvent, error) {
-			var e storedEvent
-			err := row.Scan(&e.seq, &e.eventID, &e.eventType, &e.ticketID, &e.body)
-			return e, err
-		})
-		if err != nil {
-			return n, err
-		}
-		for i := range page {
-			e := &page[i]
-			seq = e.seq
-			queued, err := t.replayEvent(now, w, e)
-			if err != nil {
-				return n, fmt.Errorf("event %s: %w", e.eventID, err)
-			}
-			if queued {
-				n++
-			}
-		}
-		if len(page) < replayPage {
-			return n, nil
-		}
-	}
-}
-
-// replayEvent queues one stored event if the webhook wants it and has not had
-// it.
-func (t *tx) replayEvent(now time.Time, w *delivery.Webhook, e *storedEvent) (bool, error) {
-	if !w.Wants(e.eventType) {
-		return false, nil
-	}
-	var env webhook.Envelope
-	if err := json.Unmarshal(e.body, &env); err != nil {
-		return false, err
-	}
-	data, err := env.Ticket()
-	if err != nil {
-		return false, err
-	}
-	if !w.EventFilter.Match(e.ticketID, data) {
-		return false, nil
-	}
-	c, err := t.chainOf(w.TenantID, w.WebhookID, e.eventID)
-	if err != nil || c.rows > 0 {
-		return false, err
-	}
-	o := owed{
-		lane: Lane{w.TenantID, w.WebhookID}, eventID: e.eventID, eventType: e.eventType, ticketID: e.ticketID,
-		attempt: 1, isTest: w.IsTestMode,
-	}
-	if w.PayloadFields["ticket"] != nil {
-		o.body, err = delivery.FromFull(e.body, delivery.Shape{Fields: w.PayloadFields, Threads: t.w.s.cfg.Threads})
-		if err != nil {
-			return false, err
-		}
-	}
-	return true, t.insertOwed(now, o)
+	occurredAt, createdAt        int64
+	chain                        chain
+	class                        replayClass
 }
 
 // chain sums up every row of one event and one webhook.
 type chain struct {
 	rows      int
-	sent      int  // the highest attempt number that was really sent
-	taken     int  // the highest that was sent or belongs to a pending row
-	delivered bool // one of them succeeded
-	planned   bool // the schedule goes on: one that nobody asked for by hand is pending
+	sent      int           // the highest attempt number that was really sent
+	taken     int           // the highest that was sent or belongs to a pending row
+	delivered sql.NullInt64 // when one of them succeeded last
+	planned   bool          // the schedule goes on: one that nobody asked for by hand is pending
+	dropped   sql.NullInt64 // when a switch-off gave one of them up last
+	last      sql.NullString
+}
+
+// chainColumns are read from deliveries d, all rows of one event and one webhook.
+const chainColumns = `count(d.delivery_id),
+	coalesce(max(case when d.attempted_at is not null then d.attempt end), 0),
+	coalesce(max(case when d.attempted_at is not null or d.status = 'pending' then d.attempt end), 0),
+	max(case when d.status = 'delivered' then d.completed_at end),
+	coalesce(max(case when d.status = 'pending' and not d.is_manual then 1 end), 0) = 1,
+	max(case when d.status = 'abandoned' and d.wait_reason = 'webhook_disabled' then d.completed_at end),
+	max(d.delivery_id)`
+
+// dest lists the places of chainColumns.
+func (c *chain) dest() []any {
+	return []any{&c.rows, &c.sent, &c.taken, &c.delivered, &c.planned, &c.dropped, &c.last}
+}
+
+// deliveredSince reports whether the event was delivered after a row of its
+// chain was made. What was delivered before that is the reason why a replay made
+// the row, not a reason to give it up.
+func (c *chain) deliveredSince(made time.Time) bool {
+	return c.delivered.Valid && c.delivered.Int64 >= micros(made)
 }
 
 // chainOf reads the chain of an event. A chain without rows is the zero value.
 func (t *tx) chainOf(tenant, webhookID, eventID string) (chain, error) {
 	var c chain
-	err := t.row(`select count(*),
-			coalesce(max(case when attempted_at is not null then attempt end), 0),
-			coalesce(max(case when attempted_at is not null or status = 'pending' then attempt end), 0),
-			coalesce(max(case when status = 'delivered' then 1 end), 0) = 1,
-			coalesce(max(case when status = 'pending' and not is_manual then 1 end), 0) = 1
-		from deliveries where tenant_id = $1 and event_id = $2 and webhook_id = $3`, tenant, eventID, webhookID).
-		Scan(&c.rows, &c.sent, &c.taken, &c.delivered, &c.planned)
+	err := t.row(`select `+chainColumns+` from deliveries d
+		where d.tenant_id = $1 and d.event_id = $2 and d.webhook_id = $3`, tenant, eventID, webhookID).Scan(c.dest()...)
 	if err != nil {
 		return chain{}, fmt.Errorf("chain of event %s: %w", eventID, err)
 	}
 	return c, nil
+}
+
+// walk reads up to limit events of a span and says of each whether it is
+// replayed to w as w is now. The span begins after them then; it is empty once
+// everything was read.
+func (sp *span) walk(q querier, w *delivery.Webhook, limit int) ([]candidate, error) {
+	outages, err := sp.outages(q)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := q.query(`select e.seq, e.event_id, e.event_type, e.ticket_id, e.occurred_at, e.created_at, `+chainColumns+`
+		from events e left join deliveries d
+			on d.tenant_id = e.tenant_id and d.event_id = e.event_id and d.webhook_id = $2
+		where e.tenant_id = $1 and e.seq > $3 and e.seq <= $4
+		group by e.seq order by e.seq limit $5`, sp.lane.TenantID, sp.lane.WebhookID, sp.after, sp.end, limit)
+	page, err := collect(rows, err, func(row scanner) (candidate, error) {
+		var c candidate
+		err := row.Scan(append([]any{&c.seq, &c.eventID, &c.eventType, &c.ticketID, &c.occurredAt, &c.createdAt},
+			c.chain.dest()...)...)
+		return c, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("walk the event feed: %w", err)
+	}
+	for i := range page {
+		c := &page[i]
+		if c.class, err = sp.classify(q, w, c, outages); err != nil {
+			return nil, fmt.Errorf("event %s: %w", c.eventID, err)
+		}
+	}
+	sp.after = sp.end
+	if len(page) == limit {
+		sp.after = page[limit-1].seq
+	}
+	return page, nil
+}
+
+// outages returns the times within the span in which the webhook was inactive.
+func (sp *span) outages(q querier) ([]outage, error) {
+	first := int64(0)
+	if sp.scope == ReplayMissed {
+		first = sp.since
+	}
+	rows, err := q.query(`select from_seq, to_seq from disabled_periods
+		where tenant_id = $1 and webhook_id = $2 and to_seq > $3 and disabled_at >= $4
+		union all
+		select disabled_seq, $5 from webhooks
+		where tenant_id = $1 and webhook_id = $2 and not is_active and disabled_seq is not null`,
+		sp.lane.TenantID, sp.lane.WebhookID, sp.after, first, sp.end)
+	list, err := collect(rows, err, func(row scanner) (outage, error) {
+		var o outage
+		err := row.Scan(&o.from, &o.to)
+		return o, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read when the webhook was inactive: %w", err)
+	}
+	return list, nil
+}
+
+// classify says why an event is replayed, if it is.
+func (sp *span) classify(q querier, w *delivery.Webhook, c *candidate, outages []outage) (replayClass, error) {
+	ours := sp.scope == ReplayMissed || c.occurredAt >= sp.since && c.occurredAt <= sp.until
+	switch {
+	case !ours || c.chain.planned || c.createdAt < sp.oldest:
+		return classNone, nil
+	case c.chain.rows == 0:
+		if !w.Wants(c.eventType) || !missedIn(outages, c.seq) {
+			return classNone, nil
+		}
+		wanted, err := matches(q, w, c)
+		if err != nil || !wanted {
+			return classNone, err
+		}
+		return classMissed, nil
+	case c.chain.delivered.Valid:
+		if sp.scope != ReplayAll {
+			return classNone, nil
+		}
+		return classDelivered, nil
+	case sp.scope == ReplayMissed && (!c.chain.dropped.Valid || c.chain.dropped.Int64 < sp.since):
+		return classNone, nil
+	}
+	return classAbandoned, nil
+}
+
+func missedIn(outages []outage, seq int64) bool {
+	for _, o := range outages {
+		if seq > o.from && seq <= o.to {
+			return true
+		}
+	}
+	return false
+}
+
+// matches applies the webhook's filter to an event.
+func matches(q querier, w *delivery.Webhook, c *candidate) (bool, error) {
+	if w.EventFilter == nil {
+		return true, nil
+	}
+	body, err := fullBody(q, w.TenantID, c.eventID)
+	if err != nil {
+		return false, err
+	}
+	var env webhook.Envelope
+	if err := json.Unmarshal(body, &env); err != nil {
+		return false, fmt.Errorf("decode the body: %w", err)
+	}
+	data, err := env.Ticket()
+	if err != nil {
+		return false, fmt.Errorf("decode the ticket: %w", err)
+	}
+	return w.EventFilter.Match(c.ticketID, data), nil
+}
+
+// fullBody reads the envelope of an event as it was frozen at its commit.
+func fullBody(q querier, tenant, eventID string) ([]byte, error) {
+	var body []byte
+	err := q.row(`select body from events where tenant_id = $1 and event_id = $2`, tenant, eventID).Scan(&body)
+	return body, found(err, "Event not found")
+}
+
+// requeue starts a new chain for an event, due now. Its attempt numbers go on
+// where the old one's ended, and so do the bytes: those of an event do not
+// change for a receiver once they are frozen.
+func (t *tx) requeue(now time.Time, w *delivery.Webhook, c *candidate) error {
+	var body []byte
+	var err error
+	switch {
+	case c.chain.last.Valid:
+		err = t.row(`select body from deliveries where tenant_id = $1 and delivery_id = $2`,
+			w.TenantID, c.chain.last.String).Scan(&body)
+	case w.PayloadFields["ticket"] != nil:
+		if body, err = fullBody(t, w.TenantID, c.eventID); err == nil {
+			body, err = delivery.FromFull(body, delivery.Shape{Fields: w.PayloadFields, Threads: t.w.s.cfg.Threads})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("body of event %s: %w", c.eventID, err)
+	}
+	return t.insertOwed(now, owed{
+		lane: Lane{w.TenantID, w.WebhookID}, eventID: c.eventID, eventType: c.eventType, ticketID: c.ticketID,
+		attempt: c.chain.taken + 1, isTest: w.IsTestMode, body: body,
+	})
+}
+
+// clockSlack is how far the times of events may be out of the order of their
+// commits: a call that waited for the writer, a clock that was set back. A span
+// looks at that much more of the feed than its times say.
+const clockSlack = time.Hour
+
+// untilTop is the until of a span that ends with what is committed. Events of a
+// ticket that changes fast occur ahead of the clock, by a millisecond each.
+const untilTop = math.MaxInt64
+
+// between returns the span of what a query is about.
+func (s *Store) between(q querier, now time.Time, l Lane, rq ReplayQuery) (span, error) {
+	sp := span{lane: l, scope: rq.Only, since: micros(rq.Since), until: untilTop, oldest: s.oldest(now)}
+	top, err := topOf(q, l.TenantID)
+	if err != nil {
+		return sp, err
+	}
+	sp.after, sp.end = top, top
+	first, err := firstSince(q, rq.Since.Add(-clockSlack))
+	if err != nil {
+		return sp, err
+	}
+	if first.Valid {
+		sp.after = min(first.Int64-1, top)
+	}
+	if rq.Until == nil {
+		return sp, nil
+	}
+	sp.until = micros(*rq.Until)
+	behind, err := firstSince(q, rq.Until.Add(clockSlack))
+	if behind.Valid {
+		sp.end = max(sp.after, min(behind.Int64-1, top))
+	}
+	return sp, err
+}
+
+// since returns the span of what the outages have kept back that began at first
+// or later.
+func (s *Store) since(q querier, now time.Time, l Lane, first int64) (span, error) {
+	sp := span{lane: l, scope: ReplayMissed, since: first, until: untilTop, oldest: s.oldest(now)}
+	var err error
+	if sp.end, err = topOf(q, l.TenantID); err != nil {
+		return sp, err
+	}
+	// What was dropped is older than the outage that dropped it.
+	var dropped, missed sql.NullInt64
+	err = q.row(`select min(e.seq) from deliveries d
+		join events e on e.tenant_id = d.tenant_id and e.event_id = d.event_id
+		where d.tenant_id = $1 and d.webhook_id = $2 and d.status = 'abandoned'
+			and d.wait_reason = 'webhook_disabled' and d.completed_at >= $3`,
+		l.TenantID, l.WebhookID, first).Scan(&dropped)
+	if err != nil {
+		return sp, fmt.Errorf("find the first dropped event: %w", err)
+	}
+	outages, err := sp.outages(q)
+	if err != nil {
+		return sp, err
+	}
+	for _, o := range outages {
+		if !missed.Valid || o.from < missed.Int64 {
+			missed = sql.NullInt64{Int64: o.from, Valid: true}
+		}
+	}
+	sp.after = sp.end
+	if missed.Valid {
+		sp.after = min(sp.after, missed.Int64)
+	}
+	if dropped.Valid {
+		sp.after = min(sp.after, dropped.Int64-1)
+	}
+	return sp, nil
+}
+
+// oldest is the retention's bound. An event of which the log's rows are gone
+// already would look as if it had never been queued.
+func (s *Store) oldest(now time.Time) int64 { return micros(now.Add(-s.cfg.Retention)) }
+
+// topOf returns the number of the tenant's newest event.
+func topOf(q querier, tenant string) (top int64, err error) {
+	err = q.row(`select coalesce((select seq from events where tenant_id = $1 order by seq desc limit 1), 0)`, tenant).Scan(&top)
+	if err != nil {
+		return 0, fmt.Errorf("end of the event feed: %w", err)
+	}
+	return top, nil
+}
+
+// firstSince returns the number of the first event, of any tenant, that was
+// committed at a time or later; it is not valid without one. Numbers are given in
+// the order of the commits, so the time can be searched for in halves.
+func firstSince(q querier, at time.Time) (seq sql.NullInt64, err error) {
+	var low, high sql.NullInt64
+	err = q.row(`select (select min(seq) from events), (select max(seq) from events)`).
+		Scan(&low, &high)
+	if err != nil {
+		return seq, fmt.Errorf("find the ends of the event feed: %w", err)
+	}
+	// Events before from are too old, and seq is the first known to be young enough.
+	for from, to := low.Int64, high.Int64; low.Valid && from <= to; {
+		middle := from + (to-from)/2
+		var found, created int64
+		err := q.row(`select seq, created_at from events where seq >= $1 order by seq limit 1`, middle).Scan(&found, &created)
+		if err != nil {
+			return seq, fmt.Errorf("find an event by its time: %w", err)
+		}
+		if created >= micros(at) {
+			seq, to = sql.NullInt64{Int64: found, Valid: true}, middle-1
+		} else {
+			from = found + 1
+		}
+	}
+	return seq, nil
 }

@@ -141,6 +141,7 @@ type Committed struct {
 	Due     []Lane    // lanes whose queue has work that is due now
 	Handed  []Claimed // deliveries under the intake's lease, one for each reservation
 	Changed []Lane    // webhooks whose settings or secrets are not what they were
+	Replay  bool      // a replay job was made
 }
 
 // SetIntake registers the dispatcher; nil removes it. A transaction that is

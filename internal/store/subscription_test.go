@@ -208,11 +208,12 @@ func (s *subscribers) check(rt *rapid.T) {
 		return err
 	}))
 	var seq int64
-	var e storedEvent
+	var e candidate
+	var body []byte
 	s.must(rt, s.read.QueryRow(`select seq, event_id, event_type, ticket_id, body from events order by seq desc limit 1`).
-		Scan(&seq, &e.eventID, &e.eventType, &e.ticketID, &e.body))
+		Scan(&seq, &e.eventID, &e.eventType, &e.ticketID, &body))
 	var env webhook.Envelope
-	s.must(rt, json.Unmarshal(e.body, &env))
+	s.must(rt, json.Unmarshal(body, &env))
 	data, err := env.Ticket()
 	s.must(rt, err)
 	want := []string{}

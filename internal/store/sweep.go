@@ -41,6 +41,12 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (deleted in
 			where (tenant_id, api_key_id, route, key) in (
 				select tenant_id, api_key_id, route, key from idempotency_keys
 				where created_at <= $1 order by created_at limit $2)`},
+		{"replays", old, `delete from replay_jobs where (tenant_id, replay_id) in (
+			select tenant_id, replay_id from replay_jobs
+			where finished_at is not null and finished_at < $1 order by finished_at limit $2)`},
+		{"outages", old, `delete from disabled_periods where (tenant_id, webhook_id, period_id) in (
+			select tenant_id, webhook_id, period_id from disabled_periods
+			where enabled_at < $1 order by enabled_at limit $2)`},
 		{"webhook health", old, `delete from webhook_health where (tenant_id, webhook_id) in (
 			select w.tenant_id, w.webhook_id from webhooks w
 			join webhook_health h on h.tenant_id = w.tenant_id and h.webhook_id = w.webhook_id

@@ -263,9 +263,15 @@ func (t *tx) saveSpec(w *delivery.Webhook) error {
 // drops what it is owed (contract P7); one that becomes active again starts
 // without its past failures, and with replayMissed also gets what it missed
 // since it was switched off, oldest first (contract P8). replayed says how many
-// deliveries that queued.
+// events that are; a replay job queues them.
 func (s *Store) UpdateWebhook(ctx context.Context, now time.Time, a ticket.Actor, id string, change func(*delivery.Spec) error, replayMissed bool) (w delivery.Webhook, replayed int, err error) {
 	lane := Lane{a.TenantID, lowerID(id)}
+	var missed *missedCount
+	if replayMissed {
+		if missed, err = s.countMissed(ctx, now, lane, change); err != nil {
+			return delivery.Webhook{}, 0, err
+		}
+	}
 	out, err := write(ctx, s, func(t *tx) (UpdatedWebhook, error) {
 		w, err := s.webhookOf(t, lane.TenantID, lane.WebhookID)
 		if err != nil {
@@ -287,7 +293,9 @@ func (s *Store) UpdateWebhook(ctx context.Context, now time.Time, a ticket.Actor
 		case wasActive && !w.IsActive:
 			err = t.switchOff(now, &w, delivery.DisabledByUser)
 		case !wasActive && w.IsActive:
-			n, err = t.switchOn(now, &w, replayMissed)
+			if err = t.switchOn(now, &w); err == nil && replayMissed {
+				n, err = t.replayMissed(now, &w, missed)
+			}
 		}
 		if err != nil {
 			return UpdatedWebhook{}, err
@@ -301,13 +309,17 @@ func (s *Store) UpdateWebhook(ctx context.Context, now time.Time, a ticket.Actor
 	return out.Webhook, out.Replayed, err
 }
 
-// switchOff drops what an inactive webhook is owed and notes from which event
-// on it misses something.
+// switchOff drops what an inactive webhook is owed, and the replay of what it
+// was not, and notes from which event on it misses something.
 func (t *tx) switchOff(now time.Time, w *delivery.Webhook, reason string) error {
 	if err := t.markDisabled(now, w, reason); err != nil {
 		return err
 	}
-	return t.abandonOwed(now, Lane{w.TenantID, w.WebhookID})
+	l := Lane{w.TenantID, w.WebhookID}
+	if err := t.cancelReplay(now, l, CancelledByDisable); err != nil {
+		return err
+	}
+	return t.abandonOwed(now, l)
 }
 
 // markDisabled notes when and why w stopped being active.
@@ -322,30 +334,18 @@ func (t *tx) markDisabled(now time.Time, w *delivery.Webhook, reason string) err
 	return t.subscriptionChanged(w.TenantID, w.WebhookID)
 }
 
-// switchOn forgets the outage, after queueing what was missed in it if asked to.
-func (t *tx) switchOn(now time.Time, w *delivery.Webhook, replayMissed bool) (int, error) {
+// switchOn ends the outage and forgets the failures before it.
+func (t *tx) switchOn(now time.Time, w *delivery.Webhook) error {
 	// Rows that a crash left behind belong to the outage too: they are not sent
 	// unless the owner asks for it.
 	if err := t.abandonOwed(now, Lane{w.TenantID, w.WebhookID}); err != nil {
-		return 0, err
+		return err
 	}
-	n := 0
-	if replayMissed {
-		if err := t.show(w.TenantID, w.WebhookID); err != nil {
-			return 0, err
-		}
-		var err error
-		if n, err = t.replay(now, w); err != nil {
-			return 0, err
-		}
-	}
-	_, err := t.exec(`update webhooks set disabled_at = null, disabled_seq = null, disabled_reason = ''
-		where tenant_id = $1 and webhook_id = $2`, w.TenantID, w.WebhookID)
-	if err != nil {
-		return 0, fmt.Errorf("mark webhook active: %w", err)
+	if err := t.endOutage(now, w); err != nil {
+		return err
 	}
 	w.Reenable()
-	return n, t.saveHealth(w)
+	return t.saveHealth(w)
 }
 
 // abandonPage bounds one statement of abandonOwed.
@@ -387,6 +387,9 @@ func (s *Store) DeleteWebhook(ctx context.Context, now time.Time, a ticket.Actor
 		}
 		t.changed(lane)
 		if err := t.subscriptionChanged(lane.TenantID, lane.WebhookID); err != nil {
+			return struct{}{}, err
+		}
+		if err := t.cancelReplay(now, lane, CancelledByDeletion); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, t.abandonOwed(now, lane)

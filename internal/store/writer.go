@@ -257,9 +257,10 @@ func (w *writer) report(batch []*call) {
 			all.Due = append(all.Due, t.out.Due...)
 			all.Handed = append(all.Handed, t.out.Handed...)
 			all.Changed = append(all.Changed, t.out.Changed...)
+			all.Replay = all.Replay || t.out.Replay
 		}
 	}
-	if in != nil && len(all.Due)+len(all.Handed)+len(all.Changed) > 0 {
+	if in != nil && (all.Replay || len(all.Due)+len(all.Handed)+len(all.Changed) > 0) {
 		in.Commit(all)
 	}
 }

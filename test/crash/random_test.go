@@ -212,6 +212,14 @@ func (c *chaos) settle(t *testing.T) {
 			p.toggle(t)
 		}
 		call[any](t, p.desk, "PUT", "/webhooks/"+p.edited.ID, object{"rate_limit": object{"enabled": false}})
+		within(t, patience, "no replay has anything left to queue", func() bool {
+			for _, r := range call[[]struct{ Status string }](t, p.desk, "GET", "/webhooks/"+p.edited.ID+"/replays?limit=100", nil) {
+				if r.Status == "running" {
+					return false
+				}
+			}
+			return true
+		})
 	}
 	c.desk.drain(t, 2*patience)
 	t.Logf("faults: %v", c.count)
