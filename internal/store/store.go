@@ -216,14 +216,26 @@ func (s *Store) closeStmts() error {
 }
 
 // Ping reports whether the database answers reads and the writer commits; a store
-// that does not within ctx does not.
+// that does not within ctx does not. After a commit that failed it writes
+// something itself, since an empty transaction fits on a full disk.
 func (s *Store) Ping(ctx context.Context) error {
 	var one int
 	if err := s.reader(ctx).row(`select 1`).Scan(&one); err != nil {
 		return fmt.Errorf("read from the store: %w", err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.do(ctx, func(*tx) error { return nil }) }()
+	go func() {
+		done <- s.do(ctx, func(t *tx) error {
+			if !s.writer.failed.Load() {
+				return nil
+			}
+			if _, err := t.exec(`insert into handovers (list) values ($1)`, []byte{}); err != nil {
+				return fmt.Errorf("write to the store: %w", err)
+			}
+			_, err := t.exec(`delete from handovers where list = $1`, []byte{})
+			return err
+		})
+	}()
 	select {
 	case err := <-done:
 		return err

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/failpoint"
@@ -35,6 +36,7 @@ type writer struct {
 
 	mu     sync.RWMutex // guards closed against a send on calls
 	closed bool
+	failed atomic.Bool // the last commit that had something to write could not be made
 
 	stmts      map[string]prepared       // owned by the writer goroutine
 	updates    [8]string                 // texts of ticketUpdate; owned by the writer goroutine
@@ -209,10 +211,15 @@ func (w *writer) commit(batch []*call) {
 	if err == nil && !clean {
 		_, err = w.attempt(batch, true)
 	}
+	wrote := false
 	for _, c := range batch {
 		if err != nil {
 			c.err = unavailable(err)
 		}
+		wrote = wrote || c.tx != nil && c.tx.wrote
+	}
+	if err != nil || wrote {
+		w.failed.Store(err != nil)
 	}
 	w.report(batch)
 	for _, c := range batch {
