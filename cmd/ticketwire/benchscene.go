@@ -48,6 +48,7 @@ type benchSetting struct {
 // benchInFlight is the number of requests at once to one webhook wherever
 // throughput is compared with the bare loop, which has as many.
 const benchInFlight = 64
+const benchSlots = 128
 
 // benchCallers is how many callers of the API keep their connection. No figure
 // has more of them at a time.

@@ -137,7 +137,7 @@ func (s *benchScene) follow(ctx context.Context, ahead chan struct{}, webhooks i
 
 // throughput makes a scene with one webhook for everything and runs a load on it.
 func (b *bench) throughput(ctx context.Context, prepare func(*benchScene) benchLoad) (o benchOutcome, err error) {
-	s, err := b.open(ctx, benchSetting{tickets: benchTickets, perWebhook: benchInFlight})
+	s, err := b.open(ctx, benchSetting{tickets: benchTickets, perWebhook: benchSlots})
 	if err != nil {
 		return o, err
 	}
@@ -189,7 +189,7 @@ func (b *bench) api(ctx context.Context) error {
 
 // drain is figure (c): what was committed before the dispatcher started.
 func (b *bench) drain(ctx context.Context) (err error) {
-	s, err := b.open(ctx, benchSetting{tickets: benchTickets, perWebhook: benchInFlight})
+	s, err := b.open(ctx, benchSetting{tickets: benchTickets, perWebhook: benchSlots})
 	if err != nil {
 		return err
 	}

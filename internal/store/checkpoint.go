@@ -5,7 +5,7 @@ import "context"
 // checkpointEvery is how many calls the writer commits between two checkpoints.
 // A busy writer then finds most of the log moved already when it has to start
 // the log anew, and the log stays small enough for a quick start.
-const checkpointEvery = 1000
+const checkpointEvery = 4000
 
 // checkpointer moves committed pages from the write-ahead log into the database
 // beside the writer, who would otherwise do it in the middle of a commit.
