@@ -43,6 +43,11 @@ type Config struct {
 	QueueLimit  int           // calls that may wait for the writer before Unavailable (contract P12); 0 means 8192
 	Retention   time.Duration // how long events and delivery rows are kept; 0 means 30 days
 	Mails       Mails         // writes the mails about failing webhooks; a nil function sends none
+
+	// Commit hears of every commit of the writer: of its begin with the number of
+	// calls that share it, and through what it returns of its end, with the error
+	// that all of them got. Both run on the writer's goroutine. nil: nobody listens.
+	Commit func(calls int) (ended func(error))
 }
 
 // Store is the open database. Make one with Open and release it with Close.
@@ -78,6 +83,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if cfg.Retention == 0 {
 		cfg.Retention = 30 * 24 * time.Hour
+	}
+	if cfg.Commit == nil {
+		cfg.Commit = func(int) func(error) { return func(error) {} }
 	}
 	if err := MakeDir(cfg.Dir); err != nil {
 		return nil, err
