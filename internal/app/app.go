@@ -24,6 +24,7 @@ import (
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/dispatch"
 	"github.com/ticketwire/ticketwire/internal/egress"
+	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/mail"
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/internal/vault"
@@ -108,7 +109,7 @@ func open(ctx context.Context, cfg Config, commit func(calls int) (ended func(er
 // that is taken is an error here. On an error nothing is left open.
 func New(ctx context.Context, cfg Config) (a *App, err error) {
 	if cfg.Now == nil {
-		cfg.Now = time.Now
+		cfg.Now = failpoint.Clock(time.Now)
 	}
 	a = &App{served: make(chan error, 1)}
 	opened := a // the result is nil again on an error
