@@ -505,6 +505,9 @@ func (s *scheduler) scan() {
 	if err != nil {
 		s.e.cfg.Log.Error("could not look for due deliveries, will be tried again", "error", err)
 		s.nextDue = now.Add(pauseAfterError)
+		if full {
+			s.fullScan = s.nextDue // or it would be due at once, again and again
+		}
 		return
 	}
 	s.scanned = now
