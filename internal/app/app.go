@@ -105,6 +105,10 @@ func open(ctx context.Context, cfg Config, commit func(calls int) (ended func(er
 	return s, nil
 }
 
+// checkAtStart bounds the database that every start reads as a whole, in bytes:
+// a fifth of a second. ticketwire check is for larger ones.
+const checkAtStart = 64 << 20
+
 // New opens everything and binds the listener, so that Addr is known and a port
 // that is taken is an error here. On an error nothing is left open.
 func New(ctx context.Context, cfg Config) (a *App, err error) {
@@ -127,6 +131,9 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 		return nil, err
 	}
 	a.cleanup = append(a.cleanup, a.store.Close)
+	if _, err := a.store.Check(ctx, checkAtStart); err != nil {
+		return nil, fmt.Errorf("%w; restore a backup of %s", err, cfg.DataDir)
+	}
 	if err := a.store.LockDeliveries(); err != nil {
 		return nil, err
 	}

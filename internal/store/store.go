@@ -65,6 +65,9 @@ type Store struct {
 	intake atomic.Pointer[Intake]
 }
 
+// fileName is the embedded database in the data directory.
+const fileName = "ticketwire.db"
+
 // Lane names the queue of one webhook.
 type Lane struct{ TenantID, WebhookID string }
 
@@ -92,7 +95,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg, dialect: sqliteDialect()}
 	var err error
-	file := filepath.Join(cfg.Dir, "ticketwire.db")
+	file := filepath.Join(cfg.Dir, fileName)
 	if s.write, err = s.dialect.open(file, 1); err != nil {
 		return nil, err
 	}

@@ -331,7 +331,7 @@ func (c *chaos) check(t *testing.T) {
 			}
 		}
 		checkLog(t, p.desk, p.steady, p.r.arrived(), 6)
-		checkRetries(t, p.desk.log(t, p.steady))
+		checkRetries(t, p.desk.log(t, p.steady), p.r.arrived())
 		checkTimes(t, p.desk.feed(t))
 	}
 	c.desk.terminate(t)
