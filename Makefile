@@ -14,6 +14,7 @@ GO           ?= go
 FUZZTIME     ?= 10s
 LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
+PROMTOOL     := bin/promtool
 NODE_MODULES := test/e2e/node_modules/.package-lock.json
 
 # Everything but the programs below test/, which have a target of their own.
@@ -37,25 +38,44 @@ build: ## Build bin/ticketwire, static and stripped
 .PHONY: test
 test: ## Run every check: format, vet, lint, unit, race and end-to-end tests
 	@SECONDS=0
-	for target in packages format build vet lint unit race e2e; do
+	for target in packages format build vet lint alerts unit race e2e; do
 		$(MAKE) --no-print-directory "$$target" || { printf '\n== FAILED: make %s\n' "$$target"; exit 1; }
 	done
 	printf '\n== all checks passed in %d s\n' "$$SECONDS"
 
 .PHONY: packages
-packages: ## Install the programs the checks need (Node.js, npm, gcc, strace) if they are missing
+packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, promtool) if they are missing
 	@missing=()
 	command -v node >/dev/null || missing+=(nodejs)
 	command -v npm >/dev/null || missing+=(npm)
 	command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 	command -v strace >/dev/null || missing+=(strace)
+	[[ -x $(PROMTOOL) ]] || command -v promtool >/dev/null || missing+=(prometheus)
 	[[ $${#missing[@]} -gt 0 ]] || exit 0
 	if [[ $$(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
 		echo "These programs are missing: $${missing[*]}. Install them (on Debian, as root: apt-get install $${missing[*]}) and try again." >&2
 		exit 1
 	fi
 	apt-get update -q
-	apt-get install -y -q --no-install-recommends "$${missing[@]}"
+	# Of prometheus only the program that checks rules: the package would start a server.
+	if [[ $${missing[-1]} == prometheus ]]; then
+		unset 'missing[-1]'
+		$(MAKE) --no-print-directory $(PROMTOOL)
+	fi
+	[[ $${#missing[@]} -eq 0 ]] || apt-get install -y -q --no-install-recommends "$${missing[@]}"
+
+# The one on the path is taken if there is one.
+$(PROMTOOL):
+	@mkdir -p bin
+	if have="$$(command -v promtool)"; then
+		ln -sf "$$have" $@
+		exit 0
+	fi
+	package="$$(mktemp -d)"
+	trap 'rm -rf "$$package"' EXIT
+	(cd "$$package" && apt-get download -q -o APT::Sandbox::User=root prometheus)
+	dpkg-deb --fsys-tarfile "$$package"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$$package/promtool"
+	install -m 755 "$$package/promtool" $@
 
 .PHONY: format
 format: ## Check that every Go file is in the form of gofmt
@@ -86,6 +106,12 @@ $(LINT):
 	echo "building golangci-lint $(LINT_VERSION), which takes a minute or two"
 	GOBIN="$(CURDIR)/bin" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv bin/golangci-lint $@
+
+.PHONY: alerts
+alerts: $(PROMTOOL) ## Check the alerting rules of docs/alerts.yaml and run their tests
+	$(call say,alerting rules)
+	@$(PROMTOOL) check rules docs/alerts.yaml
+	$(PROMTOOL) test rules docs/alerts_test.yaml
 
 .PHONY: unit
 unit: ## Run the unit tests, the layout of the tree included

@@ -13,6 +13,34 @@ import (
 // The commands of this file are the operator's: they work on the data directory,
 // whether or not the server runs, and need no API key.
 
+type checkCmd struct {
+	storeFlags
+}
+
+// Help is shown below the flags.
+func (checkCmd) Help() string {
+	return `Reads the whole database and says whether it is sound: "ok" and exit code 0, or what
+is wrong and exit code 1. It takes about three seconds for a gigabyte and holds up no
+server that runs on it. serve makes the same check of a database below 64 MB.
+
+Example:
+  ticketwire check --data ./ticketwire-data`
+}
+
+// Run checks the database.
+func (c *checkCmd) Run(ctx context.Context, t terminal) (err error) {
+	s, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	if _, err := s.Check(ctx, 0); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out, "ok")
+	return nil
+}
+
 type tenantsCmd struct {
 	List   tenantsListCmd   `cmd:"" help:"List the tenants."`
 	Update tenantsUpdateCmd `cmd:"" help:"Suspend, resume or limit a tenant."`

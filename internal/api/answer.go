@@ -159,8 +159,6 @@ func errorAnswer(err error) answer {
 	return answer{status: status, raw: raw, header: header}
 }
 
-func writeError(w http.ResponseWriter, err error) { errorAnswer(err).write(w) }
-
 func issueList(issues []fault.Issue) []map[string]any {
 	out := make([]map[string]any, len(issues))
 	for i, is := range issues {

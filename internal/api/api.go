@@ -14,6 +14,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ticketwire/ticketwire/internal/dispatch"
 	"github.com/ticketwire/ticketwire/internal/egress"
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -30,7 +32,8 @@ type Config struct {
 	Enforce   bool             // false: observation mode (contract section 1.6)
 	Now       func() time.Time // the clock; time.Now in production
 	Log       *slog.Logger
-	OpenAPI   []byte // the document served at /openapi.yaml
+	Metrics   prometheus.Registerer // nil: not exported
+	OpenAPI   []byte                // the document served at /openapi.yaml
 }
 
 // Server is the HTTP handler of the API. It is safe for concurrent use.
@@ -38,6 +41,7 @@ type Server struct {
 	cfg     Config
 	mux     *http.ServeMux
 	limiter *limiter
+	metrics *metrics
 }
 
 // maxBody is the largest request body (contract P11).
@@ -45,7 +49,7 @@ const maxBody = 1 << 20
 
 // New returns a Server.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), limiter: newLimiter(cfg.Rate)}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), limiter: newLimiter(cfg.Rate), metrics: newMetrics(cfg.Metrics)}
 	for _, rt := range s.routes() {
 		s.mux.HandleFunc(rt.method+" /api/v1"+rt.path, s.serve(rt))
 	}
@@ -105,12 +109,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case probe.status == http.StatusMethodNotAllowed:
 		w.Header().Set("Allow", probe.header.Get("Allow"))
-		writeError(w, fault.New(fault.MethodNotAllowed, "Method %s is not allowed here", r.Method))
+		s.refuse(w, fault.New(fault.MethodNotAllowed, "Method %s is not allowed here", r.Method))
 	case probe.status >= 300 && probe.status < 400: // a path that only needs cleaning
 		s.mux.ServeHTTP(w, r)
 	default:
-		writeError(w, fault.New(fault.NotFound, "Route not found"))
+		s.refuse(w, fault.New(fault.NotFound, "Route not found"))
 	}
+}
+
+// refuse answers a request that belongs to no route.
+func (s *Server) refuse(w http.ResponseWriter, err error) {
+	a := errorAnswer(err)
+	a.write(w)
+	s.metrics.answered(a.status, 0)
 }
 
 // statusProbe learns what ServeMux would answer on its own.
@@ -157,7 +168,9 @@ func (s *Server) serve(rt route) http.HandlerFunc {
 			a = errorAnswer(err)
 		}
 		a.write(w)
-		s.logCall(c, rt, a, err)
+		took := s.cfg.Now().Sub(c.now)
+		s.metrics.answered(a.status, took)
+		s.logCall(c, rt, a, took, err)
 	}
 }
 
@@ -167,6 +180,7 @@ func (s *Server) run(c *call, rt route, w http.ResponseWriter) (a answer, err er
 			if p == http.ErrAbortHandler {
 				panic(p)
 			}
+			s.metrics.panics.Inc()
 			err = fault.New(fault.Internal, "panic: %v\n%s", p, debug.Stack())
 		}
 	}()
@@ -204,11 +218,11 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 
 // logCall writes the one line of a request: no query strings and no bodies,
 // since both may hold personal data.
-func (s *Server) logCall(c *call, rt route, a answer, err error) {
+func (s *Server) logCall(c *call, rt route, a answer, took time.Duration, err error) {
 	level := slog.LevelInfo
 	attrs := []slog.Attr{
 		slog.String("method", rt.method), slog.String("route", "/api/v1"+rt.path), slog.Int("status", a.status),
-		slog.Duration("took", s.cfg.Now().Sub(c.now)), slog.String("tenant", c.who.TenantID), slog.String("key", c.who.KeyID),
+		slog.Duration("took", took), slog.String("tenant", c.who.TenantID), slog.String("key", c.who.KeyID),
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))

@@ -123,6 +123,7 @@ func (s *Server) limit(c *call, w http.ResponseWriter) error {
 	if b.allowed {
 		return nil
 	}
+	s.metrics.rateLimited.Inc()
 	if !s.cfg.Enforce {
 		s.cfg.Log.WarnContext(c.ctx, "rate limit exceeded, let through in observation mode", "tenant", c.who.TenantID, "key", c.who.KeyID)
 		return nil

@@ -23,7 +23,10 @@ func (a *App) handler(rest *api.Server, reg *prometheus.Registry) http.Handler {
 		plain(w, http.StatusOK, "ok\n")
 	})
 	mux.HandleFunc("GET /readyz", a.ready)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Timeout: 2 * probeLimit}))
+	// What can be told is told, above all while the store cannot be read.
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
+		Timeout: 2 * probeLimit, ErrorHandling: promhttp.ContinueOnError, Registry: reg,
+	}))
 	return mux
 }
 
@@ -32,11 +35,7 @@ func (a *App) handler(rest *api.Server, reg *prometheus.Registry) http.Handler {
 func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), probeLimit)
 	defer cancel()
-	err := a.engine.Ready()
-	if err == nil {
-		err = a.store.Ping(ctx)
-	}
-	if err != nil {
+	if err := a.readyNow(ctx); err != nil {
 		a.cfg.Log.Warn("not ready", "error", err)
 		plain(w, http.StatusServiceUnavailable, "not ready\n")
 		return
@@ -44,48 +43,18 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 	plain(w, http.StatusOK, "ready\n")
 }
 
+// readyNow returns nil, or the reason of ours why deliveries cannot be taken or
+// made.
+func (a *App) readyNow(ctx context.Context) error {
+	if err := a.engine.Ready(); err != nil {
+		return err
+	}
+	return a.store.Ping(ctx)
+}
+
 func plain(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	io.WriteString(w, text) // a write error means that the caller has gone
-}
-
-// backlog exports what is owed, read from the store when somebody asks.
-func (a *App) backlog() prometheus.Collector {
-	return &backlogCollector{
-		app:     a,
-		pending: prometheus.NewDesc("ticketwire_deliveries_pending", "Deliveries that are owed, those that wait for a later time included.", nil, nil),
-		due:     prometheus.NewDesc("ticketwire_deliveries_due", "Deliveries whose time has come.", nil, nil),
-		age:     prometheus.NewDesc("ticketwire_oldest_due_seconds", "How long the oldest due delivery has been waiting.", nil, nil),
-	}
-}
-
-type backlogCollector struct {
-	app               *App
-	pending, due, age *prometheus.Desc
-}
-
-func (c *backlogCollector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- c.pending
-	ch <- c.due
-	ch <- c.age
-}
-
-func (c *backlogCollector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
-	defer cancel()
-	now := c.app.cfg.Now()
-	b, err := c.app.store.Backlog(ctx, now)
-	if err != nil {
-		ch <- prometheus.NewInvalidMetric(c.pending, err)
-		return
-	}
-	age := 0.0
-	if b.OldestDue != nil {
-		age = max(0, now.Sub(*b.OldestDue).Seconds())
-	}
-	ch <- prometheus.MustNewConstMetric(c.pending, prometheus.GaugeValue, float64(b.Pending))
-	ch <- prometheus.MustNewConstMetric(c.due, prometheus.GaugeValue, float64(b.Due))
-	ch <- prometheus.MustNewConstMetric(c.age, prometheus.GaugeValue, age)
 }

@@ -50,14 +50,31 @@ func (e *Engine) done(list ...finished) {
 // releasePage bounds one transaction of release: others wait for it.
 const releasePage = 256
 
-// release gives leases back. One that cannot be given back runs out by itself.
+// release gives leases back. It tries until it has, since nobody else may send
+// what this process holds, or until Stop's grace is over: the next start voids
+// every lease.
 func (e *Engine) release(list ...store.Claimed) {
 	for page := range slices.Chunk(list, releasePage) {
-		if err := e.cfg.Store.Release(context.Background(), page); err != nil {
-			e.cfg.Log.Warn("could not give leases back, they will run out", "deliveries", len(page), "error", err)
+		e.releaseSome(page)
+	}
+}
+
+func (e *Engine) releaseSome(list []store.Claimed) {
+	for wait := releasePause; ; wait = min(2*wait, recordPause) {
+		err := e.cfg.Store.Release(context.Background(), list)
+		if err == nil {
+			return
+		}
+		e.cfg.Log.Warn("could not give leases back, will be tried again", "deliveries", len(list), "error", err)
+		if e.pause(wait) {
+			return
 		}
 	}
 }
+
+// releasePause is the time before a second try to release; it doubles up to
+// recordPause.
+const releasePause = 50 * time.Millisecond
 
 // attempt makes one request and decides what follows. sent is false when the
 // exchange was broken off by us, or our own code failed: then nothing is known
@@ -75,6 +92,8 @@ func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (
 		return store.Result{}, false
 	}
 	started := e.cfg.Now()
+	e.last.Store(started.UnixMicro())
+	e.metrics.delay.Observe(max(0, started.Sub(c.DueAt).Seconds()))
 	header := Header(t.CustomHeaders, c.Delivery)
 	header[webhook.SignatureHeader] = []string{sign(t.Secrets.At(started), started, c.Body)}
 	a := e.cfg.Client.Do(ctx, egress.Request{
@@ -126,7 +145,7 @@ func sign(s store.Secrets, now time.Time, body []byte) string {
 func (e *Engine) observe(t store.Target, c store.Claimed, a delivery.Answer, v delivery.Verdict) {
 	class := string(v.ErrorType)
 	if class == "" {
-		class = "none"
+		class = noError
 	}
 	e.metrics.attempts.WithLabelValues(string(v.Status), class).Inc()
 	e.metrics.duration.Observe(a.Duration.Seconds())
@@ -167,10 +186,18 @@ func (e *Engine) Send(ctx context.Context, b store.Batch) ([]delivery.Delivery, 
 			e.release(c)
 			return nil, fmt.Errorf("delivery %s was broken off", c.DeliveryID)
 		}
-		if _, err := e.cfg.Store.Record(context.WithoutCancel(ctx), []store.Result{r}); err != nil {
+		recorded, err := e.cfg.Store.Record(context.WithoutCancel(ctx), []store.Result{r})
+		if err != nil {
+			// What was sent comes again, as after a crash. The caller need not wait
+			// until the store can say so, and a server that stops need not say it.
+			select {
+			case <-e.stop:
+			default:
+				e.attempts.Go(func() { e.release(c) })
+			}
 			return nil, fmt.Errorf("record delivery %s: %w", c.DeliveryID, err)
 		}
-		e.afterRecord(r)
+		e.afterRecord(r, recorded[0])
 		d, err := e.cfg.Store.Delivery(ctx, c.TenantID, c.WebhookID, c.DeliveryID)
 		if err != nil {
 			return nil, fmt.Errorf("read delivery %s: %w", c.DeliveryID, err)

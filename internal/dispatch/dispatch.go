@@ -60,7 +60,8 @@ type Engine struct {
 	attempts sync.WaitGroup // requests in flight
 	recorder sync.WaitGroup
 	trouble  trouble
-	stuck    atomic.Bool // results wait that the store has refused
+	stuck    atomic.Bool  // results wait that the store has refused
+	last     atomic.Int64 // when an attempt was last begun, in microseconds since 1970; 0: never
 	metrics  *metrics
 }
 
@@ -174,6 +175,16 @@ func (e *Engine) Ready() error {
 	default:
 		return e.trouble.get()
 	}
+}
+
+// LastAttempt is when an attempt of the queue was last begun; the zero time when
+// none was. It is safe for concurrent use.
+func (e *Engine) LastAttempt() time.Time {
+	us := e.last.Load()
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us)
 }
 
 // trouble remembers which parts of the engine cannot reach the store now.

@@ -29,6 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // bench is a real store and a real client; the engine is started by the test.
 type bench struct {
 	t      *testing.T
+	dir    string
 	store  *store.Store
 	client *egress.Client
 	tenant store.Bootstrapped
@@ -43,7 +44,8 @@ func newBench(t *testing.T) *bench {
 	}
 	policy := delivery.DefaultPolicy()
 	policy.Jitter = 0
-	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), Vault: v, Policy: policy, PublicURL: "http://desk.example"})
+	dir := t.TempDir()
+	s, err := store.Open(t.Context(), store.Config{Dir: dir, Vault: v, Policy: policy, PublicURL: "http://desk.example"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +56,7 @@ func newBench(t *testing.T) *bench {
 			t.Errorf("close the store: %v", err)
 		}
 	})
-	b := &bench{t: t, store: s, client: client, policy: policy}
+	b := &bench{t: t, dir: dir, store: s, client: client, policy: policy}
 	if b.tenant, err = s.Bootstrap(t.Context(), time.Now(), store.BootstrapDraft{Tenant: "Bench", Email: "a@example.com", FirstName: "A", LastName: "B"}); err != nil {
 		t.Fatal(err)
 	}

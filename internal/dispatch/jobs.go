@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/mail"
@@ -53,8 +54,7 @@ func (e *Engine) guardHealth() {
 			return time.Time{}, fmt.Errorf("disable failing webhooks: %w", err)
 		}
 		for _, l := range off {
-			e.metrics.disabled.Inc()
-			e.cfg.Log.Warn("webhook disabled after continuous failures", "tenant", l.TenantID, "webhook", l.WebhookID)
+			e.noteDisabled(l, delivery.DisabledByFailures)
 		}
 		nudge(e.mailDue)
 		next, found, err := e.cfg.Store.NextDisable(ctx, e.cfg.Now())
@@ -63,6 +63,12 @@ func (e *Engine) guardHealth() {
 		}
 		return next, nil
 	})
+}
+
+// noteDisabled counts a webhook that was switched off for us, and says so.
+func (e *Engine) noteDisabled(l store.Lane, reason string) {
+	e.metrics.disabled.WithLabelValues(reason).Inc()
+	e.cfg.Log.Warn("webhook disabled", "tenant", l.TenantID, "webhook", l.WebhookID, "reason", reason)
 }
 
 // sweepEvery and sweepBatch bound what retention deletes in one transaction, so
@@ -131,7 +137,7 @@ func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
 	}
 	now := e.cfg.Now()
 	if sendErr == nil {
-		e.metrics.mails.WithLabelValues("sent").Inc()
+		e.metrics.mails.WithLabelValues(mailSent).Inc()
 		e.cfg.Log.Info("mail sent", "mail", m.MailID, "tenant", m.TenantID)
 		if err := e.cfg.Store.MailSent(ctx, now, m); err != nil {
 			return fmt.Errorf("note a sent mail: %w", err)
@@ -139,11 +145,12 @@ func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
 		return nil
 	}
 	var retry *time.Time
+	outcome := mailAbandoned
 	if !mail.Permanent(sendErr) && m.Attempts+1 < mailTries {
 		at := now.Add(mailWait(m.Attempts))
-		retry = &at
+		retry, outcome = &at, mailRetrying
 	}
-	e.metrics.mails.WithLabelValues("failed").Inc()
+	e.metrics.mails.WithLabelValues(outcome).Inc()
 	e.cfg.Log.Warn("mail failed", "mail", m.MailID, "tenant", m.TenantID, "final", retry == nil, "error", sendErr)
 	if err := e.cfg.Store.MailFailed(ctx, now, m, sendErr.Error(), retry); err != nil && !fault.Is(err, fault.NotFound) {
 		return fmt.Errorf("note a failed mail: %w", err)

@@ -55,12 +55,12 @@ const recordPause = time.Second
 func (e *Engine) recordBatch(batch []store.Result) (smooth bool) {
 	wait := 50 * time.Millisecond
 	for try := 1; ; try++ {
-		_, err := e.cfg.Store.Record(context.Background(), batch)
+		recorded, err := e.cfg.Store.Record(context.Background(), batch)
 		e.trouble.set("record", err)
 		if err == nil {
 			over := make([]finished, len(batch))
 			for i := range batch {
-				e.afterRecord(batch[i])
+				e.afterRecord(batch[i], recorded[i])
 				over[i] = finished{lane: laneOf(&batch[i].Claimed), retry: batch[i].Verdict.RetryAt}
 				over[i].omen, over[i].pause = omenOf(&batch[i])
 			}
@@ -80,8 +80,9 @@ func (e *Engine) recordBatch(batch []store.Result) (smooth bool) {
 		e.cfg.Log.Error("could not record attempts, will be tried again", "attempts", len(batch), "error", err)
 		if e.pause(wait) || !outage && try >= poisonTries {
 			e.cfg.Log.Error("gave up recording attempts, they will be sent again", "attempts", len(batch))
-			for _, r := range batch {
-				e.done(finished{lane: laneOf(&r.Claimed)})
+			for i := range batch {
+				e.release(batch[i].Claimed)
+				e.done(finished{lane: laneOf(&batch[i].Claimed)})
 			}
 			return false
 		}
@@ -99,8 +100,19 @@ func (e *Engine) pause(d time.Duration) (over bool) {
 	}
 }
 
-// afterRecord wakes the jobs that a failure concerns.
-func (e *Engine) afterRecord(r store.Result) {
+// afterRecord counts what a record has done beside the log, and wakes the jobs
+// that a failure concerns.
+func (e *Engine) afterRecord(r store.Result, did store.Recorded) {
+	if did.Fenced {
+		e.metrics.fenced.Inc()
+	}
+	if did.Disabled {
+		reason := delivery.DisabledByFailures
+		if r.Verdict.Disable != "" {
+			reason = r.Verdict.Disable
+		}
+		e.noteDisabled(did.Lane, reason)
+	}
 	if r.Verdict.Status != delivery.Delivered {
 		nudge(e.failed)
 		nudge(e.mailDue)

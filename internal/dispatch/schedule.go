@@ -57,6 +57,9 @@ type lane struct {
 	limiter  *rate.Limiter // nil: no limit
 	limits   [2]int        // per minute and burst that limiter was made for
 	told     time.Time     // when the store was last told that it waits; zero when it does not
+	reason   string        // why it waits, as the metrics have it; "" when it does not
+	since    time.Time     // since when, or since when it does not
+	open     bool          // its breaker is open, as the metrics have it
 }
 
 // finding is what a goroutine did for a lane.
@@ -197,15 +200,47 @@ func (s *scheduler) rest(l *lane) {
 		l.queued = true
 		s.ready = append(s.ready, l)
 	}
-	if !l.told.IsZero() && !work && !l.busy {
-		l.told = time.Time{}
-		s.e.waits.note(l.id, wait{})
+	if !work && !l.busy {
+		s.mark(l, now, "")
+		if !l.told.IsZero() {
+			l.told = time.Time{}
+			s.e.waits.note(l.id, wait{})
+		}
 	}
+	s.markBreaker(l, l.breaker.open())
 	s.intake.open(l.id, s.room(l, now))
 	idle := !work && !l.queued && !l.busy && l.inFlight == 0
 	if idle && (l.limiter == nil || l.limiter.TokensAt(now) >= float64(l.limits[1])) && s.intake.forget(l.id) {
+		s.markBreaker(l, false)
 		delete(s.lanes, l.id)
 	}
+}
+
+// mark exports why a lane waits; "" says that it goes on.
+func (s *scheduler) mark(l *lane, now time.Time, reason string) {
+	if l.reason == reason {
+		return
+	}
+	m := s.e.metrics
+	if l.reason != "" {
+		m.waiting.WithLabelValues(l.reason).Dec()
+		m.waited.WithLabelValues(l.reason).Observe(now.Sub(l.since).Seconds())
+	}
+	if reason != "" {
+		m.waiting.WithLabelValues(reason).Inc()
+	}
+	l.reason, l.since = reason, now
+}
+
+// markBreaker exports whether a lane's breaker is open.
+func (s *scheduler) markBreaker(l *lane, open bool) {
+	switch {
+	case open && !l.open:
+		s.e.metrics.breakersOpen.Inc()
+	case !open && l.open:
+		s.e.metrics.breakersOpen.Dec()
+	}
+	l.open = open
 }
 
 // room is how many deliveries may be handed to a lane beside those that it has.
@@ -267,6 +302,7 @@ func (s *scheduler) serve(l *lane) {
 		}
 		tokens = int(left)
 	}
+	s.mark(l, now, "")
 	if len(l.memory) > 0 {
 		s.sendMemory(l, now, tokens)
 		return
@@ -412,14 +448,14 @@ func (s *scheduler) configure(l *lane, t store.Target) {
 func (s *scheduler) block(l *lane, now time.Time, tokens float64) {
 	pause := time.Duration((1 - tokens) / float64(l.limiter.Limit()) * float64(time.Second))
 	l.limited, l.checked = true, now
-	s.e.metrics.rateLimited.Inc()
 	s.hold(l, now, now.Add(max(pause, time.Millisecond)), delivery.WaitRateLimited)
 }
 
 // hold lets a lane send nothing before until, and tells the store why its rows
-// wait, so that the API can show it. What the lane had in memory waits in the
+// wait, so that the API can show it, and the metrics. What the lane had in memory waits in the
 // store too.
 func (s *scheduler) hold(l *lane, now, until time.Time, reason string) {
+	s.mark(l, now, reason)
 	l.blocked, l.dirty = until, true
 	s.putBack(l, len(l.memory))
 	if now.Sub(l.told) > waitShown/2 {
@@ -438,7 +474,6 @@ func (s *scheduler) finish(f finished) {
 	l.inFlight--
 	now := s.e.cfg.Now()
 	if until := l.breaker.note(now, f); until.After(l.blocked) {
-		s.e.metrics.breaker.Inc()
 		l.limited = false
 		s.hold(l, now, until, delivery.WaitBreakerOpen)
 	}
@@ -453,7 +488,9 @@ func (s *scheduler) scan() {
 		s.rest(l)
 	}
 	after := s.scanned
-	full := !now.Before(s.fullScan)
+	// A clock that was set back makes rows due that were scheduled since then
+	// before the last look: only a look at everything finds them.
+	full := !now.Before(s.fullScan) || now.UnixMicro() < s.scanned.UnixMicro()
 	if full {
 		after = time.Time{}
 		for _, l := range s.lanes {
@@ -468,6 +505,9 @@ func (s *scheduler) scan() {
 	if err != nil {
 		s.e.cfg.Log.Error("could not look for due deliveries, will be tried again", "error", err)
 		s.nextDue = now.Add(pauseAfterError)
+		if full {
+			s.fullScan = s.nextDue // or it would be due at once, again and again
+		}
 		return
 	}
 	s.scanned = now
@@ -478,12 +518,6 @@ func (s *scheduler) scan() {
 
 func (s *scheduler) look(after, now time.Time) error {
 	ctx := context.Background()
-	// What is sent and not recorded must not be sent again, however old its lease.
-	if after.IsZero() && !s.e.stuck.Load() {
-		if err := s.e.cfg.Store.ExpireHanded(ctx, now, s.e.Lease()); err != nil {
-			return fmt.Errorf("queue what was handed over long ago: %w", err)
-		}
-	}
 	due, err := s.e.cfg.Store.DueLanes(ctx, after, now)
 	if err != nil {
 		return fmt.Errorf("list due lanes: %w", err)

@@ -14,6 +14,9 @@
 // are kill (SIGKILL to the own process), panic, error, and sleep(DURATION). A
 // point may have several rules; the first that holds acts.
 //
+// Clock is the other thing that a test cannot do from outside: set the clock of
+// one process.
+//
 // What a failure means is left to the place of the point: it wraps the error as
 // it would wrap a real one.
 package failpoint

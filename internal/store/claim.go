@@ -32,6 +32,18 @@ type Claimed struct {
 
 func (c *Claimed) lane() Lane { return Lane{c.TenantID, c.WebhookID} }
 
+// owner names the dispatcher that is registered here, "" without one. Its leases
+// do not run out as long as it lives: it knows in memory what it is sending, and
+// a clock that jumps ahead, or a process that was stopped for a while, must not
+// make it send that again. It gives back what it does not send. The leases of
+// others end at their time.
+func (s *Store) owner() string {
+	if in := s.intake.Load(); in != nil {
+		return in.Owner
+	}
+	return ""
+}
+
 // Batch is what one claim got. Without deliveries the Target is empty.
 type Batch struct {
 	Target     Target
@@ -57,11 +69,13 @@ func (s *Store) DueLanes(ctx context.Context, after, upTo time.Time) ([]Lane, er
 		// One look per webhook, however long its queue is.
 		rows, err = r.query(`select w.tenant_id, w.webhook_id from webhooks w
 			where exists (select 1 from deliveries d where d.tenant_id = w.tenant_id and d.webhook_id = w.webhook_id
-				and d.status = 'pending' and d.due_at <= $1 and (d.lease_until is null or d.lease_until <= $1))`, micros(upTo))
+				and d.status = 'pending' and d.due_at <= $1
+				and (d.lease_until is null or d.lease_until <= $1 and d.lease_owner <> $2))`, micros(upTo), s.owner())
 	} else {
 		rows, err = r.query(`select distinct tenant_id, webhook_id from deliveries
-			where status = 'pending' and due_at > created_at and due_at > $1 and due_at <= $2 and (lease_until is null or lease_until <= $2)`,
-			micros(after), micros(upTo))
+			where status = 'pending' and due_at > created_at and due_at > $1 and due_at <= $2
+				and (lease_until is null or lease_until <= $2 and lease_owner <> $3)`,
+			micros(after), micros(upTo), s.owner())
 	}
 	lanes, err := collect(rows, err, func(row scanner) (Lane, error) {
 		var l Lane
@@ -145,12 +159,12 @@ func (t *tx) claim(now time.Time, req ClaimRequest) ([]Claimed, error) {
 	rows, err := t.query(`update deliveries set lease_owner = $4, lease_until = $5, generation = generation + 1
 		where (tenant_id, delivery_id) in (select d.tenant_id, d.delivery_id from deliveries d
 			where d.tenant_id = $1 and d.webhook_id = $2 and d.status = 'pending' and d.due_at <= $3
-				and (d.lease_until is null or d.lease_until <= $3)
+				and (d.lease_until is null or d.lease_until <= $3 and d.lease_owner <> $7)
 			order by d.due_at, d.delivery_id limit $6`+t.w.s.dialect.skip+`)
 		returning delivery_id, event_id, event_type, ticket_id, attempt, step, is_test, is_manual, due_at, created_at,
 			generation, coalesce(body, (select e.body from events e
 				where e.tenant_id = deliveries.tenant_id and e.event_id = deliveries.event_id))`,
-		req.TenantID, req.WebhookID, micros(now), req.Owner, micros(until), req.Limit)
+		req.TenantID, req.WebhookID, micros(now), req.Owner, micros(until), req.Limit, t.w.s.owner())
 	claimed, err := collect(rows, err, func(row scanner) (Claimed, error) {
 		c := Claimed{Owner: req.Owner, Since: now}
 		c.TenantID, c.WebhookID, c.Status, c.WaitReason = req.TenantID, req.WebhookID, delivery.Pending, delivery.WaitDue
@@ -328,7 +342,8 @@ func (t *tx) beginRetry(now time.Time, d delivery.Delivery, b begun) (Claimed, e
 	// avoid when he waits for an answer to this one.
 	var sending int
 	err = t.row(`select count(*) from deliveries where tenant_id = $1 and event_id = $2 and webhook_id = $3
-		and status = 'pending' and lease_until > $4`, d.TenantID, d.EventID, d.WebhookID, micros(now)).Scan(&sending)
+		and status = 'pending' and (lease_until > $4 or lease_owner = $5)`,
+		d.TenantID, d.EventID, d.WebhookID, micros(now), t.w.s.owner()).Scan(&sending)
 	if err != nil {
 		return Claimed{}, fmt.Errorf("look for an attempt in flight: %w", err)
 	}

@@ -10,12 +10,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
 )
 
 func TestClaims(t *testing.T) {
 	t.Parallel()
 	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
 		"an expired lease gives the same attempt": expiredLease,
+		"the dispatcher's own leases do not end":  ownLease,
 		"a released row counts for nothing":       released,
 		"a new process voids every lease":         releasedAll,
 		"claims are oldest first and bounded":     claimOrder,
@@ -58,6 +60,48 @@ func expiredLease(t *testing.T, open opener) {
 	}
 	if h := l.current(); h.TotalDeliveries != 1 {
 		t.Errorf("health %+v", h.Health)
+	}
+}
+
+// What the registered dispatcher sends is nobody else's, whatever the clock says:
+// it has jumped a day ahead, or the process was stopped for as long.
+func ownLease(t *testing.T, open opener) {
+	d := newDesk(t, open(t, guide), "acme")
+	l := d.hook(start())
+	d.create(start(), d.draft("one"))
+	d.SetIntake(&Intake{Owner: "self", Lease: lease, Reserve: func(Lane, int) bool { return false }, Commit: func(Committed) {}})
+	claim := func(now time.Time, owner string) Batch {
+		return must(d.Claim(t.Context(), now, ClaimRequest{Lane: l.lane(), Owner: owner, Limit: 1, Lease: lease}))(t)
+	}
+	held := claim(start(), "self")
+	jumped := start().Add(24 * time.Hour)
+	for _, owner := range []string{"self", "other"} {
+		if n := len(claim(jumped, owner).Deliveries); n != 0 {
+			t.Errorf("%s claimed what is being sent", owner)
+		}
+	}
+	for _, after := range []time.Time{{}, start().Add(-time.Second)} {
+		if lanes := must(d.DueLanes(t.Context(), after, jumped))(t); len(lanes) != 0 {
+			t.Errorf("what is being sent is due in %v", lanes)
+		}
+	}
+	if _, err := l.retry(jumped, held.Deliveries[0].DeliveryID); !fault.Is(err, fault.Conflict) {
+		t.Errorf("a manual attempt beside it: %v", err)
+	}
+	l.active(jumped, false, false)
+	if rec := l.answer(held, status(200), jumped); rec[0].Fenced {
+		t.Error("its result was fenced off")
+	}
+	if diff := cmp.Diff([]string{"1/0 delivered"}, shapes(l.log(DeliveryQuery{}))); diff != "" {
+		t.Error(diff)
+	}
+	// Once it is not the dispatcher any more, its leases end at their time.
+	l.active(jumped, true, false)
+	d.create(jumped, d.draft("two"))
+	claim(jumped, "self")
+	d.SetIntake(nil)
+	if n := len(claim(jumped.Add(lease), "other").Deliveries); n != 1 {
+		t.Errorf("%d of a dispatcher that is gone were claimed, want 1", n)
 	}
 }
 
@@ -271,15 +315,16 @@ func wakes(t *testing.T, open opener) {
 
 func backlog(t *testing.T, open opener) {
 	d := newDesk(t, open(t, guide), "acme")
-	d.hook(start())
+	l := d.hook(start())
 	at := func(now time.Time) Backlog { return must(d.Store.Backlog(t.Context(), now))(t) }
 	if diff := cmp.Diff(Backlog{}, at(start())); diff != "" {
 		t.Error(diff)
 	}
-	d.create(start(), d.draft("one"))
-	d.create(start().Add(time.Hour), d.draft("two"))
+	d.create(start(), d.draft("retried in a minute"))
+	l.answer(l.claimOne(start()), status(500), start())
+	d.create(start(), d.draft("due"))
 	oldest := start().Truncate(time.Microsecond)
-	if diff := cmp.Diff(Backlog{Pending: 2, Due: 1, OldestDue: &oldest}, at(start().Add(time.Minute))); diff != "" {
+	if diff := cmp.Diff(Backlog{Pending: 2, Due: 1, OldestDue: &oldest}, at(start().Add(30*time.Second))); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -56,9 +56,10 @@ func aboutAll(q, step string) bool {
 	case strings.Contains(q, "where lease_until is not null"): // ReleaseAll: what is leased, not what is owed
 		return strings.HasSuffix(step, "deliveries_leased")
 	case strings.Contains(q, "lease_until is not null"), // ReleaseAll
-		strings.HasPrefix(q, "select count(*), coalesce(sum("),   // Backlog
 		strings.HasPrefix(q, "select min(case when lease_until"): // NextMail
-		return strings.HasSuffix(step, "deliveries_queue") || strings.HasSuffix(step, "mail_outbox_due")
+		return strings.HasSuffix(step, "deliveries_due") || strings.HasSuffix(step, "mail_outbox_due")
+	case strings.Contains(q, "(select count(*) from mail_outbox where"): // Backlog
+		return strings.HasSuffix(step, "mail_outbox_due") || strings.HasSuffix(step, "deliveries_queue") || strings.HasPrefix(step, "SCAN w")
 	}
 	return strings.HasPrefix(q, "select w.tenant_id, w.webhook_id from webhooks w") && // DueLanes
 		strings.HasPrefix(step, "SCAN w USING COVERING INDEX")

@@ -25,9 +25,12 @@ type dialect struct {
 	// checkpoint moves what is committed from the log to its place; "" where the
 	// database does so by itself.
 	checkpoint string
-	skip       string // appended to a claim's inner select to pass over locked rows
 	// marks writes the placeholders of a statement as the driver likes them best.
 	marks func(q string) string
+	// check reads everything and answers ok, or what is wrong; size is the
+	// database's in bytes. "" where the database does so by itself.
+	check, size string
+	skip        string // appended to a claim's inner select to pass over locked rows
 }
 
 func sqliteDialect() dialect {
@@ -39,6 +42,8 @@ func sqliteDialect() dialect {
 		version:    `pragma data_version`,
 		checkpoint: `pragma wal_checkpoint(passive)`,
 		marks:      plainMarks,
+		check:      `pragma integrity_check(1)`,
+		size:       `select page_count * page_size from pragma_page_count, pragma_page_size`,
 	}
 }
 

@@ -194,28 +194,6 @@ func (s *Store) show(ctx context.Context, tenant, webhookID string) {
 	}
 }
 
-// ExpireHanded queues what was handed over and neither recorded nor given back
-// before its lease ended, as happens when it could not be given back. It asks the
-// writer only if there is such a delivery.
-func (s *Store) ExpireHanded(ctx context.Context, now time.Time, lease time.Duration) error {
-	if since := s.handedSince.Load(); since == 0 || instant(since).Add(lease).After(now) {
-		return nil
-	}
-	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
-		for _, d := range t.w.handovers.by {
-			if d.until.After(now) {
-				continue
-			}
-			if err := t.insertHanded(d, false); err != nil {
-				return struct{}{}, err
-			}
-			t.due(d.lane())
-		}
-		return struct{}{}, nil
-	})
-	return err
-}
-
 // recoverHanded puts into the queue what was handed over and has no row, whether
 // this process or one before it owed it.
 func (t *tx) recoverHanded() error {

@@ -21,7 +21,6 @@ func TestHandovers(t *testing.T) {
 		"a failed one goes on as planned":                handedFails,
 		"who looks finds it":                             handedShown,
 		"one that is given back waits in the queue":      handedReleased,
-		"one that nobody brings back is queued":          handedExpires,
 		"what is undone was not handed over":             handedRolledBack,
 		"a crash leaves it owed":                         handedCrash,
 		"a retry by hand waits for it":                   handedRetry,
@@ -157,23 +156,6 @@ func handedReleased(t *testing.T, open opener) {
 		t.Error("recorded without a lease")
 	}
 	l.answer(again, status(200), start())
-}
-
-func handedExpires(t *testing.T, open opener) {
-	d := newDesk(t, open(t, guide), "acme")
-	l, k := d.hook(start()), d.take()
-	d.create(start(), d.draft("one"))
-	for _, c := range []struct {
-		at   time.Time
-		want int
-	}{{start().Add(lease - time.Millisecond), 0}, {start().Add(lease), 1}} {
-		if err := d.ExpireHanded(t.Context(), c.at, lease); err != nil {
-			t.Fatal(err)
-		}
-		if got := l.claim(c.at).Deliveries; len(got) != c.want || c.want == 1 && got[0].DeliveryID != k.got[0].DeliveryID {
-			t.Errorf("at %v claimed %d", c.at, len(got))
-		}
-	}
 }
 
 func handedRolledBack(t *testing.T, open opener) {

@@ -223,8 +223,8 @@ func (t *tx) supersede(r *Result) error {
 	_, err := t.exec(`update deliveries set status = 'abandoned', wait_reason = 'superseded', completed_at = $4,
 			lease_owner = null, lease_until = null
 		where tenant_id = $1 and event_id = $2 and webhook_id = $3 and status = 'pending'
-			and (lease_until is null or lease_until <= $4)`,
-		r.TenantID, r.EventID, r.WebhookID, micros(r.EndedAt))
+			and (lease_until is null or lease_until <= $4 and lease_owner <> $5)`,
+		r.TenantID, r.EventID, r.WebhookID, micros(r.EndedAt), t.w.s.owner())
 	if err != nil {
 		return fmt.Errorf("supersede the pending attempt: %w", err)
 	}

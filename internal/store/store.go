@@ -43,6 +43,11 @@ type Config struct {
 	QueueLimit  int           // calls that may wait for the writer before Unavailable (contract P12); 0 means 8192
 	Retention   time.Duration // how long events and delivery rows are kept; 0 means 30 days
 	Mails       Mails         // writes the mails about failing webhooks; a nil function sends none
+
+	// Commit hears of every commit of the writer: of its begin with the number of
+	// calls that share it, and through what it returns of its end, with the error
+	// that all of them got. Both run on the writer's goroutine. nil: nobody listens.
+	Commit func(calls int) (ended func(error))
 }
 
 // Store is the open database. Make one with Open and release it with Close.
@@ -64,6 +69,9 @@ type Store struct {
 	intake atomic.Pointer[Intake]
 }
 
+// fileName is the embedded database in the data directory.
+const fileName = "ticketwire.db"
+
 // Lane names the queue of one webhook.
 type Lane struct{ TenantID, WebhookID string }
 
@@ -83,12 +91,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Retention == 0 {
 		cfg.Retention = 30 * 24 * time.Hour
 	}
+	if cfg.Commit == nil {
+		cfg.Commit = func(int) func(error) { return func(error) {} }
+	}
 	if err := MakeDir(cfg.Dir); err != nil {
 		return nil, err
 	}
 	s := &Store{cfg: cfg, dialect: sqliteDialect()}
 	var err error
-	file := filepath.Join(cfg.Dir, "ticketwire.db")
+	file := filepath.Join(cfg.Dir, fileName)
 	if s.write, err = s.dialect.open(file, 1); err != nil {
 		return nil, err
 	}

@@ -360,8 +360,8 @@ func (t *tx) abandonOwed(now time.Time, l Lane) error {
 				lease_owner = null, lease_until = null
 			where (tenant_id, delivery_id) in (select d.tenant_id, d.delivery_id from deliveries d
 				where d.tenant_id = $1 and d.webhook_id = $2 and d.status = 'pending'
-					and (d.lease_until is null or d.lease_until <= $3)
-				order by d.due_at, d.delivery_id limit $4)`, l.TenantID, l.WebhookID, micros(now), abandonPage)
+					and (d.lease_until is null or d.lease_until <= $3 and d.lease_owner <> $5)
+				order by d.due_at, d.delivery_id limit $4)`, l.TenantID, l.WebhookID, micros(now), abandonPage, t.w.s.owner())
 		if err != nil {
 			return fmt.Errorf("abandon deliveries: %w", err)
 		}

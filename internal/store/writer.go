@@ -34,6 +34,9 @@ type writer struct {
 	checkpointer *checkpointer
 	committed    int // calls since the last checkpoint; owned by the writer goroutine
 
+	refused atomic.Uint64 // see Load
+	panics  atomic.Uint64
+
 	mu     sync.RWMutex // guards closed against a send on calls
 	closed bool
 	failed atomic.Bool // the last commit that had something to write could not be made
@@ -130,10 +133,24 @@ func (s *Store) do(ctx context.Context, fn func(*tx) error) error {
 		s.writer.mu.RUnlock()
 	default:
 		s.writer.mu.RUnlock()
+		s.writer.refused.Add(1)
 		return fault.New(fault.Unavailable, "The service is overloaded, try again")
 	}
 	<-c.done
 	return c.err
+}
+
+// Load says how busy the writer is.
+type Load struct {
+	Waiting int    // calls in its queue now
+	Refused uint64 // calls that found the queue full, since Open
+	Panics  uint64 // calls that panicked, since Open
+}
+
+// Load reads the counters; it waits for nobody.
+func (s *Store) Load() Load {
+	w := s.writer
+	return Load{Waiting: len(w.calls), Refused: w.refused.Load(), Panics: w.panics.Load()}
 }
 
 // write is do for a function with a result. When ctx carries an idempotency key
@@ -207,10 +224,12 @@ func (w *writer) fill(batch []*call) []*call {
 // (the disk is full, the database is locked by another process for too long),
 // every call of it fails and nothing of it is kept.
 func (w *writer) commit(batch []*call) {
+	ended := w.s.cfg.Commit(len(batch))
 	clean, err := w.attempt(batch, false)
 	if err == nil && !clean {
 		_, err = w.attempt(batch, true)
 	}
+	ended(err)
 	wrote := false
 	for _, c := range batch {
 		if err != nil {
@@ -301,7 +320,7 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 			c.err = w.runApart(c)
 			continue
 		}
-		c.err = protect(c)
+		c.err = w.protect(c)
 		if c.err == nil || !c.tx.wrote {
 			continue
 		}
@@ -345,7 +364,7 @@ func (w *writer) runApart(c *call) error {
 		return fmt.Errorf("savepoint: %w", err)
 	}
 	mark := len(w.handovers.settled)
-	if err := protect(c); err != nil {
+	if err := w.protect(c); err != nil {
 		w.recent.forget()
 		w.handovers.unsettle(mark)
 		return errors.Join(err, w.exec("rollback to c"), w.exec("release c"))
@@ -355,9 +374,10 @@ func (w *writer) runApart(c *call) error {
 
 // protect turns a panic in a call into its error, so that one defect cannot stop
 // every write of the process.
-func protect(c *call) (err error) {
+func (w *writer) protect(c *call) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
+			w.panics.Add(1)
 			err = fmt.Errorf("panic in a transaction: %v\n%s", p, debug.Stack())
 		}
 	}()

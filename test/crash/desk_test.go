@@ -29,6 +29,7 @@ type desk struct {
 	dir    string
 	args   []string // of every server, beyond those of serve
 	wrap   []string // a program that runs the server, such as a tracer
+	clock  string   // the file that sets the clock of every server; "": the machine's clock
 	tenant tenant
 
 	url     *atomic.Pointer[string] // of the running or the last server
@@ -118,19 +119,27 @@ func environment(faults string) []string {
 	return append(out, "TICKETWIRE_FAILPOINTS="+faults)
 }
 
-// start starts the server and waits until it is ready. With faults it is the
-// build that has failpoints.
+// start starts the server and waits until it is ready. With faults, or a clock
+// of its own, it is the build that has failpoints.
 func (d *desk) start(t *testing.T, faults string) {
 	t.Helper()
+	if err := d.tryStart(t, faults); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tryStart is start for a server that may refuse to. The error has what it said.
+func (d *desk) tryStart(t *testing.T, faults string) error {
+	t.Helper()
 	binary := normal
-	if faults != "" {
+	if faults != "" || d.clock != "" {
 		binary = faulty
 	}
 	line := append(append([]string{}, d.wrap...), binary, "serve", "--data", d.dir, "--listen", "127.0.0.1:0",
 		"--allow-targets", "127.0.0.0/8", "--api-rate", "1000000/1000000", "--retry-jitter", "0", "--log-level", "error")
 	line = append(line, d.args...)
 	s := &server{cmd: exec.Command(line[0], line[1:]...), gone: make(chan struct{})}
-	s.cmd.Env = environment(faults)
+	s.cmd.Env = append(environment(faults), "TICKETWIRE_FAILPOINT_CLOCK="+d.clock)
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -147,14 +156,15 @@ func (d *desk) start(t *testing.T, faults string) {
 		s.ready = time.Now()
 		d.url.Store(&address)
 	case <-s.gone:
-		t.Fatalf("the server did not start (%s):\n%s", s.cmd.ProcessState, s.printed())
+		return fmt.Errorf("the server did not start (%s):\n%s", s.cmd.ProcessState, s.printed())
 	case <-time.After(patience):
-		t.Fatalf("the server is not ready after %s:\n%s", patience, s.printed())
+		return fmt.Errorf("the server is not ready after %s:\n%s", patience, s.printed())
 	}
 	if d.server != nil {
 		d.outages[len(d.outages)-1].ready = s.ready
 	}
 	d.server = s
+	return nil
 }
 
 // read keeps the last lines until the process has ended.
@@ -370,10 +380,11 @@ func (d *desk) log(t *testing.T, h hook) []delivery {
 
 // event is an envelope, of the feed or as it arrived.
 type event struct {
-	ID     string `json:"event_id"`
-	Type   string `json:"event_type"`
-	Tenant string `json:"tenant_id"`
-	Data   struct {
+	ID         string `json:"event_id"`
+	Type       string `json:"event_type"`
+	Tenant     string `json:"tenant_id"`
+	OccurredAt string `json:"occurred_at"`
+	Data       struct {
 		TicketID  string `json:"ticket_id"`
 		Title     string `json:"title"`
 		UpdatedAt string `json:"updated_at"`

@@ -1,8 +1,10 @@
 package crash
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -27,7 +29,7 @@ func TestRandomFaults(t *testing.T) {
 	}
 	t.Logf("repeat it with -run TestRandomFaults -seconds %.0f -seed %d", length.Seconds(), s)
 
-	c := newChaos(t, s)
+	c := newChaos(t, s, length)
 	over := time.After(length)
 	for done := false; !done; {
 		select {
@@ -47,6 +49,8 @@ type chaos struct {
 	desk   *desk
 	first  *party
 	second *party
+	most   time.Duration  // how long one fault may last
+	filler string         // a file that can fill the disk; "" when it cannot be filled
 	count  map[string]int // faults by name
 }
 
@@ -60,14 +64,28 @@ type party struct {
 	edited  hook
 	secrets []string // every one that was in force
 	off     bool     // the edited webhook is disabled
+	usual   func(*arrival) reply
 }
 
-func newChaos(t *testing.T, seed uint64) *chaos {
+func newChaos(t *testing.T, seed uint64, length time.Duration) *chaos {
 	t.Helper()
+	c := &chaos{
+		random: rand.New(rand.NewPCG(seed, 0)), count: map[string]int{},
+		most: min(10*time.Second, max(1500*time.Millisecond, length/15)),
+	}
+	dir, err := smallDisk(t, 128+4*int(length.Seconds()))
+	if err == nil {
+		c.filler = filepath.Join(dir, "filler")
+	} else {
+		t.Logf("the disk does not fill up in this run, since it needs the right to mount one: %v", err)
+		dir = t.TempDir()
+	}
 	// The retries are short and the exchange is shorter, so that whole chains
 	// fit into a run.
-	d := openDesk(t, "--retry-schedule", "200ms,400ms,600ms,800ms,1s", "--request-timeout", "1s")
-	c := &chaos{random: rand.New(rand.NewPCG(seed, 0)), desk: d, count: map[string]int{}}
+	d := newDeskIn(t, filepath.Join(dir, "data"), "--retry-schedule", "200ms,400ms,600ms,800ms,1s", "--request-timeout", "1s")
+	d.clock = filepath.Join(t.TempDir(), "clock")
+	d.start(t, "")
+	c.desk = d
 	c.first = newParty(t, d, rand.NewPCG(seed, 1))
 	c.second = newParty(t, d.another(t, "Second"), rand.NewPCG(seed, 2))
 	c.first.load.start(t, 150)
@@ -77,7 +95,8 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 
 func newParty(t *testing.T, d *desk, source rand.Source) *party {
 	t.Helper()
-	p := &party{desk: d, r: receive(t, moody(rand.New(source)))}
+	p := &party{desk: d, usual: moody(rand.New(source))}
+	p.r = receive(t, p.usual)
 	p.steady = d.subscribe(t, p.r.url, nil, "ticket.updated")
 	p.edited = d.subscribe(t, p.r.url, nil, "ticket.updated")
 	p.secrets = []string{p.steady.Secret, p.edited.Secret}
@@ -128,28 +147,40 @@ func (c *chaos) fault(t *testing.T) {
 	}
 	var name string
 	switch n := c.random.IntN(100); {
-	case n < 25:
+	case n < 18:
 		name = "kill -9"
 		c.desk.kill(t)
-		c.desk.start(t, "")
-	case n < 35:
+		c.restart(t)
+	case n < 28:
 		name = "SIGTERM"
 		if code := c.desk.terminate(t); code != 0 {
 			t.Errorf("exit code %d after SIGTERM", code)
 		}
-		c.desk.start(t, "")
-	case n < 45:
+		c.restart(t)
+	case n < 36:
 		name = "SIGSTOP"
-		c.freeze(t)
-	case n < 60:
+		// As a suspended machine: what it had in flight may have run into its time
+		// limit when it goes on.
+		c.desk.signal(t, syscall.SIGSTOP)
+		c.last()
+		c.desk.signal(t, syscall.SIGCONT)
+	case n < 46:
 		name = "store locked"
 		unlock := lockDatabase(t, c.desk)
-		pause(time.Duration(c.random.IntN(form(2000, 15_000))) * time.Millisecond)
+		c.last()
 		unlock()
-	case n < 70:
+	case n < 54 && c.filler != "":
+		name = "disk full"
+		c.fillDisk(t)
+	case n < 64:
+		name = "clock set"
+		c.desk.setClock(t, time.Duration(c.random.IntN(361)-180)*time.Minute)
+	case n < 74:
+		name = p.strike(c)
+	case n < 81:
 		name = "secret rotated"
 		p.rotate(t, c.random)
-	case n < 85:
+	case n < 91:
 		name = "webhook edited"
 		p.edit(t, c.random)
 	default:
@@ -159,13 +190,76 @@ func (c *chaos) fault(t *testing.T) {
 	c.count[name]++
 }
 
-// freeze stops the server as a suspended machine does. What it had in flight
-// may have run into its time limit when it goes on.
-func (c *chaos) freeze(t *testing.T) {
+// last lets a fault last.
+func (c *chaos) last() {
+	pause(200*time.Millisecond + time.Duration(c.random.Int64N(int64(c.most))))
+}
+
+// restart starts the server, every other time with something in its store or its
+// attempts that will fail after a while.
+func (c *chaos) restart(t *testing.T) {
 	t.Helper()
-	c.desk.signal(t, syscall.SIGSTOP)
-	pause(time.Duration(200+c.random.IntN(form(1500, 10_000))) * time.Millisecond)
-	c.desk.signal(t, syscall.SIGCONT)
+	at := 20 + c.random.IntN(300)
+	rules := []struct{ name, rule string }{
+		{"store refuses", fmt.Sprintf("store.commit=error@%d:%s", at, c.most/3)},
+		{"store refuses results", fmt.Sprintf("store.record=error@%d:%s", at, c.most/3)},
+		{"store is slow", fmt.Sprintf("store.commit=sleep(40ms)@%dx%d", at, 50)},
+		{"attempts panic", fmt.Sprintf("dispatch.attempt=panic@%dx%d", at, 5)},
+	}
+	faults := ""
+	if n := c.random.IntN(2 * len(rules)); n < len(rules) {
+		faults = rules[n].rule
+		c.count[rules[n].name]++
+	}
+	c.desk.start(t, faults)
+}
+
+func (c *chaos) fillDisk(t *testing.T) {
+	t.Helper()
+	fill(t, c.filler)
+	c.last()
+	if err := os.Remove(c.filler); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// strike makes all of a party's receiver worse for a while: its connections are
+// reset, its answers never come, or they come late. As ever, it spares the last
+// attempts.
+func (p *party) strike(c *chaos) (name string) {
+	var all reply
+	switch c.random.IntN(3) {
+	case 0:
+		name, all = "receiver resets", reply{reset: true}
+	case 1:
+		name, all = "receiver hangs", reply{wait: 1500 * time.Millisecond}
+	default:
+		name, all = "receiver is slow", reply{wait: 600 * time.Millisecond}
+	}
+	p.r.behave(func(a *arrival) reply {
+		if a.attempt > 3 {
+			return reply{}
+		}
+		return all
+	})
+	c.last()
+	p.r.behave(p.usual)
+	return name
+}
+
+// insist is call while the store may fail: a 503 has changed nothing, so it is
+// asked again.
+func insist[T any](t *testing.T, d *desk, method, path string, body any) T {
+	t.Helper()
+	var out struct{ Data T }
+	eventually(t, method+" "+path+" succeeds", func() bool {
+		status, err := d.try(t.Context(), method, "/api/v1"+path, body, &out)
+		if err != nil || status >= 300 && status != http.StatusServiceUnavailable {
+			t.Fatalf("%s %s: status %d, %v", method, path, status, err)
+		}
+		return status < 300
+	})
+	return out.Data
 }
 
 // rotate gives one of the webhooks a new secret, with and without a grace. The
@@ -174,15 +268,15 @@ func (p *party) rotate(t *testing.T, random *rand.Rand) {
 	t.Helper()
 	h := []hook{p.steady, p.edited}[random.IntN(2)]
 	grace := []int{0, 1, 3600}[random.IntN(3)]
-	call[any](t, p.desk, "POST", "/webhooks/"+h.ID+"/secret/promote", nil)
-	fresh := call[hook](t, p.desk, "POST", "/webhooks/"+h.ID+"/secret/rotate", object{"grace_period_seconds": grace})
+	insist[any](t, p.desk, "POST", "/webhooks/"+h.ID+"/secret/promote", nil)
+	fresh := insist[hook](t, p.desk, "POST", "/webhooks/"+h.ID+"/secret/rotate", object{"grace_period_seconds": grace})
 	p.secrets = append(p.secrets, fresh.Secret)
 }
 
 // edit changes what a webhook sends to and how much.
 func (p *party) edit(t *testing.T, random *rand.Rand) {
 	t.Helper()
-	call[any](t, p.desk, "PUT", "/webhooks/"+p.edited.ID, []object{
+	insist[any](t, p.desk, "PUT", "/webhooks/"+p.edited.ID, []object{
 		{"url": p.r.url + "/moved"},
 		{"url": p.r.url},
 		{"custom_headers": object{"X-Desk": "crash"}},
@@ -198,20 +292,22 @@ func (p *party) toggle(t *testing.T) {
 	if p.off {
 		change = object{"is_active": true, "replay_missed": true}
 	}
-	call[any](t, p.desk, "PUT", "/webhooks/"+p.edited.ID, change)
+	insist[any](t, p.desk, "PUT", "/webhooks/"+p.edited.ID, change)
 	p.off = !p.off
 }
 
 // settle ends the trouble and lets everything that is owed go out.
 func (c *chaos) settle(t *testing.T) {
 	t.Helper()
+	// Retries that were planned while the clock was ahead are due as well.
+	c.desk.setClock(t, 4*time.Hour)
 	for _, p := range []*party{c.first, c.second} {
 		p.load.end()
 		p.r.behave(nil)
 		if p.off {
 			p.toggle(t)
 		}
-		call[any](t, p.desk, "PUT", "/webhooks/"+p.edited.ID, object{"rate_limit": object{"enabled": false}})
+		insist[any](t, p.desk, "PUT", "/webhooks/"+p.edited.ID, object{"rate_limit": object{"enabled": false}})
 		within(t, patience, "no replay has anything left to queue", func() bool {
 			for _, r := range call[[]struct{ Status string }](t, p.desk, "GET", "/webhooks/"+p.edited.ID+"/replays?limit=100", nil) {
 				if r.Status == "running" {
@@ -221,7 +317,7 @@ func (c *chaos) settle(t *testing.T) {
 			return true
 		})
 	}
-	c.desk.drain(t, 2*patience)
+	c.desk.drain(t, 3*patience)
 	t.Logf("faults: %v", c.count)
 }
 
@@ -232,7 +328,7 @@ func (c *chaos) check(t *testing.T) {
 		p.desk.outages = c.desk.outages
 		v := judge(t, evidence{
 			desk: p.desk, acked: p.load.acknowledged(), arrivals: p.r.arrived(),
-			hooks: []hook{p.steady, p.edited}, types: []string{"ticket.updated"}, secrets: p.secrets,
+			hooks: []hook{p.steady, p.edited}, types: []string{"ticket.updated"}, secrets: p.secrets, ownClock: true,
 		})
 		refused, silent := p.load.refusals()
 		t.Logf("%d acknowledged changes, %d refused, %d unanswered; %d events, %d requests: %d lost, %d repeated (at most %d after one crash)",
@@ -243,6 +339,8 @@ func (c *chaos) check(t *testing.T) {
 			}
 		}
 		checkLog(t, p.desk, p.steady, p.r.arrived(), 6)
+		checkRetries(t, p.desk.log(t, p.steady), p.r.arrived())
+		checkTimes(t, p.desk.feed(t))
 	}
 	c.desk.terminate(t)
 	db := c.desk.open(t)

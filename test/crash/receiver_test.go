@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -33,7 +34,7 @@ type reply struct {
 	status int
 	wait   time.Duration
 	hold   <-chan struct{} // answered when it is closed
-	reset  bool            // the connection is broken off instead
+	reset  bool            // the connection is reset instead
 	header http.Header
 	body   func(w http.ResponseWriter) // writes the body
 }
@@ -99,7 +100,7 @@ func (r *receiver) reply(w http.ResponseWriter, a *arrival, p reply) {
 		}
 	}
 	if p.reset {
-		panic(http.ErrAbortHandler)
+		reset(w)
 	}
 	if p.status == 0 {
 		p.status = http.StatusOK
@@ -112,6 +113,16 @@ func (r *receiver) reply(w http.ResponseWriter, a *arrival, p reply) {
 	if p.body != nil {
 		p.body(w)
 	}
+}
+
+// reset ends the connection of a request with a RST: nothing lingers.
+func reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err == nil {
+		_ = conn.(*net.TCPConn).SetLinger(0) // it is gone already, then
+		conn.Close()
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // behave exchanges the answers from now on.

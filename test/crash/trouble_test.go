@@ -21,15 +21,10 @@ import (
 // refused, and everything goes on by itself when there is room again.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=96m"); err != nil {
+	dir, err := smallDisk(t, 96)
+	if err != nil {
 		t.Skipf("a disk of its own needs the right to mount one: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
 	data := filepath.Join(dir, "data")
 	d := newDeskIn(t, data)
 	d.start(t, "")
@@ -69,6 +64,21 @@ func TestDiskFull(t *testing.T) {
 	checkLog(t, d, h, r.arrived(), 1)
 	d.terminate(t)
 	intact(t, filepath.Join(data, "ticketwire.db"))
+}
+
+// smallDisk mounts a disk of so many megabytes until the test ends.
+func smallDisk(t *testing.T, megabytes int) (dir string, err error) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+strconv.Itoa(megabytes)+"m"); err != nil {
+		return "", err
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir, nil
 }
 
 // fill writes until the disk is full.

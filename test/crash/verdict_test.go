@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +25,7 @@ type evidence struct {
 	hooks    []hook
 	types    []string // the events that the hooks get
 	secrets  []string // that were in force at some time, beside those of hooks
+	ownClock bool     // the servers had another clock than the receivers
 }
 
 // verdict is what the evidence says.
@@ -119,7 +122,11 @@ func (e *evidence) signatures(t *testing.T) {
 	}
 	wrong := 0
 	for _, a := range e.arrivals {
-		if err := webhook.Verify(a.signature, a.body, a.at, secrets...); err != nil {
+		at := a.at
+		if seconds, err := strconv.ParseInt(strings.TrimPrefix(stamp(a.signature), "t="), 10, 64); e.ownClock && err == nil {
+			at = time.Unix(seconds, 0)
+		}
+		if err := webhook.Verify(a.signature, a.body, at, secrets...); err != nil {
 			if wrong++; wrong <= 5 {
 				t.Errorf("the signature of event %s: %v", a.event.ID, err)
 			}
