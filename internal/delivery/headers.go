@@ -28,10 +28,7 @@ func (d *Delivery) Headers(yield func(name, value string) bool) {
 // the values of the custom ones, whose names are given, and the signature's
 // digits may be secrets (contract P2).
 func (d *Delivery) Logged(custom []string) map[string]string {
-	out := make(map[string]string, len(custom)+8)
-	for name, value := range d.Headers {
-		out[name] = value
-	}
+	out := maps.Collect(d.Headers)
 	for _, name := range custom {
 		out[name] = Redacted
 	}

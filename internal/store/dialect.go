@@ -100,6 +100,12 @@ func isDuplicate(err error) bool {
 // isBusy recognises a lock of another process that lasted longer than we wait.
 func isBusy(err error) bool { return sqliteCode(err)&0xff == sqlite3.SQLITE_BUSY }
 
+// isTrouble recognises what is wrong with the disk and not with the call.
+func isTrouble(err error) bool {
+	c := sqliteCode(err) & 0xff
+	return c == sqlite3.SQLITE_FULL || c == sqlite3.SQLITE_IOERR
+}
+
 // isNoTransaction recognises the complaint of a rollback that has nothing to
 // roll back; SQLite gives it no code of its own.
 func isNoTransaction(err error) bool {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -284,7 +285,8 @@ func (w *writer) ticketUpdate(which int, groups [3][]column) string {
 	if q := w.updates[which]; q != "" {
 		return q
 	}
-	q := "update tickets set updated_by = $1, updated_at = $2, last_occurred_at = $3, last_seq = $4"
+	var q strings.Builder
+	q.WriteString("update tickets set updated_by = $1, updated_at = $2, last_occurred_at = $3, last_seq = $4")
 	n := 4
 	for i, g := range groups {
 		if which&(1<<i) == 0 {
@@ -292,12 +294,12 @@ func (w *writer) ticketUpdate(which int, groups [3][]column) string {
 		}
 		for _, c := range g {
 			n++
-			q += fmt.Sprintf(", %s = $%d", c.name, n)
+			fmt.Fprintf(&q, ", %s = $%d", c.name, n)
 		}
 	}
-	q += fmt.Sprintf(" where tenant_id = $%d and ticket_id = $%d", n+1, n+2)
-	w.updates[which] = q
-	return q
+	fmt.Fprintf(&q, " where tenant_id = $%d and ticket_id = $%d", n+1, n+2)
+	w.updates[which] = q.String()
+	return w.updates[which]
 }
 
 // refs looks up the rows that a draft or patch refers to. An id without a row

@@ -230,15 +230,19 @@ func (w *writer) commit(batch []*call) {
 		_, err = w.attempt(batch, true)
 	}
 	ended(err)
-	wrote := false
+	wrote, broken := false, err != nil
 	for _, c := range batch {
-		if err != nil {
+		switch {
+		case err != nil:
 			c.err = unavailable(err)
+		case c.err != nil && isTrouble(c.err):
+			c.err = unavailable(c.err)
+			broken = true
 		}
 		wrote = wrote || c.tx != nil && c.tx.wrote
 	}
-	if err != nil || wrote {
-		w.failed.Store(err != nil)
+	if broken || wrote {
+		w.failed.Store(broken)
 	}
 	w.report(batch)
 	for _, c := range batch {
