@@ -361,7 +361,7 @@ create unique index deliveries_id on deliveries (tenant_id, delivery_id);
 create index deliveries_queue on deliveries (tenant_id, webhook_id, due_at, delivery_id) where status = 'pending';
 create index deliveries_due on deliveries (due_at) where status = 'pending' and due_at > created_at; -- what becomes due by time alone
 create index deliveries_leased on deliveries (lease_until) where lease_until is not null;
-create index deliveries_log on deliveries (tenant_id, webhook_id, (coalesce(attempted_at, due_at)) desc, delivery_id desc);
+create index deliveries_log on deliveries (tenant_id, webhook_id, (coalesce(attempted_at, due_at)), delivery_id);
 create index deliveries_dropped on deliveries (tenant_id, webhook_id, completed_at) where wait_reason = 'webhook_disabled';
 create index deliveries_event on deliveries (tenant_id, event_id, webhook_id);
 
