@@ -14,6 +14,7 @@ import (
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/egress"
 	"github.com/ticketwire/ticketwire/internal/failpoint"
+	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/webhook"
 )
@@ -32,7 +33,7 @@ func (e *Engine) start(t store.Target, c store.Claimed) {
 		r, sent := e.attempt(e.sending, t, c)
 		if !sent {
 			e.release(c)
-			e.done(finished{lane: laneOf(&c)})
+			e.done(finished{lane: c.Lane()})
 			return
 		}
 		e.results <- r
@@ -60,15 +61,27 @@ func (e *Engine) release(list ...store.Claimed) {
 }
 
 func (e *Engine) releaseSome(list []store.Claimed) {
-	for wait := releasePause; ; wait = min(2*wait, recordPause) {
+	wait := releasePause
+	for try := 1; ; try++ {
 		err := e.cfg.Store.Release(context.Background(), list)
-		if err == nil {
+		switch {
+		case err == nil:
+			return
+		case fault.Is(err, fault.Unavailable):
+		case len(list) > 1: // one of them is the reason: the others must not suffer
+			for i := range list {
+				e.releaseSome(list[i : i+1])
+			}
+			return
+		case try >= poisonTries:
+			e.cfg.Log.Error("could not give a lease back, the delivery waits for the next start", "delivery", list[0].DeliveryID, "error", err)
 			return
 		}
 		e.cfg.Log.Warn("could not give leases back, will be tried again", "deliveries", len(list), "error", err)
 		if e.pause(wait) {
 			return
 		}
+		wait = min(2*wait, recordPause)
 	}
 }
 

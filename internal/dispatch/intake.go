@@ -8,13 +8,15 @@ import (
 
 // handedPerSlot is how many deliveries a lane may be handed for each request it
 // may have in flight: enough that a lane that keeps up never goes to the store's
-// queue, also while a burst of changes is ahead of it. One that hangs sends what
-// waits there for long.
+// queue, also while a burst of changes is ahead of it. What waits for long in the
+// lane of a receiver that hangs goes back there.
 const handedPerSlot = 256
 
 // What all lanes together hold in memory: deliveries, and bytes of their bodies.
+// A lane gets at most as much as it leaves free, so that some that hang do not
+// take all of it.
 const (
-	maxHeld      = 16384
+	maxHeld      = 32768
 	maxHeldBytes = 64 << 20
 )
 
@@ -35,10 +37,13 @@ type intake struct {
 	bytes  int // of their bodies
 }
 
-// room says how much may still be handed to a lane.
+// room says how much a lane holds and how much may still be handed to it.
 type room struct {
-	open     int // as the scheduler last said, less what was reserved since
+	limit    int // as the scheduler last said
+	open     int // the same, less what was reserved since
 	reserved int // reserved, or handed over and not yet taken
+	held     int // reserved, on the way to the lane, or in its memory
+	bytes    int // of their bodies
 }
 
 func newIntake(perLane int) *intake {
@@ -57,17 +62,24 @@ func (in *intake) reserve(id store.Lane, size int) bool {
 	}
 	r := in.rooms[id]
 	if r == nil {
-		r = &room{open: in.perLane}
+		r = &room{limit: in.perLane, open: in.perLane}
 		in.rooms[id] = r
 	}
-	if r.open <= 0 {
+	if r.open <= 0 || r.held > 0 && (r.held >= maxHeld-in.held || r.bytes >= maxHeldBytes-in.bytes) {
 		return false
 	}
 	r.open--
 	r.reserved++
-	in.held++
-	in.bytes += size
+	in.count(r, 1, size)
 	return true
+}
+
+// count adds to what a lane holds.
+func (in *intake) count(r *room, n, size int) {
+	r.held += n
+	r.bytes += size
+	in.held += n
+	in.bytes += size
 }
 
 // cancel takes reservations back.
@@ -75,41 +87,41 @@ func (in *intake) cancel(list []store.Claimed) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for i := range list {
-		in.drop(&list[i])
-		r := in.rooms[laneOf(&list[i])]
+		r := in.rooms[list[i].Lane()]
+		in.count(r, -1, -len(list[i].Body))
 		r.reserved--
-		r.open++
+		if r.limit > 0 {
+			r.open++
+		}
 	}
 }
 
-// hold counts deliveries that came into memory from the store's queue.
-func (in *intake) hold(list []store.Claimed) {
+// hold counts deliveries of a lane that came into memory from the store's queue.
+func (in *intake) hold(id store.Lane, list []store.Claimed) { in.change(id, list, 1) }
+
+// leave counts deliveries of a lane out again that were started or put back.
+func (in *intake) leave(id store.Lane, list []store.Claimed) { in.change(id, list, -1) }
+
+func (in *intake) change(id store.Lane, list []store.Claimed, sign int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for i := range list {
-		in.held++
-		in.bytes += len(list[i].Body)
+	r := in.rooms[id]
+	if r == nil {
+		r = &room{}
+		in.rooms[id] = r
 	}
-}
-
-// leave counts deliveries out again that were started or put back.
-func (in *intake) leave(list []store.Claimed) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
 	for i := range list {
-		in.drop(&list[i])
+		in.count(r, sign, sign*len(list[i].Body))
 	}
-}
-
-func (in *intake) drop(c *store.Claimed) {
-	in.held--
-	in.bytes -= len(c.Body)
 }
 
 // room returns how many deliveries a claim may bring into memory.
 func (in *intake) room(most int) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.bytes >= maxHeldBytes {
+		return 0
+	}
 	return max(0, min(most, maxHeld-in.held))
 }
 
@@ -139,7 +151,7 @@ func (in *intake) take() store.Committed {
 	in.left = store.Committed{}
 	clear(in.due)
 	for i := range out.Handed {
-		in.rooms[laneOf(&out.Handed[i])].reserved--
+		in.rooms[out.Handed[i].Lane()].reserved--
 	}
 	return out
 }
@@ -153,14 +165,14 @@ func (in *intake) open(id store.Lane, n int) {
 		r = &room{}
 		in.rooms[id] = r
 	}
-	r.open = max(0, n-r.reserved)
+	r.limit, r.open = n, max(0, n-r.reserved)
 }
 
 // forget drops a lane that nothing is reserved for, and reports whether it did.
 func (in *intake) forget(id store.Lane) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if r := in.rooms[id]; r != nil && r.reserved > 0 {
+	if r := in.rooms[id]; r != nil && r.held > 0 {
 		return false
 	}
 	delete(in.rooms, id)

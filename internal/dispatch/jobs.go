@@ -82,11 +82,11 @@ const (
 func (e *Engine) sweep() {
 	e.job("retention", nil, func(ctx context.Context) (time.Time, error) {
 		now := e.cfg.Now()
-		n, err := e.cfg.Store.Sweep(ctx, now, sweepBatch)
+		_, more, err := e.cfg.Store.Sweep(ctx, now, sweepBatch)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("delete what is past its retention: %w", err)
 		}
-		if n >= sweepBatch {
+		if more {
 			return now.Add(time.Second), nil
 		}
 		return now.Add(sweepEvery), nil

@@ -61,7 +61,7 @@ func (e *Engine) recordBatch(batch []store.Result) (smooth bool) {
 			over := make([]finished, len(batch))
 			for i := range batch {
 				e.afterRecord(batch[i], recorded[i])
-				over[i] = finished{lane: laneOf(&batch[i].Claimed), retry: batch[i].Verdict.RetryAt}
+				over[i] = finished{lane: batch[i].Lane(), retry: batch[i].Verdict.RetryAt}
 				over[i].omen, over[i].pause = omenOf(&batch[i])
 			}
 			e.done(over...)
@@ -82,7 +82,7 @@ func (e *Engine) recordBatch(batch []store.Result) (smooth bool) {
 			e.cfg.Log.Error("gave up recording attempts, they will be sent again", "attempts", len(batch))
 			for i := range batch {
 				e.release(batch[i].Claimed)
-				e.done(finished{lane: laneOf(&batch[i].Claimed)})
+				e.done(finished{lane: batch[i].Lane()})
 			}
 			return false
 		}
@@ -117,8 +117,4 @@ func (e *Engine) afterRecord(r store.Result, did store.Recorded) {
 		nudge(e.failed)
 		nudge(e.mailDue)
 	}
-}
-
-func laneOf(c *store.Claimed) store.Lane {
-	return store.Lane{TenantID: c.TenantID, WebhookID: c.WebhookID}
 }

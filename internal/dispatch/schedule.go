@@ -133,8 +133,8 @@ func (s *scheduler) run() {
 	}
 }
 
-// end waits for the goroutines that work for lanes, whose claims are started
-// all the same, and gives back what was handed over and not started.
+// end waits for the goroutines that work for lanes, and gives back what was
+// claimed or handed over and not started.
 func (s *scheduler) end() {
 	s.intake.close()
 	for ; s.helpers > 0; s.helpers-- {
@@ -161,9 +161,9 @@ func (s *scheduler) collect() {
 		}
 	}
 	for i := range c.Handed {
-		l := s.lane(laneOf(&c.Handed[i]))
+		l := s.lane(c.Handed[i].Lane())
 		l.memory = append(l.memory, c.Handed[i])
-		if i+1 == len(c.Handed) || laneOf(&c.Handed[i+1]) != l.id {
+		if i+1 == len(c.Handed) || c.Handed[i+1].Lane() != l.id {
 			s.rest(l)
 		}
 	}
@@ -315,8 +315,8 @@ func (s *scheduler) slots(l *lane) int {
 	return min(l.breaker.width(s.e.cfg.PerLane)-l.inFlight, s.e.cfg.InFlight-s.inFlight)
 }
 
-// sendMemory starts what the lane holds. What has waited so long that its lease
-// might end under way goes back into the store's queue.
+// sendMemory starts what the lane holds. What has waited for long goes back into
+// the store's queue: memory is for lanes that keep up.
 func (s *scheduler) sendMemory(l *lane, now time.Time, tokens int) {
 	old := 0
 	for old < len(l.memory) && now.Sub(l.memory[old].Since) > s.e.Lease()/3 {
@@ -329,10 +329,16 @@ func (s *scheduler) sendMemory(l *lane, now time.Time, tokens int) {
 	}
 	l.inFlight += n
 	s.inFlight += n
-	s.intake.leave(l.memory[:n])
+	s.intake.leave(l.id, l.memory[:n])
 	for _, c := range l.memory[:n] {
 		s.e.start(*l.target, c)
 	}
+	l.drop(n)
+}
+
+// drop forgets the first n deliveries in memory, and lets go of their bodies.
+func (l *lane) drop(n int) {
+	clear(l.memory[:n])
 	if l.memory = l.memory[n:]; len(l.memory) == 0 {
 		l.memory = nil
 	}
@@ -344,8 +350,8 @@ func (s *scheduler) putBack(l *lane, n int) {
 		return
 	}
 	back := append([]store.Claimed(nil), l.memory[:n]...)
-	l.memory = l.memory[n:]
-	s.intake.leave(back)
+	l.drop(n)
+	s.intake.leave(l.id, back)
 	// The release wakes the lane by itself.
 	s.e.attempts.Go(func() { s.e.release(back...) })
 }
@@ -423,7 +429,7 @@ func (s *scheduler) settleClaim(f finding, now time.Time) {
 		s.e.start(f.batch.Target, got[i])
 	}
 	l.memory = append(l.memory, got[n:]...)
-	s.intake.hold(got[n:])
+	s.intake.hold(l.id, got[n:])
 }
 
 // configure takes a loaded webhook over, and makes the lane's bucket anew when

@@ -28,9 +28,15 @@ type Claimed struct {
 	Owner      string    // who holds the lease
 	Since      time.Time // since when
 	Generation int64     // the fence: moves with every claim of the row
+
+	// Of a delivery that was handed over: the end of its lease, and its own body
+	// where it does not get the event's.
+	until time.Time
+	own   []byte
 }
 
-func (c *Claimed) lane() Lane { return Lane{c.TenantID, c.WebhookID} }
+// Lane is the queue that the delivery belongs to.
+func (c *Claimed) Lane() Lane { return Lane{c.TenantID, c.WebhookID} }
 
 // owner names the dispatcher that is registered here, "" without one. Its leases
 // do not run out as long as it lives: it knows in memory what it is sending, and
@@ -193,7 +199,7 @@ func (s *Store) Release(ctx context.Context, list []Claimed) error {
 				if err := t.insertHanded(d, false); err != nil {
 					return struct{}{}, fmt.Errorf("release delivery %s: %w", c.DeliveryID, err)
 				}
-				t.due(c.lane())
+				t.due(c.Lane())
 				continue
 			}
 			n, err := t.exec(`update deliveries set lease_owner = null, lease_until = null
@@ -203,7 +209,7 @@ func (s *Store) Release(ctx context.Context, list []Claimed) error {
 				return struct{}{}, fmt.Errorf("release delivery %s: %w", c.DeliveryID, err)
 			}
 			if n > 0 {
-				t.due(Lane{c.TenantID, c.WebhookID})
+				t.due(c.Lane())
 			}
 		}
 		return struct{}{}, nil
@@ -306,8 +312,9 @@ func (s *Store) BeginTest(ctx context.Context, now time.Time, tenant, webhookID,
 func (s *Store) BeginRetry(ctx context.Context, now time.Time, tenant, webhookID, deliveryID, owner string, lease time.Duration) (Batch, error) {
 	var out Batch
 	err := s.do(ctx, func(t *tx) error {
-		if err := t.show(tenant, lowerID(webhookID)); err != nil {
-			return err
+		// What was handed over has no row yet: it is being sent.
+		if d := t.w.handovers.by[lowerID(deliveryID)]; d != nil && d.Lane() == (Lane{tenant, lowerID(webhookID)}) {
+			return errBeingSent()
 		}
 		d, err := deliveryOf(t, tenant, webhookID, deliveryID)
 		if err != nil {
@@ -330,6 +337,10 @@ func (s *Store) BeginRetry(ctx context.Context, now time.Time, tenant, webhookID
 	return out, nil
 }
 
+func errBeingSent() error {
+	return fault.New(fault.Conflict, "Cannot retry: an attempt of this delivery is being sent now")
+}
+
 func (t *tx) beginRetry(now time.Time, d delivery.Delivery, b begun) (Claimed, error) {
 	c, err := t.chainOf(d.TenantID, d.WebhookID, d.EventID)
 	if err != nil {
@@ -348,7 +359,7 @@ func (t *tx) beginRetry(now time.Time, d delivery.Delivery, b begun) (Claimed, e
 		return Claimed{}, fmt.Errorf("look for an attempt in flight: %w", err)
 	}
 	if sending > 0 {
-		return Claimed{}, fault.New(fault.Conflict, "Cannot retry: an attempt of this delivery is being sent now")
+		return Claimed{}, errBeingSent()
 	}
 	if again, err := t.resume(now, d, b); err != nil || again.DeliveryID != "" {
 		return again, err

@@ -193,7 +193,7 @@ func (s *Store) Backlog(ctx context.Context, now time.Time) (Backlog, error) {
 		return Backlog{}, fmt.Errorf("count the backlog: %w", err)
 	}
 	b.Due = b.Pending - later
-	if n := s.handed.Load(); n > 0 {
+	if n := s.handedCount.Load(); n > 0 {
 		b.Pending, b.Due = b.Pending+n, b.Due+n
 		if since := s.handedSince.Load(); since != 0 && (!oldest.Valid || since < oldest.Int64) {
 			oldest = sql.NullInt64{Int64: since, Valid: true}

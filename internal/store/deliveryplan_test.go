@@ -160,7 +160,7 @@ func useQueue(t *testing.T, d *desk) {
 			t.Fatal(err)
 		}
 	}
-	must(d.Sweep(ctx, start().Add(2000*time.Hour), 1000))(t)
+	d.sweep(start().Add(2000 * time.Hour))
 }
 
 // useReplays switches the webhook of a line on, after it has missed something.

@@ -100,10 +100,14 @@ func isDuplicate(err error) bool {
 // isBusy recognises a lock of another process that lasted longer than we wait.
 func isBusy(err error) bool { return sqliteCode(err)&0xff == sqlite3.SQLITE_BUSY }
 
-// isTrouble recognises what is wrong with the disk and not with the call.
+// isTrouble recognises what is wrong with the disk or the machine, and not with a
+// call. SQLite may roll the transaction back by itself then.
 func isTrouble(err error) bool {
-	c := sqliteCode(err) & 0xff
-	return c == sqlite3.SQLITE_FULL || c == sqlite3.SQLITE_IOERR
+	switch sqliteCode(err) & 0xff {
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CORRUPT:
+		return true
+	}
+	return false
 }
 
 // isNoTransaction recognises the complaint of a rollback that has nothing to

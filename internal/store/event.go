@@ -20,8 +20,8 @@ import (
 
 // publish puts the events of one change into the feed and owes them to the
 // webhooks that want them. The bytes that receivers get are frozen here, in the
-// transaction of the change. It returns the number of the newest event, which the
-// ticket's row has to keep.
+// transaction of the change. There is at least one event. It returns the number of
+// the newest, which the ticket's row has to keep.
 func (t *tx) publish(now time.Time, evs []ticket.Event) (last int64, err error) {
 	last, err = t.lastSeq(evs[0].TenantID, evs[0].TicketID)
 	if err != nil {
@@ -128,10 +128,9 @@ func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, e
 	// The page is bounded by what was there before it was read. So everything up
 	// to top is either on the page or does not match, and an empty page may move
 	// the cursor to top.
-	var top int64
-	if err := r.row(`select coalesce((select seq from events where tenant_id = $1 order by seq desc limit 1), 0)`,
-		tenant).Scan(&top); err != nil {
-		return Feed{}, fmt.Errorf("end of the event feed: %w", err)
+	top, err := topOf(r, tenant)
+	if err != nil {
+		return Feed{}, err
 	}
 	feed := Feed{Envelopes: []json.RawMessage{}, Next: formatCursor(max(top, after))}
 	rows, err := feedRows(r, tenant, after, top, q)
@@ -182,8 +181,9 @@ func feedRows(r *reader, tenant string, after, top int64, q FeedQuery) (*sql.Row
 	return r.list(from+w.String()+` order by e.seq limit `+limit, w.args...)
 }
 
-// chainOfTicket walks from the newest event of a ticket to its older ones, as
-// far as the page needs. $1 is the tenant and $2 the cursor.
+// chainOfTicket walks from the newest event of a ticket back to the cursor. $1 is
+// the tenant and $2 the cursor. It ends at an event that retention has deleted,
+// also where it has kept an older one that a delivery still refers to.
 const chainOfTicket = `with recursive chain (seq, prev_seq) as (
 		select e.seq, e.prev_seq from events e where e.seq = coalesce(
 			(select t.last_seq from tickets t where t.tenant_id = $1 and t.ticket_id = {ticket}),

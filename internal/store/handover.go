@@ -25,9 +25,7 @@ import (
 // handed is a delivery that the dispatcher holds and that has no row.
 type handed struct {
 	Claimed
-	own   []byte    // its own body; nil: the event's
-	until time.Time // the end of its lease
-	of    *handover
+	of *handover
 }
 
 // handover is a row of the table. It belongs to the writer's goroutine.
@@ -81,7 +79,7 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 			return nil, fmt.Errorf("end a handover: %w", err)
 		}
 	}
-	var list []byte
+	list := []byte{listVersion}
 	made := &handover{}
 	for _, c := range batch {
 		if c.err != nil {
@@ -89,7 +87,7 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 		}
 		for i := range c.tx.out.Handed {
 			var err error
-			if list, err = appendHanded(list, &c.tx.out.Handed[i], c.tx.own[i]); err != nil {
+			if list, err = appendHanded(list, &c.tx.out.Handed[i]); err != nil {
 				return nil, err
 			}
 			made.left++
@@ -112,6 +110,7 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 // settled.
 func (w *writer) keep(batch []*call, made *handover) {
 	h := &w.handovers
+	clear(h.settled)
 	h.settled, h.sealed = h.settled[:0], 0
 	if made != nil {
 		for _, c := range batch {
@@ -119,8 +118,10 @@ func (w *writer) keep(batch []*call, made *handover) {
 				continue
 			}
 			for i := range c.tx.out.Handed {
-				d := &handed{Claimed: c.tx.out.Handed[i], own: c.tx.own[i], until: c.tx.until, of: made}
-				made.since = d.CreatedAt
+				d := &handed{Claimed: c.tx.out.Handed[i], of: made}
+				if made.since.IsZero() || d.CreatedAt.Before(made.since) {
+					made.since = d.CreatedAt
+				}
 				h.by[d.DeliveryID] = d
 			}
 		}
@@ -133,7 +134,7 @@ func (w *writer) keep(batch []*call, made *handover) {
 	if len(h.open) > 0 {
 		oldest = micros(h.open[0].since)
 	}
-	w.s.handed.Store(int64(len(h.by)))
+	w.s.handedCount.Store(int64(len(h.by)))
 	w.s.handedSince.Store(oldest)
 }
 
@@ -154,18 +155,26 @@ func (t *tx) insertHanded(d *handed, leased bool) error {
 	return nil
 }
 
+// showPage bounds one transaction of show: others wait for it.
+const showPage = 500
+
 // show makes rows of what the dispatcher holds of a tenant, or of one of its
-// webhooks, so that statements about rows see all there is.
-func (t *tx) show(tenant, webhookID string) error {
+// webhooks, so that statements about rows see all there is. It stops after
+// showPage rows, and more says so.
+func (t *tx) show(tenant, webhookID string) (more bool, err error) {
+	n := 0
 	for _, d := range t.w.handovers.by {
 		if d.TenantID != tenant || webhookID != "" && d.WebhookID != webhookID {
 			continue
 		}
+		if n++; n > showPage {
+			return true, nil
+		}
 		if err := t.insertHanded(d, true); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // showPatience is how long a reader waits for the writer to show what is being
@@ -176,21 +185,28 @@ const showPatience = time.Second
 // soon, the reader gets what there is: a log without what is being sent at this
 // moment is better than none.
 func (s *Store) show(ctx context.Context, tenant, webhookID string) {
-	if s.handed.Load() == 0 {
+	// Readers must not be what fills the queue of those who write.
+	if s.handedCount.Load() == 0 || len(s.writer.calls) > cap(s.writer.calls)/2 {
 		return
 	}
+	patient, cancel := context.WithTimeout(ctx, showPatience)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// Its failure is that of every write, and told there.
-		_ = s.do(context.WithoutCancel(ctx), func(t *tx) error { return t.show(tenant, webhookID) })
+		defer cancel()
+		for more := true; more && patient.Err() == nil; {
+			err := s.do(patient, func(t *tx) (err error) {
+				more, err = t.show(tenant, webhookID)
+				return err
+			})
+			if err != nil {
+				return // it is that of every write, and told there
+			}
+		}
 	}()
-	patience := time.NewTimer(showPatience)
-	defer patience.Stop()
 	select {
 	case <-done:
-	case <-ctx.Done():
-	case <-patience.C:
+	case <-patient.Done():
 	}
 }
 
@@ -202,21 +218,24 @@ func (t *tx) recoverHanded() error {
 			return err
 		}
 	}
-	rows, err := t.query(`select list from handovers order by handover_id`)
-	lists, err := collect(rows, err, func(row scanner) ([]byte, error) {
-		var list []byte
-		err := row.Scan(&list)
-		return list, err
+	rows, err := t.query(`select handover_id, list from handovers order by handover_id`)
+	type row struct {
+		id   int64
+		list []byte
+	}
+	lists, err := collect(rows, err, func(r scanner) (out row, err error) {
+		err = r.Scan(&out.id, &out.list)
+		return out, err
 	})
 	if err != nil {
 		return fmt.Errorf("read handovers: %w", err)
 	}
-	for _, list := range lists {
-		for len(list) > 0 {
-			var d listed
-			if d, list, err = readHanded(list); err != nil {
-				return err
-			}
+	for _, l := range lists {
+		owed, err := readList(l.list)
+		if err != nil {
+			return fmt.Errorf("handover %d: %w", l.id, err)
+		}
+		for _, d := range owed {
 			// What was recorded before the end has its row.
 			_, err = t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
 					attempt, step, status, is_test, due_at, created_at, body, generation)
@@ -237,6 +256,9 @@ func (t *tx) recoverHanded() error {
 	return nil
 }
 
+// listVersion is the first byte of a list, so that another form can follow.
+const listVersion = 1
+
 // listed is what a list says of one delivery; the rest is in its event.
 type listed struct {
 	tenant, webhook, event, delivery string
@@ -246,7 +268,7 @@ type listed struct {
 
 // appendHanded adds a delivery to a list: four ids, a byte of flags, and the
 // length and bytes of a body of its own.
-func appendHanded(list []byte, c *Claimed, own []byte) ([]byte, error) {
+func appendHanded(list []byte, c *Claimed) ([]byte, error) {
 	for _, text := range [...]string{c.TenantID, c.WebhookID, c.EventID, c.DeliveryID} {
 		id, err := uuid.Parse(text)
 		if err != nil {
@@ -258,12 +280,12 @@ func appendHanded(list []byte, c *Claimed, own []byte) ([]byte, error) {
 	if c.IsTest {
 		flags |= flagTest
 	}
-	if own != nil {
+	if c.own != nil {
 		flags |= flagOwnBody
 	}
 	list = append(list, flags)
-	if own != nil {
-		list = append(binary.AppendUvarint(list, uint64(len(own))), own...)
+	if c.own != nil {
+		list = append(binary.AppendUvarint(list, uint64(len(c.own))), c.own...)
 	}
 	return list, nil
 }
@@ -275,7 +297,27 @@ const (
 
 var errList = errors.New("a list of handed over deliveries cannot be read")
 
-// readHanded takes the first delivery off a list.
+// readList returns the deliveries of a list. One without a byte is what Ping
+// writes.
+func readList(list []byte) ([]listed, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if list[0] != listVersion {
+		return nil, fmt.Errorf("%w: version %d", errList, list[0])
+	}
+	var out []listed
+	for rest := list[1:]; len(rest) > 0; {
+		d, left, err := readHanded(rest)
+		if err != nil {
+			return nil, err
+		}
+		out, rest = append(out, d), left
+	}
+	return out, nil
+}
+
+// readHanded takes the first delivery off what follows the version.
 func readHanded(list []byte) (d listed, rest []byte, err error) {
 	const ids = 4 * 16
 	if len(list) < ids+1 {

@@ -9,9 +9,8 @@ import (
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
-// owe inserts a pending delivery, due now, for every active webhook of the
-// event's tenant that wants the event. fullBody is what the event's own row
-// holds; only a webhook that gets something else has a body of its own. thread
+// owe owes a delivery, due now, to every active webhook of the event's tenant
+// that wants the event. fullBody is what the event's own row holds; only a webhook that gets something else has a body of its own. thread
 // reads the ticket's comments, oldest first, and is called at most once.
 func (t *tx) owe(now time.Time, ev ticket.Event, fullBody []byte, thread func() ([]webhook.Message, error)) error {
 	subscribed, err := t.subscribed(ev.TenantID)
@@ -98,8 +97,9 @@ func (t *tx) insertOwed(now time.Time, o owed) error {
 		d.Body = o.full
 	}
 	if o.full != nil && t.intake != nil && t.intake.Reserve(o.lane, len(d.Body)) {
-		t.out.Handed = append(t.out.Handed, Claimed{Delivery: d, Owner: t.intake.Owner, Since: now, Generation: 1})
-		t.own, t.until = append(t.own, o.body), now.Add(t.intake.Lease)
+		t.out.Handed = append(t.out.Handed, Claimed{
+			Delivery: d, Owner: t.intake.Owner, Since: now, Generation: 1, until: now.Add(t.intake.Lease), own: o.body,
+		})
 		return nil
 	}
 	_, err := t.exec(insertPending,

@@ -464,7 +464,7 @@ func replayRetention(t *testing.T, open opener) {
 	ended := l.replay(at, ReplayFailed)
 	l.runReplays(at)
 	running := l.replay(at, ReplayAll)
-	must(d.Sweep(t.Context(), at.Add(d.cfg.Retention+time.Minute), 1000))(t)
+	d.sweep(at.Add(d.cfg.Retention + time.Minute))
 	_, err := d.Replay(t.Context(), d.TenantID, l.hook.WebhookID, ended.ReplayID)
 	wantKind(t, "a job past its retention", err, fault.NotFound)
 	must(d.Replay(t.Context(), d.TenantID, l.hook.WebhookID, running.ReplayID))(t)

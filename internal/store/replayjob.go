@@ -272,8 +272,8 @@ func jobs(list []replayRow) []Replay {
 	return out
 }
 
-// DueIn counts the rows of a lane that are due, those that are being sent
-// included. It stops counting at limit. rateLimit is the webhook's own.
+// DueIn counts the rows of a lane that are due, those included that are being
+// sent from the queue. It stops counting at limit. rateLimit is the webhook's own.
 func (s *Store) DueIn(ctx context.Context, now time.Time, l Lane, limit int) (n int, rateLimit *delivery.RateLimit, err error) {
 	r := s.reader(ctx)
 	rows, err := r.query(`select 1 from deliveries

@@ -63,7 +63,7 @@ type Store struct {
 	lock  deliveryLock // see LockDeliveries
 	swept swept        // see Sweep
 
-	handed      atomic.Int64 // deliveries that the dispatcher holds and that have no row, see handover.go
+	handedCount atomic.Int64 // deliveries that the dispatcher holds and that have no row, see handover.go
 	handedSince atomic.Int64 // since when the oldest of them is due, in microseconds; 0 without any
 
 	intake atomic.Pointer[Intake]

@@ -9,23 +9,115 @@ import (
 // answerLife is how long an idempotency key is remembered (contract P10).
 const answerLife = 24 * time.Hour
 
-// sweepPages bounds how many pages of rows one Sweep looks at.
-const sweepPages = 20
+// sweepPage is how many rows retention looks at with one statement, and
+// sweepPages how many times it does so in one Sweep.
+const (
+	sweepPage  = 500
+	sweepPages = 20
+)
 
 // swept is how far retention has come in the tables that it walks from their
 // oldest row. Rows that have to stay are passed over; when the walk meets what is
 // young, or the end, it begins again at the front next time.
 type swept struct{ deliveries, events int64 }
 
-// Sweep deletes what is older than Config.Retention, at most limit rows in one
-// transaction, so that no write waits long for it; call it again while it
-// returns limit. Calls must not overlap.
+// Sweep deletes what is older than Config.Retention, about limit rows in one
+// transaction, so that no write waits long for it; more says that there may be
+// more to delete at once. Calls must not overlap.
 //
 // Pending deliveries stay however old they are, and an event stays as long as a
 // delivery refers to it: the body of that delivery is the event's. The newest
 // event stays in any case, see nextSeq.
-func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (deleted int, err error) {
+func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (deleted int, more bool, err error) {
 	old := micros(now.Add(-s.cfg.Retention))
+	at := s.swept
+	deleted, err = write(ctx, s, func(t *tx) (int, error) {
+		at = s.swept // fn may run again
+		// A delivery that was handed over refers to its event too.
+		for _, d := range t.w.handovers.by {
+			if micros(d.CreatedAt) < old {
+				if err := t.insertHanded(d, true); err != nil {
+					return 0, err
+				}
+			}
+		}
+		w := walk{tx: t, now: micros(now), old: old, limit: limit, pages: sweepPages}
+		err := w.sweep("deliveries", &at.deliveries,
+			`select id, created_at from deliveries where id > $1 order by id limit $2`,
+			`delete from deliveries where id > $1 and id <= $2 and created_at < $3 and status <> 'pending'`)
+		if err != nil {
+			return 0, err
+		}
+		err = w.sweep("events", &at.events,
+			`select seq, created_at from events where seq > $1 order by seq limit $2`,
+			`delete from events where seq > $1 and seq <= $2 and created_at < $3
+				and seq < (select max(m.seq) from events m) and not exists (
+					select 1 from deliveries d where d.tenant_id = events.tenant_id and d.event_id = events.event_id)`)
+		if err != nil {
+			return 0, err
+		}
+		more = w.deleted >= limit || at.deliveries > 0 || at.events > 0
+		n, err := t.sweepSmall(now, old, limit-w.deleted)
+		return w.deleted + n, err
+	})
+	if err == nil {
+		s.swept = at
+	}
+	return deleted, more || deleted >= limit, err
+}
+
+// walk goes through tables whose rows are numbered in the order of their age.
+type walk struct {
+	tx       *tx
+	now, old int64
+	limit    int // rows to delete
+	pages    int // left to look at
+	deleted  int
+}
+
+// sweep deletes rows that were made before old, and moves after to where it has
+// come: 0 where nothing is left. page reads numbers and ages after $1, at most
+// $2; remove deletes what may go of those after $1 and up to $2, made before $3.
+//
+// A row from the future, made while the clock was ahead, does not end the walk:
+// it would keep all rows behind it until its time has come.
+func (w *walk) sweep(what string, after *int64, page, remove string) error {
+	size := min(w.limit, sweepPage)
+	for ; w.deleted < w.limit && w.pages > 0; w.pages-- {
+		rows, err := w.tx.query(page, *after, size)
+		type row struct{ id, created int64 }
+		list, err := collect(rows, err, func(r scanner) (out row, err error) {
+			err = r.Scan(&out.id, &out.created)
+			return out, err
+		})
+		if err != nil {
+			return fmt.Errorf("sweep %s: %w", what, err)
+		}
+		until, young := *after, false
+		for _, r := range list {
+			if young = r.created >= w.old && r.created <= w.now; young {
+				break
+			}
+			until = r.id
+		}
+		if until > *after {
+			n, err := w.tx.exec(remove, *after, until, w.old)
+			if err != nil {
+				return fmt.Errorf("sweep %s: %w", what, err)
+			}
+			w.deleted += int(n)
+		}
+		if *after = until; young || len(list) < size {
+			*after = 0
+			return nil
+		}
+	}
+	return nil
+}
+
+// sweepSmall deletes at most limit old rows of the tables that have an index by
+// age.
+func (t *tx) sweepSmall(now time.Time, old int64, limit int) (deleted int, err error) {
 	steps := []struct {
 		what   string
 		before int64
@@ -59,88 +151,15 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (deleted in
 				select 1 from webhook_health h where h.tenant_id = w.tenant_id and h.webhook_id = w.webhook_id)
 			limit $2)`},
 	}
-	at := s.swept
-	deleted, err = write(ctx, s, func(t *tx) (int, error) {
-		at = s.swept // fn may run again
-		done, err := t.sweepRows(sweptTable{
-			what:   "deliveries",
-			page:   `select id, created_at from deliveries where id > $1 order by id limit $2`,
-			delete: `delete from deliveries where id > $1 and id <= $2 and status <> 'pending'`,
-		}, &at.deliveries, old, limit)
-		if err != nil {
-			return 0, err
-		}
-		n, err := t.sweepRows(sweptTable{
-			what: "events",
-			page: `select seq, created_at from events where seq > $1 order by seq limit $2`,
-			delete: `delete from events where seq > $1 and seq <= $2
-				and seq < (select max(m.seq) from events m) and not exists (
-					select 1 from deliveries d where d.tenant_id = events.tenant_id and d.event_id = events.event_id)`,
-		}, &at.events, old, limit-done)
-		if err != nil {
-			return 0, err
-		}
-		done += n
-		for _, step := range steps {
-			if done >= limit {
-				break
-			}
-			n, err := t.exec(step.query, step.before, limit-done)
-			if err != nil {
-				return 0, fmt.Errorf("sweep %s: %w", step.what, err)
-			}
-			done += int(n)
-		}
-		return done, nil
-	})
-	if err == nil {
-		s.swept = at
-	}
-	return deleted, err
-}
-
-// sweptTable is a table whose rows are numbered in the order of their age.
-type sweptTable struct {
-	what   string // for errors
-	page   string // numbers and ages after $1, at most $2
-	delete string // what may go, after $1 and up to $2
-}
-
-// sweepRows deletes at most limit rows that were made before old, and moves after
-// to where it has come.
-func (t *tx) sweepRows(table sweptTable, after *int64, old int64, limit int) (deleted int, err error) {
-	for range sweepPages {
+	for _, step := range steps {
 		if deleted >= limit {
-			return deleted, nil
+			break
 		}
-		rows, err := t.query(table.page, *after, limit-deleted)
-		type row struct{ id, created int64 }
-		page, err := collect(rows, err, func(r scanner) (out row, err error) {
-			err = r.Scan(&out.id, &out.created)
-			return out, err
-		})
+		n, err := t.exec(step.query, step.before, limit-deleted)
 		if err != nil {
-			return 0, fmt.Errorf("sweep %s: %w", table.what, err)
+			return 0, fmt.Errorf("sweep %s: %w", step.what, err)
 		}
-		until := *after
-		for _, r := range page {
-			if r.created >= old {
-				break
-			}
-			until = r.id
-		}
-		if until > *after {
-			n, err := t.exec(table.delete, *after, until)
-			if err != nil {
-				return 0, fmt.Errorf("sweep %s: %w", table.what, err)
-			}
-			deleted += int(n)
-		}
-		if len(page) == 0 || until < page[len(page)-1].id || len(page) < limit-deleted {
-			*after = 0
-			return deleted, nil
-		}
-		*after = until
+		deleted += int(n)
 	}
 	return deleted, nil
 }

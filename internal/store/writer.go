@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -18,7 +17,7 @@ import (
 
 // writer runs every write on one goroutine and one connection. Calls that wait
 // at the same time share one transaction, and so one fsync. A lone call commits
-// at once: nothing ever waits for company.
+// at once.
 //
 // A call that fails takes nobody with it. Nearly all failures come before the
 // call has written anything (a ticket that is not there, a status of another
@@ -60,8 +59,6 @@ type tx struct {
 	w      *writer
 	intake *Intake   // nil: nobody delivers
 	out    Committed // what the dispatcher learns once this commits
-	own    [][]byte  // for each of out.Handed its own body, nil where it gets the event's
-	until  time.Time // the end of their lease
 	wrote  bool      // a failure of the call leaves something to undo
 }
 
@@ -230,19 +227,15 @@ func (w *writer) commit(batch []*call) {
 		_, err = w.attempt(batch, true)
 	}
 	ended(err)
-	wrote, broken := false, err != nil
+	wrote := false
 	for _, c := range batch {
-		switch {
-		case err != nil:
+		if err != nil {
 			c.err = unavailable(err)
-		case c.err != nil && isTrouble(c.err):
-			c.err = unavailable(c.err)
-			broken = true
 		}
 		wrote = wrote || c.tx != nil && c.tx.wrote
 	}
-	if broken || wrote {
-		w.failed.Store(broken)
+	if err != nil || wrote {
+		w.failed.Store(err != nil)
 	}
 	w.report(batch)
 	for _, c := range batch {
@@ -301,12 +294,15 @@ func (t *tx) cancel() {
 		return
 	}
 	t.intake.Cancel(t.out.Handed)
-	t.out.Handed, t.own = nil, nil
+	t.out.Handed = nil
 }
 
 // attempt runs the calls in one transaction. clean is false when a call failed
 // after it had written, which cannot happen with savepoints: then nothing is
 // kept, and the batch has to run again.
+//
+// When the disk fails, SQLite may have ended the transaction by itself. Going on
+// would commit one statement after the other, so that ends the batch.
 func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error) {
 	if err := w.exec("begin immediate"); err != nil {
 		return false, err
@@ -321,14 +317,19 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 		}
 		c.tx = &tx{w: w, intake: in}
 		if savepoints {
-			c.err = w.runApart(c)
+			if c.err, err = w.runApart(c); err != nil {
+				return false, errors.Join(err, w.rollback())
+			}
 			continue
 		}
 		c.err = w.protect(c)
-		if c.err == nil || !c.tx.wrote {
-			continue
+		switch {
+		case c.err == nil:
+		case isTrouble(c.err):
+			return false, errors.Join(c.err, w.rollback())
+		case c.tx.wrote:
+			return len(batch) == 1, w.rollback()
 		}
-		return len(batch) == 1, w.rollback()
 	}
 	if err := w.end(batch); err != nil {
 		return false, errors.Join(err, w.rollback())
@@ -362,18 +363,25 @@ func (w *writer) end(batch []*call) error {
 	return nil
 }
 
-// runApart runs one call so that its failure undoes its own writes only.
-func (w *writer) runApart(c *call) error {
+// runApart runs one call so that its failure undoes its own writes only. broken
+// says that the transaction is good for nothing any more.
+func (w *writer) runApart(c *call) (failed, broken error) {
 	if err := w.exec("savepoint c"); err != nil {
-		return fmt.Errorf("savepoint: %w", err)
+		return nil, fmt.Errorf("savepoint: %w", err)
 	}
 	mark := len(w.handovers.settled)
-	if err := w.protect(c); err != nil {
+	err := w.protect(c)
+	if isTrouble(err) {
+		return nil, err
+	}
+	if err != nil {
 		w.recent.forget()
 		w.handovers.unsettle(mark)
-		return errors.Join(err, w.exec("rollback to c"), w.exec("release c"))
+		if err := w.exec("rollback to c"); err != nil {
+			return nil, fmt.Errorf("undo a call: %w", err)
+		}
 	}
-	return w.exec("release c")
+	return err, w.exec("release c")
 }
 
 // protect turns a panic in a call into its error, so that one defect cannot stop

@@ -320,11 +320,11 @@ create table webhook_health (
 );
 create index webhook_health_failing on webhook_health (failing_since) where failing_since is not null;
 
--- One row per attempt, from the moment it is owed (contract P1). The pending
--- ones are the queue: lease_until, lease_owner and generation belong to the node
--- that is sending it; generation is the fence against a node that lost its lease.
--- body is set where the request differs from the event's own envelope. id orders
--- the rows by age. custom_headers are the names of the custom headers that were
+-- One row per attempt (contract P1); what goes out at once gets its row with its
+-- result, see handovers. The pending ones are the queue: lease_until, lease_owner
+-- and generation belong to the node that is sending it; generation is the fence
+-- against a node that lost its lease. body is set where the request differs from
+-- the event's own envelope. id is the order in which rows were made. custom_headers are the names of the custom headers that were
 -- sent: the others follow from the row, and the values are nobody's business.
 create table deliveries (
   id               {{serial}},

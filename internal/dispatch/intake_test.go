@@ -1,0 +1,50 @@
+package dispatch
+
+import (
+	"testing"
+
+	"github.com/ticketwire/ticketwire/internal/store"
+)
+
+// Lanes that never send leave room for others, in deliveries and in bytes, and
+// what is counted in is counted out again.
+func TestIntakeLeavesRoom(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		size int
+	}{{"small", 1000}, {"large", 64 << 10}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			in := newIntake(16)
+			var held []store.Claimed
+			for _, hook := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+				id := store.Lane{TenantID: "t", WebhookID: hook}
+				in.open(id, 1<<20)
+				n := 0
+				for in.reserve(id, c.size) {
+					var d store.Claimed
+					d.TenantID, d.WebhookID, d.Body = id.TenantID, id.WebhookID, make([]byte, 0, c.size)[:c.size]
+					held = append(held, d)
+					n++
+				}
+				if n == 0 {
+					t.Errorf("lane %s gets nothing", hook)
+				}
+			}
+			in.commit(store.Committed{Handed: held[:len(held)/2]})
+			in.cancel(held[len(held)/2:])
+			for _, d := range in.take().Handed {
+				in.leave(d.Lane(), []store.Claimed{d})
+			}
+			if in.held != 0 || in.bytes != 0 {
+				t.Errorf("%d deliveries and %d bytes are still counted", in.held, in.bytes)
+			}
+			for id, r := range in.rooms {
+				if r.held != 0 || r.bytes != 0 || r.reserved != 0 {
+					t.Errorf("lane %s: %+v", id.WebhookID, *r)
+				}
+			}
+		})
+	}
+}
