@@ -17,7 +17,7 @@ import (
 // SQL text for all of them.
 type dialect struct {
 	words     *strings.Replacer // fills {{serial}} and {{blob}} in the schema
-	open      func(target string, conns int) (*sql.DB, error)
+	open      func(target string, conns, cacheMB int) (*sql.DB, error)
 	duplicate func(error) bool // a unique key was violated
 	// version asks for a number that changes when another process commits; "" where
 	// there is none, and then the writer remembers nothing.
@@ -61,20 +61,21 @@ func plainMarks(q string) string {
 	return numberedMark.ReplaceAllString(q, "?")
 }
 
-// openSQLite opens a pool. busy_timeout comes first: the pragmas after it may
+// openSQLite opens a pool; cacheMB is what each of its connections may keep of the
+// database in memory. busy_timeout comes first: the pragmas after it may
 // meet a lock held by another process. Full synchronous is what makes an
 // acknowledged write survive a power cut in WAL mode; fdatasync is as durable as
 // fsync here, and spares the file system a write of the file's times.
 //
 // A commit checkpoints only when the log has grown to 64 MB: until then that is
 // left to the checkpointer, off the commit path.
-func openSQLite(file string, conns int) (*sql.DB, error) {
+func openSQLite(file string, conns, cacheMB int) (*sql.DB, error) {
 	if _, err := sqlite.Fdatasync(true); err != nil && !errors.Is(err, sqlite.ErrFdatasyncUnavailable) {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
 	q := url.Values{"_pragma": {
 		"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)",
-		"cache_size(-32000)", "temp_store(memory)", "wal_autocheckpoint(16000)",
+		fmt.Sprintf("cache_size(-%d)", cacheMB*1024), "temp_store(memory)", "wal_autocheckpoint(16000)",
 	}}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(file), RawQuery: q.Encode()}).String())
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -73,7 +74,7 @@ type credential struct {
 // concurrent calls; for others within about a second.
 func (s *Store) Authenticate(ctx context.Context, now time.Time, presentedKey string) (Principal, error) {
 	denied := fault.New(fault.Unauthorized, "Invalid API key")
-	c, err := credentialOf(s.reader(ctx), vault.HashAPIKey(presentedKey))
+	c, err := s.credentialOf(s.reader(ctx), vault.HashAPIKey(presentedKey))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return Principal{}, denied
@@ -103,7 +104,7 @@ func (s *Store) Authenticate(ctx context.Context, now time.Time, presentedKey st
 	return p, nil
 }
 
-func credentialOf(q querier, hash string) (credential, error) {
+func (s *Store) credentialOf(q querier, hash string) (credential, error) {
 	var c credential
 	var userPermissions, keyPermissions sql.NullString
 	var first, last, email, userType sql.NullString
@@ -133,20 +134,56 @@ func credentialOf(q querier, hash string) (credential, error) {
 	p.User.FirstName, p.User.LastName, p.User.Email = first.String, last.String, email.String
 	p.User.UserType, p.User.IsInactive = userType.String, inactive.Bool
 	p.Rate = key.over(tenant)
-	if err := fromJSON(userPermissions, &p.User.Permissions); err != nil {
-		return credential{}, err
+	g, err := s.grants.of(userPermissions, keyPermissions)
+	p.User.Permissions, p.Permissions = g.ofUser, g.granted
+	return c, err
+}
+
+// maxGrants bounds how many grants are remembered; over it, all are forgotten.
+const maxGrants = 1000
+
+// grants remembers what the permission columns of a user and of a key come to.
+// Few different ones exist, and reading them took a third of the time of an
+// authentication. It is safe for concurrent use; what it returns must not be
+// changed.
+type grants struct {
+	mu    sync.RWMutex
+	known map[[2]sql.NullString]grant
+}
+
+// grant is the permissions of a user, and those of them that a key has.
+type grant struct {
+	ofUser  []string
+	granted map[string]bool
+}
+
+// of returns the grant of two columns; a null one of the key grants everything
+// that the user has.
+func (g *grants) of(user, key sql.NullString) (grant, error) {
+	columns := [2]sql.NullString{user, key}
+	g.mu.RLock()
+	out, ok := g.known[columns]
+	g.mu.RUnlock()
+	if ok {
+		return out, nil
 	}
 	var own []string
-	if err := fromJSON(keyPermissions, &own); err != nil {
-		return credential{}, err
+	if err := errors.Join(fromJSON(user, &out.ofUser), fromJSON(key, &own)); err != nil {
+		return grant{}, err
 	}
-	p.Permissions = make(map[string]bool, len(p.User.Permissions))
-	for _, name := range p.User.Permissions {
-		if !keyPermissions.Valid || slices.Contains(own, name) {
-			p.Permissions[name] = true
+	out.granted = make(map[string]bool, len(out.ofUser))
+	for _, name := range out.ofUser {
+		if !key.Valid || slices.Contains(own, name) {
+			out.granted[name] = true
 		}
 	}
-	return c, nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.known == nil || len(g.known) >= maxGrants {
+		g.known = map[[2]sql.NullString]grant{}
+	}
+	g.known[columns] = out
+	return out, nil
 }
 
 // countCall counts one call of a key with a usage limit and reports whether the

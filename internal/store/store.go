@@ -59,6 +59,7 @@ type Store struct {
 	stmts   sync.Map // query text -> *sql.Stmt on read
 	writer  *writer
 	usage   *usage
+	grants  grants
 
 	lock  deliveryLock // see LockDeliveries
 	swept swept        // see Sweep
@@ -74,6 +75,13 @@ const fileName = "ticketwire.db"
 
 // Lane names the queue of one webhook.
 type Lane struct{ TenantID, WebhookID string }
+
+// What the write connection and each read connection may keep of the database in
+// memory, in megabytes. Readers mostly find their pages in the system's cache.
+const (
+	writeCache = 32
+	readCache  = 8
+)
 
 // Open opens the database, migrates it and starts the writer. Several processes
 // may have the same embedded database open (bootstrap beside serve); only one of
@@ -100,10 +108,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, dialect: sqliteDialect()}
 	var err error
 	file := filepath.Join(cfg.Dir, fileName)
-	if s.write, err = s.dialect.open(file, 1); err != nil {
+	if s.write, err = s.dialect.open(file, 1, writeCache); err != nil {
 		return nil, err
 	}
-	if s.read, err = s.dialect.open(file, 4); err != nil {
+	if s.read, err = s.dialect.open(file, 4, readCache); err != nil {
 		return nil, errors.Join(err, s.write.Close())
 	}
 	if err := migrate(ctx, s.write, s.dialect); err != nil {
