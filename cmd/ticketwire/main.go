@@ -46,6 +46,7 @@ type commands struct {
 	Bootstrap  bootstrapCmd  `cmd:"" help:"Make a tenant with all that is needed to create a ticket, and print it."`
 	Config     configCmd     `cmd:"" help:"Print the effective configuration of serve, secrets redacted."`
 	Check      checkCmd      `cmd:"" help:"Check the database in the data directory for damage."`
+	Trigger    triggerCmd    `cmd:"" help:"Send a made event to a receiver, to see what it does."`
 	Sign       signCmd       `cmd:"" help:"Sign a body as the service signs webhooks."`
 	Verify     verifyCmd     `cmd:"" help:"Check the signature of a webhook request, and say why it fails."`
 	Keys       keysCmd       `cmd:"" help:"List, make, change and revoke API keys over the API."`

@@ -1,22 +1,71 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // TestMain lets the scripts run the real command, with its signals and exit
 // codes, under the name ticketwire.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"ticketwire": main})
+	testscript.Main(m, map[string]func(){"ticketwire": main, "receiver": receiver})
+}
+
+// receiver is a program that receives webhooks with the webhook package, as an
+// integrator would write it. It prints its address, and a line for each request.
+// RECEIVER_SECRET is its secret, RECEIVER_ADDRESS where it listens, and
+// RECEIVER_FAILS how many requests it answers with 503 before it works.
+func receiver() {
+	address := os.Getenv("RECEIVER_ADDRESS")
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Fprintln(os.Stdout, "receiver on http://"+l.Addr().String()+"/hook")
+	fails, _ := strconv.Atoi(os.Getenv("RECEIVER_FAILS")) // none if it is not set
+	var requests atomic.Int64
+	h := webhook.NewHandler(
+		func() []string { return []string{os.Getenv("RECEIVER_SECRET")} },
+		func(context.Context, *webhook.Envelope) error { return nil },
+		webhook.WithLogger(slog.New(slog.DiscardHandler)),
+		webhook.WithObserver(func(_ context.Context, r webhook.Receipt) {
+			what := "-"
+			if r.Event != nil {
+				what = r.Event.EventType + " " + r.Event.EventID + " " + string(r.Event.Data)
+			}
+			fmt.Fprintln(os.Stdout, r.Outcome, r.Attempt, what)
+		}),
+	)
+	err = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) <= int64(fails) {
+			http.Error(w, "\x1b[31mstarting up", http.StatusServiceUnavailable)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
 }
 
 // TestScripts runs testdata/script: what a person types, and what he reads.
