@@ -46,6 +46,7 @@ type commands struct {
 	Bootstrap  bootstrapCmd  `cmd:"" help:"Make a tenant with all that is needed to create a ticket, and print it."`
 	Config     configCmd     `cmd:"" help:"Print the effective configuration of serve, secrets redacted."`
 	Check      checkCmd      `cmd:"" help:"Check the database in the data directory for damage."`
+	Listen     listenCmd     `cmd:"" help:"Forward events to a receiver on this machine."`
 	Trigger    triggerCmd    `cmd:"" help:"Send a made event to a receiver, to see what it does."`
 	Sign       signCmd       `cmd:"" help:"Sign a body as the service signs webhooks."`
 	Verify     verifyCmd     `cmd:"" help:"Check the signature of a webhook request, and say why it fails."`
@@ -83,7 +84,7 @@ func run(args []string, t terminal) int {
 		kong.Writers(t.out, t.err),
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"version": version()},
+		kong.Vars{"version": version(), "default_state": defaultState},
 	)
 	if err != nil {
 		return t.fail(err)

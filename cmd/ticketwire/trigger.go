@@ -56,6 +56,8 @@ type triggered struct {
 	DurationMS int64  `json:"duration_ms"`
 	Answer     string `json:"answer"` // the beginning of the body, or why there is none
 	AsExpected bool   `json:"as_expected"`
+
+	took time.Duration
 }
 
 // Run sends the events.
@@ -124,7 +126,7 @@ func (c *triggerCmd) print(t terminal, r triggered) error {
 		verdict = "  (it had to be refused)"
 	}
 	_, err := fmt.Fprintf(t.out, "%-21s %s  attempt %d  %s  in %s%s\n", r.EventType, r.EventID, r.Attempt, r.Answer,
-		short(time.Duration(r.DurationMS)*time.Millisecond), verdict)
+		short(r.took), verdict)
 	return err
 }
 
@@ -205,7 +207,7 @@ func (c *triggerCmd) direct(ctx context.Context, s *sender, secret string, envel
 	}
 	return triggered{
 		EventID: d.EventID, EventType: d.EventType, Attempt: attempt, StatusCode: a.StatusCode,
-		DurationMS: a.Duration.Milliseconds(), Answer: outcome(a), AsExpected: expected,
+		DurationMS: a.Duration.Milliseconds(), took: a.Duration, Answer: outcome(a), AsExpected: expected,
 	}
 }
 
@@ -233,7 +235,7 @@ func (c *triggerCmd) byServer(ctx context.Context, api *client.Client, envelope 
 	}
 	return triggered{
 		EventID: r.TestID, EventType: e.EventType, Attempt: attempt, StatusCode: a.StatusCode,
-		DurationMS: a.Duration.Milliseconds(), Answer: outcome(a), AsExpected: r.Success,
+		DurationMS: a.Duration.Milliseconds(), took: a.Duration, Answer: outcome(a), AsExpected: r.Success,
 	}, nil
 }
 
