@@ -51,6 +51,9 @@ type commands struct {
 	Sign       signCmd       `cmd:"" help:"Sign a body as the service signs webhooks."`
 	Verify     verifyCmd     `cmd:"" help:"Check the signature of a webhook request, and say why it fails."`
 	Keys       keysCmd       `cmd:"" help:"List, make, change and revoke API keys over the API."`
+	Webhooks   webhooksCmd   `cmd:"" help:"Subscribe and look after webhooks over the API."`
+	Tickets    ticketsCmd    `cmd:"" help:"List, open and change tickets over the API."`
+	Events     eventsCmd     `cmd:"" help:"Read the event feed over the API."`
 	Tenants    tenantsCmd    `cmd:"" help:"List and change tenants in the data directory."`
 	Users      usersCmd      `cmd:"" help:"Add and change users in the data directory."`
 	Priorities prioritiesCmd `cmd:"" help:"Add priorities in the data directory."`
