@@ -59,7 +59,12 @@ func check(r received) verdict {
 	if err == nil && r.header != nil {
 		_, err = webhook.Parse(r.header, r.body)
 	}
-	return verdict{Valid: err == nil, Reason: webhook.ReasonOf(err)}
+	out := verdict{Valid: err == nil, Reason: webhook.ReasonOf(err)}
+	f := readForm(r.signature)
+	if sec, ok := f.seconds(); ok {
+		out.Skew = sec - r.now.Unix()
+	}
+	return out
 }
 
 // explain is check with the causes. It tries each usual mistake, and each two of
@@ -67,9 +72,6 @@ func check(r received) verdict {
 func explain(r received) verdict {
 	v := check(r)
 	f := readForm(r.signature)
-	if sec, ok := f.seconds(); ok {
-		v.Skew = sec - r.now.Unix()
-	}
 	if v.Valid {
 		v.Notes = append(f.observations(), f.rotation(r)...)
 		return v

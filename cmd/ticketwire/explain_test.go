@@ -323,6 +323,24 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// Each cause that can be named stands in the documentation.
+func TestCausesAreDocumented(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "developing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mistakes() {
+		name := m.want
+		if strings.HasPrefix(name, "header_") {
+			name = "header_..."
+		}
+		if !bytes.Contains(page, []byte("`"+name+"`")) {
+			t.Errorf("docs/developing.md does not say what %s is", name)
+		}
+	}
+}
+
 // Two mistakes at once are both named.
 func TestExplainTwoMistakes(t *testing.T) {
 	t.Parallel()
