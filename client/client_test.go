@@ -172,6 +172,23 @@ func exchanges() []exchange {
 			"POST", "/api/v1/webhooks/" + id1 + "/secret/rotate", "", 200, `{"data":{"webhook_id":"w","signing_secret":"new"}}`, "new"},
 		{"RotateSecret with a grace", func(ctx context.Context, c *Client) (any, error) { return c.RotateSecret(ctx, id1, time.Hour) },
 			"POST", "/api/v1/webhooks/" + id1 + "/secret/rotate", `{"grace_period_seconds":3600}`, 200, `{"data":{"signing_secret":"new"}}`, "new"},
+		{"PromoteSecret", func(ctx context.Context, c *Client) (any, error) { return nil, c.PromoteSecret(ctx, id1) },
+			"POST", "/api/v1/webhooks/" + id1 + "/secret/promote", "", 200, `{"data":{"webhook_id":"w"}}`, nil},
+		{"SendTestEvent", func(ctx context.Context, c *Client) (any, error) {
+			return c.SendTestEvent(ctx, TestEvent{EventType: "ticket.closed", WebhookID: id1, URL: "https://r.example", Payload: map[string]int{"a": 1}})
+		}, "POST", "/api/v1/webhooks/test",
+			`{"test_event_type":"ticket.closed","webhook_id":"` + id1 + `","override_url":"https://r.example","test_payload":{"a":1}}`, 200,
+			`{"data":{"test_id":"e","success":true}}`, &TestResult{TestID: "e", Success: true}},
+		{"Delivery", func(ctx context.Context, c *Client) (any, error) { return c.Delivery(ctx, id1, id2) },
+			"GET", "/api/v1/webhooks/" + id1 + "/deliveries/" + id2, "", 200, `{"data":{"delivery_id":"d","response_body":"no"}}`,
+			&Delivery{DeliveryID: "d", ResponseBody: ptr("no")}},
+		{"RetryDelivery", func(ctx context.Context, c *Client) (any, error) { return c.RetryDelivery(ctx, id1, id2) },
+			"POST", "/api/v1/webhooks/" + id1 + "/deliveries/" + id2 + "/retry", "", 200, `{"data":{"delivery_id":"d","attempt_number":3}}`,
+			&Delivery{DeliveryID: "d", AttemptNumber: 3}},
+		{"Deliveries of an event", func(ctx context.Context, c *Client) (any, error) {
+			return collect(c.Deliveries(ctx, id1, DeliveryFilter{EventType: "ticket.created", EventID: "e", TicketID: "t"}))
+		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?event_id=e&event_type=ticket.created&limit=100&page=1&ticket_id=t", "", 200,
+			`{"data":[]}`, []Delivery(nil)},
 		{"Deliveries", func(ctx context.Context, c *Client) (any, error) {
 			return collect(c.Deliveries(ctx, id1, DeliveryFilter{Status: "failed", From: at}))
 		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?from_date=2026-03-09T08%3A14%3A02.117Z&limit=100&page=1&status=failed", "", 200,
@@ -206,6 +223,12 @@ func exchanges() []exchange {
 				Raw: json.RawMessage(`{"event_id":"e", "data":{"x":"<"}}`)}}}},
 		{"Events at the end", func(ctx context.Context, c *Client) (any, error) { return c.Events(ctx, "c1", EventFilter{}) },
 			"GET", "/api/v1/events?after=c1", "", 200, `{"data":[],"next_cursor":"","has_more":false}`, &EventPage{NextCursor: "c1", Data: []Event{}}},
+		{"EventsEnd", func(ctx context.Context, c *Client) (any, error) { return c.EventsEnd(ctx) },
+			"GET", "/api/v1/events?limit=1&ticket_id=00000000-0000-4000-8000-000000000000", "", 200,
+			`{"data":[],"next_cursor":"c9","has_more":false}`, "c9"},
+		{"Event", func(ctx context.Context, c *Client) (any, error) { return c.Event(ctx, id1) },
+			"GET", "/api/v1/events/" + id1, "", 200, `{"data":{"event_id":"e","data":{}}}`,
+			&Event{EventID: "e", Data: json.RawMessage(`{}`), Raw: json.RawMessage(`{"event_id":"e","data":{}}`)}},
 		{"Keys", func(ctx context.Context, c *Client) (any, error) { return collect(c.Keys(ctx)) },
 			"GET", "/api/v1/api-keys?limit=100&page=1", "", 200,
 			`{"data":[{"api_key_id":"k","prefix":"alga_x","usage_limit":5,"permissions":["ticket:read"],"rate_limit":{"enabled":true,"max_tokens":9,"refill_per_min":3}}]}`,

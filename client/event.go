@@ -77,6 +77,22 @@ func (c *Client) Events(ctx context.Context, cursor string, f EventFilter) (*Eve
 	return page, nil
 }
 
+// EventsEnd returns the cursor behind the newest event: what is committed later,
+// and nothing else, is behind it. It reads no event, however long the feed is.
+func (c *Client) EventsEnd(ctx context.Context) (string, error) {
+	// A page that has nothing on it leads to the end of the feed.
+	page, err := c.Events(ctx, "", EventFilter{TicketID: "00000000-0000-4000-8000-000000000000", Limit: 1})
+	if err != nil {
+		return "", err
+	}
+	return page.NextCursor, nil
+}
+
+// Event returns one event of the feed.
+func (c *Client) Event(ctx context.Context, id string) (*Event, error) {
+	return one[Event](ctx, c, call{method: http.MethodGet, path: []string{"events", id}})
+}
+
 // EventPages walks through the feed from cursor to its present end, page by
 // page. An error comes as the last pair. To follow the feed, call it again with
 // the last NextCursor.

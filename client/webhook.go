@@ -131,6 +131,22 @@ func (c *Client) TestWebhook(ctx context.Context, id string, opts ...CallOption)
 	return one[TestResult](ctx, c, call{method: http.MethodPost, path: []string{"webhooks", id, "test"}, in: struct{}{}}, opts...)
 }
 
+// TestEvent is what SendTestEvent sends. EventType is required, and WebhookID or URL.
+type TestEvent struct {
+	EventType string `json:"test_event_type"`
+	WebhookID string `json:"webhook_id,omitempty"`   // signs with its secret; without URL its receiver is called
+	URL       string `json:"override_url,omitempty"` // another receiver
+	Payload   any    `json:"test_payload,omitempty"` // encodes to an object, the envelope's data; that of a test event if nil
+}
+
+// SendTestEvent sends an event of the caller's making to a receiver, now and
+// once. Nothing is recorded. A receiver that fails is not an error: look at
+// Success. Without WithIdempotencyKey it is not sent again after a lost
+// connection.
+func (c *Client) SendTestEvent(ctx context.Context, in TestEvent, opts ...CallOption) (*TestResult, error) {
+	return one[TestResult](ctx, c, call{method: http.MethodPost, path: []string{"webhooks", "test"}, in: in}, opts...)
+}
+
 // RotateSecret replaces the signing secret and returns the new one, which is
 // not shown again. A grace keeps the old one valid for that time, at most seven
 // days, so that receivers can change over; without it, and with AlgaPSA always,
@@ -150,6 +166,12 @@ func (c *Client) RotateSecret(ctx context.Context, id string, grace time.Duratio
 		return "", err
 	}
 	return answer.SigningSecret, nil
+}
+
+// PromoteSecret ends the grace period of a rotation: the old secret stops being
+// valid. Without a grace period it changes nothing. Ticketwire only.
+func (c *Client) PromoteSecret(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodPost, path: []string{"webhooks", id, "secret", "promote"}}, nil)
 }
 
 // Delivery is one attempt to deliver an event (contract section 3.9).
@@ -178,6 +200,8 @@ type Delivery struct {
 type DeliveryFilter struct {
 	Status   string // a Delivery's status; "failed" means retrying and abandoned
 	From, To time.Time
+
+	EventType, EventID, TicketID string // Ticketwire only
 }
 
 // Deliveries walks through the attempts of a webhook, newest first. An error
@@ -187,5 +211,22 @@ func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFil
 	q.text("status", f.Status)
 	q.time("from_date", f.From)
 	q.time("to_date", f.To)
+	q.text("event_type", f.EventType)
+	q.text("event_id", f.EventID)
+	q.text("ticket_id", f.TicketID)
 	return pages[Delivery](ctx, c, url.Values(q), "webhooks", webhookID, "deliveries")
+}
+
+// Delivery returns one attempt. Ticketwire knows those of a deleted webhook too,
+// until retention removes them.
+func (c *Client) Delivery(ctx context.Context, webhookID, deliveryID string) (*Delivery, error) {
+	return one[Delivery](ctx, c, call{method: http.MethodGet, path: []string{"webhooks", webhookID, "deliveries", deliveryID}})
+}
+
+// RetryDelivery sends a failed delivery again, now, and returns the new attempt,
+// which the receiver accepted. Where it did not, the error is a 502 whose Details
+// are the attempt; a delivery that cannot be retried is a 409. Without
+// WithIdempotencyKey it is not sent again after a lost connection.
+func (c *Client) RetryDelivery(ctx context.Context, webhookID, deliveryID string, opts ...CallOption) (*Delivery, error) {
+	return one[Delivery](ctx, c, call{method: http.MethodPost, path: []string{"webhooks", webhookID, "deliveries", deliveryID, "retry"}}, opts...)
 }

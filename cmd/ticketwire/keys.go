@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -21,11 +20,11 @@ type apiFlags struct {
 	APIKey string `name:"api-key" help:"API key; better given as TICKETWIRE_API_KEY, where other users cannot see it." placeholder:"KEY"`
 }
 
-func (f apiFlags) connect() (*client.Client, error) {
+func (f apiFlags) connect(opts ...client.Option) (*client.Client, error) {
 	if f.APIKey == "" {
 		return nil, usageError{errors.New("an API key is needed"), "TICKETWIRE_API_KEY=... ticketwire ..., or --api-key"}
 	}
-	c, err := client.New(f.URL, f.APIKey)
+	c, err := client.New(f.URL, f.APIKey, append([]client.Option{client.WithUserAgent("ticketwire/" + version())}, opts...)...)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--url: %w", err), "--url http://127.0.0.1:8080"}
 	}
@@ -74,10 +73,7 @@ func (keysCmd) Help() string {
   ticketwire keys revoke 0199...`
 }
 
-type keysListCmd struct {
-	apiFlags
-	JSON bool `name:"json" help:"Print a JSON array."`
-}
+type keysListCmd struct{ listFlags }
 
 // Run prints the keys, never their text.
 func (c *keysListCmd) Run(ctx context.Context, t terminal) error {
@@ -85,43 +81,33 @@ func (c *keysListCmd) Run(ctx context.Context, t terminal) error {
 	if err != nil {
 		return err
 	}
-	keys := []*client.Key{}
-	for k, err := range api.Keys(ctx) {
-		if err != nil {
-			return err
-		}
-		keys = append(keys, k)
-	}
-	if c.JSON {
-		return printJSON(t.out, keys)
-	}
-	return keyTable(t.out, keys)
+	return printList(t, c.listFlags, api.Keys(ctx), keyColumns())
 }
 
-func keyTable(out io.Writer, keys []*client.Key) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tNAME\tPREFIX\tACTIVE\tUSED\tLAST USED\tEXPIRES\tRATE")
-	for _, k := range keys {
-		rate := "default"
-		if r := k.RateLimit; r.Enabled != nil && !*r.Enabled {
-			rate = "none"
-		} else if r.MaxTokens != nil && r.RefillPerMin != nil {
-			rate = fmt.Sprintf("%d/%d", *r.MaxTokens, *r.RefillPerMin)
-		}
-		used := fmt.Sprint(k.UsageCount)
-		if k.UsageLimit != nil {
-			used += fmt.Sprintf(" of %d", *k.UsageLimit)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%t\t%s\t%s\t%s\t%s\n", k.KeyID, k.Name, k.Prefix, k.Active, used, stamp(k.LastUsedAt), stamp(k.ExpiresAt), rate)
+func keyColumns() []column[client.Key] {
+	return []column[client.Key]{
+		{"ID", func(k *client.Key) string { return k.KeyID }},
+		{"NAME", func(k *client.Key) string { return k.Name }},
+		{"PREFIX", func(k *client.Key) string { return k.Prefix }},
+		{"ACTIVE", func(k *client.Key) string { return strconv.FormatBool(k.Active) }},
+		{"USED", func(k *client.Key) string {
+			if k.UsageLimit != nil {
+				return fmt.Sprintf("%d of %d", k.UsageCount, *k.UsageLimit)
+			}
+			return fmt.Sprint(k.UsageCount)
+		}},
+		{"LAST USED", func(k *client.Key) string { return stamp(k.LastUsedAt) }},
+		{"EXPIRES", func(k *client.Key) string { return stamp(k.ExpiresAt) }},
+		{"RATE", func(k *client.Key) string {
+			switch r := k.RateLimit; {
+			case r.Enabled != nil && !*r.Enabled:
+				return "none"
+			case r.MaxTokens != nil && r.RefillPerMin != nil:
+				return fmt.Sprintf("%d/%d", *r.MaxTokens, *r.RefillPerMin)
+			}
+			return "default"
+		}},
 	}
-	return w.Flush()
-}
-
-func stamp(t *time.Time) string {
-	if t == nil {
-		return "-"
-	}
-	return t.UTC().Format(time.RFC3339)
 }
 
 // keyFlags are the settings of a key that create and update share.
@@ -154,11 +140,10 @@ func (f keyFlags) input() client.KeyInput {
 }
 
 type keysCreateCmd struct {
-	apiFlags
+	oneFlags
 	keyFlags
 	Name string `help:"What the key is for." required:"" placeholder:"NAME"`
 	User string `help:"Whose key it is. Default: the caller's own user." placeholder:"USER_ID"`
-	JSON bool   `name:"json" help:"Print one JSON object."`
 }
 
 // Run makes the key. Its text goes to standard output alone, so that it can be
@@ -188,12 +173,11 @@ func (c *keysCreateCmd) Run(ctx context.Context, t terminal) error {
 }
 
 type keysUpdateCmd struct {
-	apiFlags
+	oneFlags
 	keyFlags
 	ID     string  `arg:"" help:"The key's id, from keys list."`
 	Name   *string `help:"New name." placeholder:"NAME"`
 	Active *bool   `help:"Whether the key works." negatable:""`
-	JSON   bool    `name:"json" help:"Print one JSON object."`
 }
 
 // Run changes what was given and leaves the rest.
@@ -213,10 +197,7 @@ func (c *keysUpdateCmd) Run(ctx context.Context, t terminal) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return printJSON(t.out, k)
-	}
-	return keyTable(t.out, []*client.Key{k})
+	return printOne(t, c.JSON, k, keyColumns())
 }
 
 type keysRevokeCmd struct {

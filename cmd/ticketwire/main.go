@@ -46,7 +46,14 @@ type commands struct {
 	Bootstrap  bootstrapCmd  `cmd:"" help:"Make a tenant with all that is needed to create a ticket, and print it."`
 	Config     configCmd     `cmd:"" help:"Print the effective configuration of serve, secrets redacted."`
 	Check      checkCmd      `cmd:"" help:"Check the database in the data directory for damage."`
+	Listen     listenCmd     `cmd:"" help:"Forward events to a receiver on this machine."`
+	Trigger    triggerCmd    `cmd:"" help:"Send a made event to a receiver, to see what it does."`
+	Sign       signCmd       `cmd:"" help:"Sign a body as the service signs webhooks."`
+	Verify     verifyCmd     `cmd:"" help:"Check the signature of a webhook request, and say why it fails."`
 	Keys       keysCmd       `cmd:"" help:"List, make, change and revoke API keys over the API."`
+	Webhooks   webhooksCmd   `cmd:"" help:"Subscribe and look after webhooks over the API."`
+	Tickets    ticketsCmd    `cmd:"" help:"List, open and change tickets over the API."`
+	Events     eventsCmd     `cmd:"" help:"Read the event feed over the API."`
 	Tenants    tenantsCmd    `cmd:"" help:"List and change tenants in the data directory."`
 	Users      usersCmd      `cmd:"" help:"Add and change users in the data directory."`
 	Priorities prioritiesCmd `cmd:"" help:"Add priorities in the data directory."`
@@ -80,7 +87,7 @@ func run(args []string, t terminal) int {
 		kong.Writers(t.out, t.err),
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"version": version()},
+		kong.Vars{"version": version(), "default_state": defaultState},
 	)
 	if err != nil {
 		return t.fail(err)

@@ -1,22 +1,74 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // TestMain lets the scripts run the real command, with its signals and exit
 // codes, under the name ticketwire.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"ticketwire": main})
+	testscript.Main(m, map[string]func(){"ticketwire": main, "receiver": receiver})
+}
+
+// receiver is a program that receives webhooks with the webhook package, as an
+// integrator would write it. It prints its address, and a line for each request.
+// RECEIVER_SECRET is its secret, and RECEIVER_FAILS, as in 1-3, which requests it
+// answers with 503.
+func receiver() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Fprintln(os.Stdout, "receiver on http://"+l.Addr().String()+"/hook")
+	var (
+		first, last int64
+		requests    atomic.Int64
+	)
+	if text := os.Getenv("RECEIVER_FAILS"); text != "" {
+		if _, err := fmt.Sscanf(text, "%d-%d", &first, &last); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	h := webhook.NewHandler(
+		func() []string { return []string{os.Getenv("RECEIVER_SECRET")} },
+		func(context.Context, *webhook.Envelope) error { return nil },
+		webhook.WithLogger(slog.New(slog.DiscardHandler)),
+		webhook.WithObserver(func(_ context.Context, r webhook.Receipt) {
+			what := "-"
+			if r.Event != nil {
+				what = r.Event.EventType + " " + r.Event.EventID + " " + string(r.Event.Data)
+			}
+			fmt.Fprintln(os.Stdout, r.Outcome, r.Attempt, what)
+		}),
+	)
+	err = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n := requests.Add(1); n >= first && n <= last {
+			http.Error(w, "\x1b[31mstarting up", http.StatusServiceUnavailable)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
 }
 
 // TestScripts runs testdata/script: what a person types, and what he reads.
@@ -86,22 +138,29 @@ func jsonKeys(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // capture NAME [KEY] sets an environment variable to the last standard output,
-// or to a string field of the object in it.
+// or to a string of the JSON in it: KEY is dotted, and a list stands for its
+// first element.
 func capture(ts *testscript.TestScript, neg bool, args []string) {
 	text := strings.TrimSpace(ts.ReadFile("stdout"))
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: capture NAME [key]")
 	}
 	if len(args) == 2 {
-		var object map[string]any
-		if err := json.Unmarshal([]byte(text), &object); err != nil {
-			ts.Fatalf("standard output is not a JSON object: %v", err)
+		var value any
+		if err := json.Unmarshal([]byte(text), &value); err != nil {
+			ts.Fatalf("standard output is not JSON: %v", err)
 		}
-		value, is := object[args[1]].(string)
-		if !is {
-			ts.Fatalf("%s is %v, want a string", args[1], object[args[1]])
+		for key := range strings.SplitSeq(args[1], ".") {
+			if list, is := value.([]any); is && len(list) > 0 {
+				value = list[0]
+			}
+			object, _ := value.(map[string]any) // another value has no such key
+			value = object[key]
 		}
-		text = value
+		var is bool
+		if text, is = value.(string); !is {
+			ts.Fatalf("%s is %v, want a string", args[1], value)
+		}
 	}
 	ts.Setenv(args[0], text)
 }

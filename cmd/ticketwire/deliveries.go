@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/ticketwire/ticketwire/client"
+)
+
+// The subcommands of webhooks that are about what was sent.
+
+func deliveryColumns() []column[client.Delivery] {
+	return []column[client.Delivery]{
+		{"ID", func(d *client.Delivery) string { return d.DeliveryID }},
+		{"ATTEMPTED", func(d *client.Delivery) string { return stamp(d.AttemptedAt) }},
+		{"TYPE", func(d *client.Delivery) string { return d.EventType }},
+		{"EVENT", func(d *client.Delivery) string { return d.EventID }},
+		{"ATTEMPT", func(d *client.Delivery) string { return strconv.Itoa(d.AttemptNumber) }},
+		{"STATUS", func(d *client.Delivery) string { return d.Status }},
+		{"ANSWER", func(d *client.Delivery) string { return text(d.ResponseStatusCode) }},
+		{"NEXT RETRY", func(d *client.Delivery) string { return stamp(d.NextRetryAt) }},
+		{"ERROR", func(d *client.Delivery) string { return text(d.ErrorMessage) }},
+	}
+}
+
+func deliveryDetails() []column[client.Delivery] {
+	return append(deliveryColumns(), []column[client.Delivery]{
+		{"TOOK", func(d *client.Delivery) string { return text(d.DurationMS) + " ms" }},
+		{"REQUEST HEADERS", func(d *client.Delivery) string { return string(d.RequestHeaders) }},
+		{"REQUEST BODY", func(d *client.Delivery) string { return string(d.RequestBody) }},
+		{"RESPONSE HEADERS", func(d *client.Delivery) string { return string(d.ResponseHeaders) }},
+		{"RESPONSE BODY", func(d *client.Delivery) string { return text(d.ResponseBody) }},
+	}...)
+}
+
+// webhookList names a webhook whose list is printed.
+type webhookList struct {
+	listFlags
+	ID string `arg:"" help:"The webhook's id, from webhooks list."`
+}
+
+// window reads --since and --until.
+func window(since, until string) (from, to time.Time, err error) {
+	now := time.Now()
+	if since != "" {
+		if from, err = parseMoment("--since", since, now); err != nil {
+			return from, to, err
+		}
+	}
+	if until != "" {
+		to, err = parseMoment("--until", until, now)
+	}
+	return from, to, err
+}
+
+type webhooksDeliveriesCmd struct {
+	webhookList
+	Delivery string `arg:"" optional:"" help:"Show this attempt with its request and answer."`
+	Status   string `help:"pending, delivered, retrying, abandoned, or failed for the last two." placeholder:"STATUS"`
+	Type     string `help:"Only this event type." placeholder:"TYPE"`
+	Event    string `help:"Only attempts of this event." placeholder:"ID"`
+	Ticket   string `help:"Only events of this ticket." placeholder:"ID"`
+	Since    string `help:"Attempts since then: how long ago (2h), a date and time, or unix seconds." placeholder:"TIME"`
+	Until    string `help:"Attempts until then." placeholder:"TIME"`
+}
+
+// Run prints the attempts, newest first.
+func (c *webhooksDeliveriesCmd) Run(ctx context.Context, t terminal) error {
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
+	if c.Delivery != "" {
+		d, err := api.Delivery(ctx, c.ID, c.Delivery)
+		if err != nil {
+			return err
+		}
+		return printOne(t, c.JSON, d, deliveryDetails())
+	}
+	f := client.DeliveryFilter{Status: c.Status, EventType: c.Type, EventID: c.Event, TicketID: c.Ticket}
+	if f.From, f.To, err = window(c.Since, c.Until); err != nil {
+		return err
+	}
+	return printList(t, c.listFlags, api.Deliveries(ctx, c.ID, f), deliveryColumns())
+}
+
+type webhooksRetryCmd struct {
+	apiFlags
+	ID         string   `arg:"" help:"The webhook's id, from webhooks list."`
+	Deliveries []string `arg:"" name:"delivery" help:"The deliveries' ids, from webhooks deliveries."`
+	JSON       bool     `name:"json" help:"Print a JSON array of the new attempts."`
+}
+
+// Run retries one after the other and stops at the first that is not accepted.
+func (c *webhooksRetryCmd) Run(ctx context.Context, t terminal) error {
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
+	done := []*client.Delivery{}
+	var failed error
+	for _, id := range c.Deliveries {
+		d, err := api.RetryDelivery(ctx, c.ID, id)
+		if err != nil {
+			failed = fmt.Errorf("delivery %s: %w", id, err)
+			break
+		}
+		done = append(done, d)
+	}
+	if c.JSON {
+		err = printJSON(t.out, done)
+	} else if len(done) > 0 {
+		err = printTable(t.out, done, deliveryColumns())
+	}
+	return errors.Join(failed, err)
+}
+
+func replayColumns() []column[client.Replay] {
+	return []column[client.Replay]{
+		{"ID", func(r *client.Replay) string { return r.ReplayID }},
+		{"STATUS", func(r *client.Replay) string { return r.Status }},
+		{"ONLY", func(r *client.Replay) string { return r.Only }},
+		{"SINCE", func(r *client.Replay) string { return stamp(&r.Since) }},
+		{"UNTIL", func(r *client.Replay) string { return stamp(&r.Until) }},
+		{"QUEUED", func(r *client.Replay) string { return strconv.Itoa(r.Queued) }},
+		{"LEFT ALONE", func(r *client.Replay) string { return strconv.Itoa(r.Skipped) }},
+		{"FINISHED", func(r *client.Replay) string { return stamp(r.FinishedAt) }},
+	}
+}
+
+type webhooksReplayCmd struct {
+	oneWebhook
+	Since  string `help:"Events since then: how long ago (2h), a date and time, or unix seconds." required:"" placeholder:"TIME"`
+	Until  string `help:"Events until then. Default: now." placeholder:"TIME"`
+	Only   string `help:"failed: what was given up or missed; all: what was delivered, too." enum:"failed,all" default:"failed"`
+	DryRun bool   `help:"Count, and send nothing."`
+}
+
+// Run starts the replay, which the server goes on with.
+func (c *webhooksReplayCmd) Run(ctx context.Context, t terminal) error {
+	in := client.ReplayInput{Only: c.Only}
+	var err error
+	if in.Since, in.Until, err = window(c.Since, c.Until); err != nil {
+		return err
+	}
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
+	if c.DryRun {
+		n, err := api.CountReplay(ctx, c.ID, in)
+		if err != nil {
+			return err
+		}
+		return printOne(t, c.JSON, n, []column[client.ReplayCount]{
+			{"GIVEN UP", func(n *client.ReplayCount) string { return strconv.Itoa(n.Abandoned) }},
+			{"MISSED", func(n *client.ReplayCount) string { return strconv.Itoa(n.Missed) }},
+			{"DELIVERED", func(n *client.ReplayCount) string { return strconv.Itoa(n.Delivered) }},
+			{"TOTAL", func(n *client.ReplayCount) string { return strconv.Itoa(n.Total) }},
+		})
+	}
+	r, err := api.StartReplay(ctx, c.ID, in)
+	if err != nil {
+		return err
+	}
+	return printOne(t, c.JSON, r, replayColumns())
+}
+
+type webhooksReplaysCmd struct {
+	webhookList
+	Cancel string `help:"End this replay; what it has queued is sent." placeholder:"ID"`
+}
+
+// Run prints the replays, newest first.
+func (c *webhooksReplaysCmd) Run(ctx context.Context, t terminal) error {
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
+	if c.Cancel != "" {
+		r, err := api.CancelReplay(ctx, c.ID, c.Cancel)
+		if err != nil {
+			return err
+		}
+		return printOne(t, c.JSON, r, replayColumns())
+	}
+	return printList(t, c.listFlags, api.Replays(ctx, c.ID), replayColumns())
+}
+
+type webhooksMissedCmd struct{ webhookList }
+
+// Run prints what enable --replay-missed would send.
+func (c *webhooksMissedCmd) Run(ctx context.Context, t terminal) error {
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
+	return printList(t, c.listFlags, api.MissedEvents(ctx, c.ID), []column[client.MissedEvent]{
+		{"EVENT", func(m *client.MissedEvent) string { return m.EventID }},
+		{"TYPE", func(m *client.MissedEvent) string { return m.EventType }},
+		{"TICKET", func(m *client.MissedEvent) string { return m.TicketID }},
+		{"OCCURRED", func(m *client.MissedEvent) string { return stamp(&m.OccurredAt) }},
+		{"REASON", func(m *client.MissedEvent) string { return m.Reason }},
+	})
+}
