@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,8 +27,9 @@ import (
 var guideReceivers = []struct {
 	run   string   // the block with its command line
 	needs []string // programs
-	// lease tells that a claim outlives the process, in a table of events.db.
-	lease bool
+	// table tells that the memory is a table in events.db: several processes can
+	// share it, and a claim outlives its process.
+	table bool
 }{
 	{"go", []string{"go"}, true},
 	{"node", []string{"node"}, false},
@@ -45,7 +46,7 @@ func TestReceiversOfTheGuide(t *testing.T) {
 		t.Run(c.run, func(t *testing.T) {
 			t.Parallel()
 			need(t, c.needs...)
-			r := installReceiver(t, c.run)
+			r := installReceiver(t, c.run, c.table)
 			d := openDesk(t)
 			h := d.subscribe(t, r.url, nil, allTicketEvents...)
 			r.secrets = h.Secret
@@ -59,25 +60,32 @@ func TestReceiversOfTheGuide(t *testing.T) {
 			r.reactsOnce(t)
 			r.triesAgainAfterAFailure(t)
 			r.saysThatACopyIsInProgress(t)
-			r.survivesKills(t, c.lease)
+			r.survivesKills(t, c.table)
 		})
 	}
 }
 
-// guideReceiver is a receiver of the page in a directory of its own.
+// guideReceiver is a receiver of the page in a directory of its own: one process,
+// or two that share their memory.
 type guideReceiver struct {
-	*process
-	dir, command, port, url string
+	dir, command string
+	ports        []string // one per process
+	url          string   // of the first, for the webhook
+	secrets      string   // what the environment gets
 
-	secrets string // what its environment gets
+	processes []*process
+	sent      atomic.Int64 // requests, which go to the processes in turn
 }
 
 // installReceiver saves the page's files and, for Go, builds the program.
-func installReceiver(t *testing.T, run string) *guideReceiver {
+func installReceiver(t *testing.T, run string, shared bool) *guideReceiver {
 	t.Helper()
 	blocks := page(t, "receivers.md")
-	port := freePort(t)
-	r := &guideReceiver{dir: t.TempDir(), port: port, url: "http://127.0.0.1:" + port + "/webhooks/alga"}
+	r := &guideReceiver{dir: t.TempDir(), ports: []string{freePort(t)}}
+	if shared {
+		r.ports = append(r.ports, freePort(t))
+	}
+	r.url = r.urlOf(0)
 	save(t, blocks, r.dir)
 	for _, b := range blocks {
 		if b.kind == "run" && b.name == run {
@@ -96,25 +104,40 @@ func installReceiver(t *testing.T, run string) *guideReceiver {
 	return r
 }
 
+func (r *guideReceiver) urlOf(i int) string {
+	return "http://127.0.0.1:" + r.ports[i] + "/webhooks/alga"
+}
+
 // start starts the receiver and waits until it can be called.
 func (r *guideReceiver) start(t *testing.T) {
 	t.Helper()
-	r.process = spawn(t, "sh", environment("PORT="+r.port, "SIGNING_SECRETS="+r.secrets, "EVENTS_FILE="+r.path("events.db")),
-		"-c", `cd "$0" && exec `+r.command, r.dir)
-	eventually(t, "the receiver listens", func() bool {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+r.port) //nolint:noctx // refused or taken at once
-		if err != nil {
-			return false
-		}
-		conn.Close()
-		return true
-	})
+	r.processes = nil
+	for _, port := range r.ports {
+		r.processes = append(r.processes, spawn(t, "sh",
+			environment("PORT="+port, "SIGNING_SECRETS="+r.secrets, "EVENTS_FILE="+r.path("events.db")),
+			"-c", `cd "$0" && exec `+r.command, r.dir))
+		eventually(t, "the receiver listens", func() bool {
+			conn, err := net.Dial("tcp", "127.0.0.1:"+port) //nolint:noctx // refused or taken at once
+			if err != nil {
+				return false
+			}
+			conn.Close()
+			return true
+		})
+	}
+}
+
+func (r *guideReceiver) kill(t *testing.T) {
+	t.Helper()
+	for _, p := range r.processes {
+		p.kill(t)
+		p.wait(t)
+	}
 }
 
 func (r *guideReceiver) restart(t *testing.T) {
 	t.Helper()
-	r.process.kill(t)
-	r.process.wait(t)
+	r.kill(t)
 	r.start(t)
 }
 
@@ -183,7 +206,8 @@ func (r *guideReceiver) secret() string { s, _, _ := strings.Cut(r.secrets, ",")
 
 // post sends a request and returns the status of the answer, 0 for none.
 func (r *guideReceiver) post(q request) int {
-	req, err := http.NewRequest("POST", r.url, bytes.NewReader(q.body)) //nolint:noctx // the client has a timeout
+	url := r.urlOf(int(r.sent.Add(1)) % len(r.ports))
+	req, err := http.NewRequest("POST", url, bytes.NewReader(q.body)) //nolint:noctx // the client has a timeout
 	if err != nil {
 		return 0
 	}
@@ -195,12 +219,15 @@ func (r *guideReceiver) post(q request) int {
 			req.Header.Set(name, value)
 		}
 	}
+	req.Close = true // a connection that outlives its receiver breaks the next request
+	if len(q.body) > webhook.MaxBody {
+		req.Header.Set("Expect", "100-continue") // else the answer can be lost behind the unread body
+	}
 	resp, err := httpClient.Do(req)
 	if err != nil {
 		return 0
 	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is used again
+	resp.Body.Close()
 	return resp.StatusCode
 }
 
@@ -436,22 +463,21 @@ func (r *guideReceiver) saysThatACopyIsInProgress(t *testing.T) {
 }
 
 // survivesKills kills the receiver between two events, and in the middle of one.
-func (r *guideReceiver) survivesKills(t *testing.T, lease bool) {
+func (r *guideReceiver) survivesKills(t *testing.T, table bool) {
 	t.Helper()
 	before := r.genuine(webhook.TicketUpdated)
 	r.expect(t, "before the kill", before, 200, 1)
 	unblock := r.blockLog(t, func(path string) error { return syscall.Mkfifo(path, 0o600) })
 	q := r.genuine(webhook.TicketClosed)
 	other := r.hang(t, q)
-	r.process.kill(t)
-	r.process.wait(t)
+	r.kill(t)
 	if status := <-other; status != 0 {
 		t.Errorf("the receiver was killed and answered %d", status)
 	}
 	unblock()
 	r.start(t)
 	r.expect(t, "a duplicate after the kill", before, 200, 1)
-	if lease {
+	if table {
 		r.expect(t, "the event that was interrupted", q, 503, 0)
 		r.endLeases(t)
 	}
