@@ -80,8 +80,8 @@ func need(t *testing.T, programs ...string) {
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		port := strconv.Itoa(20000 + rand.IntN(12000)) //nolint:gosec // not a secret
-		l, err := net.Listen("tcp", "127.0.0.1:"+port) //nolint:noctx // does not wait
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
 			continue
 		}

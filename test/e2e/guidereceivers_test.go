@@ -117,7 +117,7 @@ func (r *guideReceiver) start(t *testing.T) {
 			environment("PORT="+port, "SIGNING_SECRETS="+r.secrets, "EVENTS_FILE="+r.path("events.db")),
 			"-c", `cd "$0" && exec `+r.command, r.dir))
 		eventually(t, "the receiver listens", func() bool {
-			conn, err := net.Dial("tcp", "127.0.0.1:"+port) //nolint:noctx // refused or taken at once
+			conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 			if err != nil {
 				return false
 			}
@@ -207,7 +207,7 @@ func (r *guideReceiver) secret() string { s, _, _ := strings.Cut(r.secrets, ",")
 // post sends a request and returns the status of the answer, 0 for none.
 func (r *guideReceiver) post(q request) int {
 	url := r.urlOf(int(r.sent.Add(1)) % len(r.ports))
-	req, err := http.NewRequest("POST", url, bytes.NewReader(q.body)) //nolint:noctx // the client has a timeout
+	req, err := http.NewRequest("POST", url, bytes.NewReader(q.body))
 	if err != nil {
 		return 0
 	}
@@ -336,7 +336,7 @@ func (r *guideReceiver) refusesForgeries(t *testing.T) {
 	r.expect(t, "four minutes old", r.genuine(webhook.TicketUpdated).signed(r, -4*time.Minute), 200, 1)
 	r.expect(t, "four minutes ahead", r.genuine(webhook.TicketUpdated).signed(r, 4*time.Minute), 200, 1)
 
-	resp, err := httpClient.Get(r.url) //nolint:noctx // the client has a timeout
+	resp, err := httpClient.Get(r.url)
 	if err != nil {
 		t.Fatal(err)
 	}
