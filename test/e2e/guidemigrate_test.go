@@ -21,7 +21,8 @@ func TestMigrationOfTheGuide(t *testing.T) {
 	save(t, slices.Concat(blocks, page(t, "receivers.md")), dir)
 
 	var script strings.Builder
-	script.WriteString("set -euo pipefail\n")
+	// What the page starts in the background would outlive a step that fails.
+	script.WriteString("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n")
 	steps := 0
 	for _, b := range blocks {
 		if b.kind == "run" {
