@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"go/format"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -10,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -75,12 +75,15 @@ func need(t *testing.T, programs ...string) {
 	}
 }
 
+// portsGiven counts what freePort has tried, so that no two tests get one port.
+var portsGiven atomic.Int64
+
 // freePort returns a port on which nobody listens. It is below those that the
 // system gives to connections of its own, so that it stays free.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		port := strconv.Itoa(20000 + rand.IntN(12000))
+		port := strconv.FormatInt(20000+(int64(os.Getpid())*101+portsGiven.Add(1))%12000, 10)
 		l, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
 			continue
