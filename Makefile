@@ -44,19 +44,26 @@ test: ## Run every check: format, vet, lint, unit, race and end-to-end tests
 	printf '\n== all checks passed in %d s\n' "$$SECONDS"
 
 .PHONY: packages
-packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, promtool) if they are missing
-	@missing=()
+packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, promtool, ...) if they are missing
+	@missing=() runtimes=()
 	command -v node >/dev/null || missing+=(nodejs)
 	command -v npm >/dev/null || missing+=(npm)
 	command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 	command -v strace >/dev/null || missing+=(strace)
+	command -v curl >/dev/null || missing+=(curl)
+	command -v jq >/dev/null || missing+=(jq)
 	[[ -x $(PROMTOOL) ]] || command -v promtool >/dev/null || missing+=(prometheus)
-	[[ $${#missing[@]} -gt 0 ]] || exit 0
+	command -v python3 >/dev/null || runtimes+=(python3)
+	php -m 2>/dev/null | grep -x pdo_sqlite >/dev/null || runtimes+=(php-cli php-sqlite3)
+	(( $${#missing[@]} + $${#runtimes[@]} > 0 )) || exit 0
 	if [[ $$(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
+		[[ $${#missing[@]} -gt 0 ]] || exit 0 # make e2e says what is not tested
 		echo "These programs are missing: $${missing[*]}. Install them (on Debian, as root: apt-get install $${missing[*]}) and try again." >&2
 		exit 1
 	fi
-	apt-get update -q
+	apt-get update -q || [[ $${#missing[@]} -eq 0 ]]
+	[[ $${#runtimes[@]} -eq 0 ]] || apt-get install -y -q --no-install-recommends "$${runtimes[@]}" || true
+	[[ $${#missing[@]} -gt 0 ]] || exit 0
 	# Of prometheus only the program that checks rules: the package would start a server.
 	if [[ $${missing[-1]} == prometheus ]]; then
 		unset 'missing[-1]'
@@ -128,7 +135,10 @@ race: ## Run the unit tests under the race detector, without the long ones
 .PHONY: e2e
 e2e: $(NODE_MODULES) ## Run the end-to-end tests and the short form of the crash suite
 	$(call say,end-to-end tests and crash suite)
-	@$(GO) test -count=1 -timeout 8m ./test/...
+	@for runtime in python3 php; do
+		command -v "$$runtime" >/dev/null || echo "NOT TESTED: the parts of docs/receivers.md and docs/migrate.md that need $$runtime, which could not be installed" >&2
+	done
+	$(GO) test -count=1 -timeout 8m ./test/...
 
 .PHONY: crash
 crash: ## Run the crash suite with its full numbers, about a quarter of an hour

@@ -1,9 +1,10 @@
 // Package e2e tests the program as its users meet it: the real binary as a
-// process, integrations in Node.js, kill -9 and signals. It knows the service
+// process, integrations in four languages, kill -9 and signals. It knows the service
 // only by its command line, its API and what arrives at receivers; rules and
 // formats are tested in the packages that own them.
 //
 // It needs node and the modules of package-lock.json (make e2e installs them).
+// What it takes from the pages in docs needs python3, php, curl and jq besides.
 package e2e
 
 import (

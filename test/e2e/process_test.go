@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,6 +33,7 @@ func spawn(t *testing.T, name string, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(name, args...), gone: make(chan struct{}), changed: make(chan struct{})}
 	p.cmd.Env = env
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what it starts ends with it
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -54,9 +56,7 @@ func spawn(t *testing.T, name string, env []string, args ...string) *process {
 		_ = p.cmd.Wait() // the code is in ProcessState
 	}()
 	t.Cleanup(func() {
-		if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			t.Error(err)
-		}
+		p.kill(t)
 		<-p.gone
 		if t.Failed() {
 			last := p.printed()
@@ -106,6 +106,14 @@ func (p *process) await(t *testing.T, what string, accept func(line string) bool
 		case <-limit:
 			t.Fatalf("waited %s in vain: %s", patience, what)
 		}
+	}
+}
+
+// kill ends a process the hard way, with all that it has started.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	if err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.Error(err)
 	}
 }
 

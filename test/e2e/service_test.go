@@ -72,9 +72,7 @@ func (d *desk) start(t *testing.T) {
 // kill ends the server the hard way and waits until it is gone.
 func (d *desk) kill(t *testing.T) {
 	t.Helper()
-	if err := d.server.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	d.server.kill(t)
 	d.server.wait(t)
 }
 
@@ -206,8 +204,9 @@ type event struct {
 	ID   string `json:"event_id"`
 	Type string `json:"event_type"`
 	Data struct {
-		TicketID string `json:"ticket_id"`
-		Title    string `json:"title"`
+		TicketID  string `json:"ticket_id"`
+		Title     string `json:"title"`
+		UpdatedAt string `json:"updated_at"`
 	} `json:"data"`
 }
 
