@@ -55,7 +55,7 @@ func receive() error {
 		Lease: time.Second, Attempts: 100, Poll: 100 * time.Millisecond,
 		Backoff: func(int) time.Duration { return 10 * time.Millisecond },
 	})
-	fmt.Println(l.Addr())
+	fmt.Fprintln(os.Stdout, l.Addr())
 	server := &http.Server{Handler: webhook.NewInboxHandler(secrets, b.Keep, quiet()...), ReadHeaderTimeout: time.Minute}
 	return server.Serve(l)
 }

@@ -25,11 +25,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(receiverDSN) != "" { // see crash_test.go
-		if err := receive(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+		panic(receive()) // it returns only when it could not start
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -121,6 +117,7 @@ var behaviours = map[string]func(*testing.T, place){
 	"handler in its tx":  testHandlerTransaction,
 	"order":              testOrder,
 	"order model":        testOrderModel,
+	"keep beside work":   testKeepBesideWork,
 	"skip stale":         testSkipStale,
 	"drain":              testDrain,
 	"locked":             testLocked,

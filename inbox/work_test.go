@@ -450,6 +450,30 @@ func testOrderModel(t *testing.T, p place) {
 	})
 }
 
+// Events that are kept at the moment at which their ticket's last one is done
+// must find somebody to process them.
+func testKeepBesideWork(t *testing.T, p place) {
+	const senders, each = 4, 60
+	boxes := []*Inbox{p.open(t), p.open(t)}
+	var runs atomic.Int32
+	for _, b := range boxes {
+		work(t, b, counter(&runs), Work{Poll: time.Millisecond})
+	}
+	var wg sync.WaitGroup
+	for s := range senders {
+		wg.Go(func() {
+			for i := range each {
+				keep(t, boxes[s%2], time.Now(), fmt.Sprintf("%d-%d", s, i), fmt.Sprint("T", i%2), time.Now())
+			}
+		})
+	}
+	wg.Wait()
+	drained(t, boxes[0])
+	if runs.Load() != senders*each {
+		t.Errorf("%d reactions, want %d", runs.Load(), senders*each)
+	}
+}
+
 func testSkipStale(t *testing.T, p place) {
 	ctx, now := t.Context(), time.Now()
 	b := p.open(t)
