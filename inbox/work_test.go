@@ -223,6 +223,17 @@ func testTakeover(t *testing.T, p place) {
 		t.Errorf("a late transaction: %v, want %v", err, ErrLost)
 	}
 	must(t, f.once(ctx, second.event))
+
+	// What the first one does late leaves the ticket in the hands of who has it.
+	keep(t, b, now, "e2", "T1", now)
+	keep(t, b, now, "e3", "T1", now)
+	if j := take(t, b); j.event.EventID != "e2" {
+		t.Fatalf("took %s, want e2", j.event.EventID)
+	}
+	must(t, b.Finish(ctx, now, first.event.Claim))
+	if j := take(t, b); j != nil {
+		t.Errorf("took %s beside e2", j.event.EventID)
+	}
 	must(t, b.Finish(ctx, now, second.event.Claim))
 	if n := f.count(ctx, t, "e1"); n != 1 {
 		t.Errorf("%d effects, want 1", n)
