@@ -205,7 +205,7 @@ func testStaleClaim(t *testing.T, p place) {
 	finish("e2", "T1", now, false)
 	finish("e1", "t1", now.Add(-2*time.Millisecond), true)
 	finish("e9", "T1", now.Add(-time.Millisecond), true) // the older one has not moved it back
-	finish("e3", "T1", now, false) // the same millisecond: nobody knows
+	finish("e3", "T1", now, false)                       // the same millisecond: nobody knows
 	finish("e4", "T2", now.Add(-time.Hour), false)
 	finish("e5", "T1", now.Add(time.Second), false)
 	finish("e6", "T1", now.Add(time.Millisecond), true)

@@ -42,7 +42,7 @@ func send(h http.Handler, id string) {
 	req.Header.Set(webhook.EventTypeHeader, webhook.TicketCreated)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
-	fmt.Println(w.Code, w.Body)
+	fmt.Fprintln(os.Stdout, w.Code, w.Body)
 }
 
 // A receiver that takes events at once and works on them in its own time.

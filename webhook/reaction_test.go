@@ -230,7 +230,7 @@ func TestSecretFile(t *testing.T) {
 		write("old\nnew\n")
 		time.Sleep(rereadAfter - 1)
 		want("not yet", false, "old")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		want("added", false, "old", "new")
 		write("")
 		time.Sleep(rereadAfter)
