@@ -250,7 +250,21 @@ func testOpenTogether(t *testing.T, p place) {
 		})
 	}
 	wg.Wait()
-	keep(t, p.open(t), start(), "e1", "T1", start())
+
+	// And beside somebody who is at work, with rows of both tables locked.
+	b := p.open(t)
+	e := keep(t, b, start(), "e1", "T1", start())
+	tx, err := b.db.BeginTx(t.Context(), nil)
+	must(t, err)
+	defer func() { _ = tx.Rollback() }()
+	claimed := take(t, b)
+	if claimed.event.EventID != e.EventID {
+		t.Fatalf("took %s", claimed.event.EventID)
+	}
+	if p.dialect == PostgreSQL { // SQLite has one writer
+		must(t, b.FinishTx(t.Context(), tx, time.Now(), claimed.event.Claim))
+	}
+	p.impatient().open(t)
 }
 
 // Another process holds the tables: the handler answers 503 in both ways of use,

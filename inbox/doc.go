@@ -42,7 +42,7 @@
 //
 // # The database
 //
-// Open creates two tables and their indexes, whose names begin with a prefix.
+// Open creates three tables and their indexes, whose names begin with a prefix.
 // SQLite should be opened with
 //
 //	_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)

@@ -82,7 +82,7 @@ var ErrLost = errors.New("inbox: the event is held or done by somebody else")
 // that to the end of the lease, so that a worker that dies needs nobody to clean
 // up after it; fence is the claim's number, 0 without one.
 const schema = `
-create table if not exists {p}events (
+create table {p}events (
 	event_id text not null,
 	event_type text not null,
 	lane text not null,
@@ -97,25 +97,29 @@ create table if not exists {p}events (
 	expires_at bigint,
 	primary key (event_id, event_type)
 );
-create index if not exists {p}events_queued on {p}events (lane, occurred_at, received_at) where state = 'queued';
-create index if not exists {p}events_dead on {p}events (received_at, event_id, event_type) where state = 'dead';
-create index if not exists {p}events_expiry on {p}events (expires_at) where expires_at is not null;
-create table if not exists {p}lanes (
+create index {p}events_queued on {p}events (lane, occurred_at, received_at) where state = 'queued';
+create index {p}events_dead on {p}events (received_at, event_id, event_type) where state = 'dead';
+create index {p}events_expiry on {p}events (expires_at) where expires_at is not null;
+create table {p}lanes (
 	lane text not null primary key,
 	newest bigint,
 	due_at bigint,
 	fence bigint not null,
 	expires_at bigint not null
 );
-create index if not exists {p}lanes_due on {p}lanes (due_at) where due_at is not null;
-create index if not exists {p}lanes_expiry on {p}lanes (expires_at) where due_at is null`
+create index {p}lanes_due on {p}lanes (due_at) where due_at is not null;
+create index {p}lanes_expiry on {p}lanes (expires_at) where due_at is null`
 
 // prefixes are safe to put into a statement, and short enough for the longest
 // name that PostgreSQL takes.
 var prefixes = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
 
+// schemaVersion is the number of this schema. It is kept in the database, so that
+// a later release knows what it finds, and an earlier one keeps its hands off.
+const schemaVersion = 1
+
 // Open creates the tables if they are missing and returns the inbox. Any number
-// of processes may do so at the same time.
+// of processes may do so at the same time, beside others that are at work.
 func Open(ctx context.Context, cfg Config) (*Inbox, error) {
 	b := &Inbox{
 		db: cfg.DB, dialect: cfg.Dialect, prefix: cfg.Prefix, retention: cfg.Retention, log: cfg.Log, now: cfg.Now,
@@ -156,6 +160,9 @@ func Open(ctx context.Context, cfg Config) (*Inbox, error) {
 	return b, b.checkSettings(ctx)
 }
 
+// create makes the tables in one transaction, once. It does not touch them when
+// they are there: even an index that exists would be a lock that stops those who
+// are at work.
 func (b *Inbox) create(ctx context.Context) error {
 	return b.write(ctx, func(tx *sql.Tx) error {
 		if b.dialect == PostgreSQL {
@@ -164,12 +171,26 @@ func (b *Inbox) create(ctx context.Context) error {
 				return err
 			}
 		}
+		if _, err := b.exec(ctx, tx, `create table if not exists {p}schema (version bigint not null)`); err != nil {
+			return err
+		}
+		var version int64
+		if err := b.row(ctx, tx, `select coalesce(max(version), 0) from {p}schema`).Scan(&version); err != nil {
+			return err
+		}
+		if version == schemaVersion {
+			return nil
+		}
+		if version > schemaVersion {
+			return fmt.Errorf("they were made by a newer release (version %d, this one knows %d); use that release", version, schemaVersion)
+		}
 		for statement := range strings.SplitSeq(schema, ";") {
 			if _, err := b.exec(ctx, tx, statement); err != nil {
 				return err
 			}
 		}
-		return nil
+		_, err := b.exec(ctx, tx, `insert into {p}schema (version) values ($1)`, schemaVersion)
+		return err
 	})
 }
 
@@ -203,14 +224,15 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// text completes a statement. Its arguments are numbered in the order in which
+// text completes a statement with the prefix and what differs: the type for bytes,
+// and passing over rows that somebody else has locked. Its arguments are numbered in the order in which
 // they appear first, because some SQLite drivers bind them in that order.
 func (b *Inbox) text(q string) string {
-	blob := "blob"
+	blob, skip := "blob", ""
 	if b.dialect == PostgreSQL {
-		blob = "bytea"
+		blob, skip = "bytea", "for update skip locked"
 	}
-	return strings.NewReplacer("{p}", b.prefix, "{blob}", blob).Replace(q)
+	return strings.NewReplacer("{p}", b.prefix, "{blob}", blob, "{skip}", skip).Replace(q)
 }
 
 // exec returns the number of rows that changed.
@@ -260,12 +282,12 @@ func (b *Inbox) Purge(ctx context.Context, now time.Time, limit int) (int, error
 	var events, lanes int64
 	err := b.write(ctx, func(tx *sql.Tx) (err error) {
 		events, err = b.exec(ctx, tx, `delete from {p}events where (event_id, event_type) in (
-			select event_id, event_type from {p}events where expires_at <= $1 order by expires_at limit $2)`, micros(now), max(limit, 0))
+			select event_id, event_type from {p}events where expires_at <= $1 order by expires_at limit $2 {skip})`, micros(now), max(limit, 0))
 		if err != nil {
 			return err
 		}
 		lanes, err = b.exec(ctx, tx, `delete from {p}lanes where due_at is null and lane in (
-			select lane from {p}lanes where due_at is null and expires_at <= $1 order by expires_at limit $2)`, micros(now), max(limit, 0))
+			select lane from {p}lanes where due_at is null and expires_at <= $1 order by expires_at limit $2 {skip})`, micros(now), max(limit, 0))
 		return err
 	})
 	if err != nil {

@@ -176,12 +176,8 @@ func (b *Inbox) takeOne(ctx context.Context, w Work) (j *job, empty bool, err er
 		body               []byte
 	)
 	err = b.write(ctx, func(tx *sql.Tx) error {
-		skip := ""
-		if b.dialect == PostgreSQL {
-			skip = "for update skip locked"
-		}
 		err := b.row(ctx, tx, `update {p}lanes set due_at = $1, fence = $2 where lane = (
-			select lane from {p}lanes where due_at <= $3 order by due_at limit 1 `+skip+`) returning lane, newest`,
+			select lane from {p}lanes where due_at <= $3 order by due_at limit 1 {skip}) returning lane, newest`,
 			micros(now.Add(w.Lease)), fence, micros(now)).Scan(&lane, &newest)
 		if errors.Is(err, sql.ErrNoRows) {
 			empty = true
