@@ -46,10 +46,15 @@ func (p place) driver() string {
 
 // impatient is the place with a database that waits for a lock only briefly.
 func (p place) impatient() place {
-	if p.dialect == SQLite {
+	switch {
+	case p.dialect == SQLite:
 		p.dsn = strings.Replace(p.dsn, "busy_timeout(10000)", "busy_timeout(100)", 1)
-	} else {
-		p.dsn += " options='-c lock_timeout=100ms'"
+	case !strings.Contains(p.dsn, "://"):
+		p.dsn += " lock_timeout=100ms"
+	case strings.Contains(p.dsn, "?"):
+		p.dsn += "&lock_timeout=100ms"
+	default:
+		p.dsn += "?lock_timeout=100ms"
 	}
 	return p
 }
