@@ -23,7 +23,7 @@ UNIT = $$($(GO) list ./... | grep -v /test/)
 # stands on the store runs without its long tests there.
 RACE_FULL  := ./webhook/... ./client/... ./internal/fault/... ./internal/ticket/... ./internal/delivery/... \
               ./internal/vault/... ./internal/egress/... ./internal/mail/...
-RACE_SHORT := ./internal/store/... ./internal/dispatch/... ./internal/api/... ./internal/app/... ./cmd/...
+RACE_SHORT := ./inbox/... ./internal/store/... ./internal/dispatch/... ./internal/api/... ./internal/app/... ./cmd/...
 
 say = @printf '\n== %s\n' "$(1)"
 
@@ -44,7 +44,7 @@ test: ## Run every check: format, vet, lint, unit, race and end-to-end tests
 	printf '\n== all checks passed in %d s\n' "$$SECONDS"
 
 .PHONY: packages
-packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, promtool, ...) if they are missing
+packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, PostgreSQL, promtool, ...) if they are missing
 	@missing=() runtimes=()
 	command -v node >/dev/null || missing+=(nodejs)
 	command -v npm >/dev/null || missing+=(npm)
@@ -52,6 +52,7 @@ packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, pr
 	command -v strace >/dev/null || missing+=(strace)
 	command -v curl >/dev/null || missing+=(curl)
 	command -v jq >/dev/null || missing+=(jq)
+	command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 	[[ -x $(PROMTOOL) ]] || command -v promtool >/dev/null || missing+=(prometheus)
 	command -v python3 >/dev/null || runtimes+=(python3)
 	php -m 2>/dev/null | grep -x pdo_sqlite >/dev/null || runtimes+=(php-cli php-sqlite3)
@@ -68,6 +69,11 @@ packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, pr
 	if [[ $${missing[-1]} == prometheus ]]; then
 		unset 'missing[-1]'
 		$(MAKE) --no-print-directory $(PROMTOOL)
+	fi
+	# The tests start a PostgreSQL of their own: Debian's must not start one as well.
+	if [[ " $${missing[*]} " == *" postgresql "* ]]; then
+		mkdir -p /etc/postgresql-common/createcluster.d
+		echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/ticketwire.conf
 	fi
 	[[ $${#missing[@]} -eq 0 ]] || apt-get install -y -q --no-install-recommends "$${missing[@]}"
 
@@ -151,7 +157,7 @@ $(NODE_MODULES): test/e2e/package.json test/e2e/package-lock.json
 .PHONY: cover
 cover: ## Measure the coverage of the unit tests
 	@mkdir -p coverage
-	$(GO) test -coverprofile=coverage/unit.out -coverpkg=./client/...,./cmd/...,./internal/...,./webhook/... $(UNIT)
+	$(GO) test -coverprofile=coverage/unit.out -coverpkg=./client/...,./cmd/...,./inbox/...,./internal/...,./webhook/... $(UNIT)
 	$(GO) tool cover -func=coverage/unit.out | tail -n 1
 
 .PHONY: bench

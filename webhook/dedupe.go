@@ -64,11 +64,22 @@ func (s State) String() string {
 // Claim is the answer to a claim. Only a Fresh one may be given back to
 // Finish and Release.
 type Claim struct {
-	Key   Key
-	State State
+	Key        Key
+	TicketID   string    // Envelope.TicketID; "" for an event without one
+	OccurredAt time.Time // the event's
+	State      State
 	// Fence tells this claim from others of the same key. A store counts it up,
 	// or writes a random number, on every Fresh claim.
 	Fence int64
+	// Stale says that an event of the same ticket that occurred later was done
+	// before. Events of the same millisecond are not stale: their order is not
+	// known.
+	Stale bool
+}
+
+// ClaimOf returns a claim on e that has no answer yet.
+func ClaimOf(e *Envelope) Claim {
+	return Claim{Key: KeyOf(e), TicketID: e.TicketID(), OccurredAt: e.OccurredAt.Time}
 }
 
 // Deduper remembers which events were processed, so that a duplicate delivery
@@ -76,17 +87,16 @@ type Claim struct {
 // several processes if they share it. Every error makes the handler answer 503,
 // so that the sender comes again: a store that cannot tell must not guess.
 //
-// In SQL the three methods are one statement each: Claim an insert that on
-// conflict takes over a running row whose lease has ended, Finish an update by
-// key, Release a delete by key and fence of a row that is still running.
+// Memory is the one for a single process; package inbox has the durable one.
 type Deduper interface {
-	// Claim takes key for the caller until now+lease, atomically: of any
-	// number of concurrent callers one gets Fresh. A claim whose lease has
-	// ended counts as never made. A Fresh claim must survive a crash of the
-	// process if the store is durable, or else the lease has no meaning.
-	Claim(ctx context.Context, now time.Time, key Key, lease time.Duration) (Claim, error)
-	// Finish marks the event as processed. It does so even when the lease has
-	// ended and another claim holds the key, because the work was done.
+	// Claim takes e for the caller until now+lease, atomically: of any number
+	// of concurrent callers one gets Fresh. A claim whose lease has ended counts
+	// as never made. A Fresh claim must survive a crash of the process if the
+	// store is durable, or else the lease has no meaning.
+	Claim(ctx context.Context, now time.Time, e *Envelope, lease time.Duration) (Claim, error)
+	// Finish marks the event as processed, and its time as the ticket's newest
+	// if it is. It does so even when the lease has ended and another claim holds
+	// the key, because the work was done.
 	Finish(ctx context.Context, now time.Time, c Claim) error
 	// Release gives the key back, so that the next delivery is Fresh. It does
 	// nothing when the event is done or another claim holds the key.
@@ -110,6 +120,11 @@ type Memory struct {
 	events map[digest]entry // no pointers inside: the collector skips it
 	done   []place          // processed events in the order in which they expire
 	head   int              // done[:head] is used up
+
+	// newest has the time of the newest processed event per ticket, in unix
+	// nanoseconds. Half as many tickets as events fit into it; then it becomes
+	// older, and what was in older is forgotten.
+	newest, older map[digest]int64
 }
 
 // digest stands for a Key. 128 bits of SHA-256 take a third of the space of the
@@ -137,27 +152,32 @@ func NewMemory(retention time.Duration, limit int) *Memory {
 	if limit <= 0 {
 		limit = DefaultLimit
 	}
-	return &Memory{retention: retention, limit: limit, events: make(map[digest]entry)}
+	return &Memory{retention: retention, limit: limit, events: make(map[digest]entry), newest: make(map[digest]int64)}
 }
 
 // Claim implements Deduper. Its only error is ErrMemoryFull.
-func (m *Memory) Claim(_ context.Context, now time.Time, key Key, lease time.Duration) (Claim, error) {
-	d, at := digestOf(key), now.UnixNano()
+func (m *Memory) Claim(_ context.Context, now time.Time, event *Envelope, lease time.Duration) (Claim, error) {
+	c, at := ClaimOf(event), now.UnixNano()
+	d := digestOf(c.Key)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.expire(at)
 	e, known := m.events[d]
 	switch {
 	case known && e.done:
-		return Claim{Key: key, State: Done}, nil
+		c.State = Done
+		return c, nil
 	case known && e.until > at:
-		return Claim{Key: key, State: Running}, nil
+		c.State = Running
+		return c, nil
 	case !known && !m.makeRoom(at):
 		return Claim{}, ErrMemoryFull
 	}
 	m.fence++
 	m.events[d] = entry{fence: m.fence, until: now.Add(lease).UnixNano()}
-	return Claim{Key: key, State: Fresh, Fence: m.fence}, nil
+	c.State, c.Fence = Fresh, m.fence
+	c.Stale = c.TicketID != "" && c.OccurredAt.UnixNano() < m.newestOf(ticketDigest(c.TicketID))
+	return c, nil
 }
 
 // Finish implements Deduper. It returns no error.
@@ -166,6 +186,7 @@ func (m *Memory) Finish(_ context.Context, now time.Time, c Claim) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.expire(now.UnixNano())
+	m.advance(c)
 	if m.events[d].done {
 		return nil // a later claim of the same event was faster
 	}
@@ -191,6 +212,20 @@ func (m *Memory) Len() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.events)
+}
+
+// newestOf returns 0 for a ticket that it does not know. The caller holds mu.
+func (m *Memory) newestOf(ticket digest) int64 { return max(m.newest[ticket], m.older[ticket]) }
+
+// advance notes the time of a processed event. The caller holds mu.
+func (m *Memory) advance(c Claim) {
+	d, at := ticketDigest(c.TicketID), c.OccurredAt.UnixNano()
+	if c.TicketID == "" || at <= m.newestOf(d) {
+		return
+	}
+	if m.newest[d] = at; len(m.newest) >= max(m.limit/2, 1) {
+		m.newest, m.older = make(map[digest]int64), m.newest
+	}
 }
 
 // expire forgets processed events whose retention has ended. The caller holds
@@ -232,7 +267,9 @@ func (m *Memory) forgetOldest() {
 	}
 }
 
-func digestOf(k Key) digest {
-	sum := sha256.Sum256([]byte(k.EventID + "\x00" + k.EventType))
+func digestOf(k Key) digest { return ticketDigest(k.EventID + "\x00" + k.EventType) }
+
+func ticketDigest(id string) digest {
+	sum := sha256.Sum256([]byte(id))
 	return digest(sum[:16])
 }

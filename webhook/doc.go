@@ -30,15 +30,23 @@
 // a webhook's payload_fields can remove it.
 //
 // The sender waits 10 seconds for the answer and then counts a failure. Work
-// that takes longer belongs in a queue: store it durably, then return nil.
+// that takes longer belongs in a queue: [NewInboxHandler] answers as soon as the
+// event is durable, and package inbox works on it afterwards.
+//
+// An event that occurred before one of the same ticket that is done has
+// Claim.Stale set, or is skipped with [WithoutStale]. A payload can be older than
+// its event, because some senders keep tickets in a cache; [Refetch] gets the
+// current one.
 //
 // # Pieces
 //
 // [Sign] and [Verify] are the signature alone. [Verifier] adds secrets that can
-// be replaced at run time, and Middleware for programs that have a handler of
-// their own. [Parse] checks the envelope against the headers, which the
+// be replaced at run time ([SecretList], [SecretFile]), and Middleware for
+// programs that have a handler of their own. [Parse] checks the envelope against the headers, which the
 // signature does not cover. [Deduper] is the memory of the handler; [Memory]
-// implements it for one process, and a durable store can take its place.
+// implements it for one process, and package inbox on a database.
+// [Handler.Counts] says how many requests had each [Outcome], test deliveries and
+// unknown types included.
 //
 // The package uses the standard library only. It leaves sending, retrying,
 // storing and calling the ticket API to others: the client package has the API.

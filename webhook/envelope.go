@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -64,6 +65,23 @@ type Envelope struct {
 	OccurredAt Time            `json:"occurred_at"`
 	TenantID   string          `json:"tenant_id"`
 	Data       json.RawMessage `json:"data"`
+
+	// Claim is what the event is held by while a reaction runs; zero elsewhere.
+	// It tells a reaction that the event is stale, and lets it record the event
+	// as done in a transaction of its own (see package inbox).
+	Claim Claim `json:"-"`
+}
+
+// TicketID returns the ticket that the event is about, in lower case, and "" for
+// an event without one.
+func (e *Envelope) TicketID() string {
+	var d struct {
+		TicketID string `json:"ticket_id"`
+	}
+	if json.Unmarshal(e.Data, &d) != nil {
+		return ""
+	}
+	return strings.ToLower(d.TicketID)
 }
 
 // Ticket reads Data as a ticket. Every field but TicketID may be nil or empty:

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ticketwire/ticketwire/webhook"
@@ -109,4 +111,58 @@ func ExampleVerifier_Middleware() {
 	// Output:
 	// webhook.test
 	// 200
+}
+
+// Secrets in a file, one per line, can be rotated without a restart.
+func ExampleOpenSecretFile() {
+	path := filepath.Join(os.TempDir(), "webhook-secrets-example")
+	defer os.Remove(path)
+	if err := os.WriteFile(path, []byte("# 2026\nthe new secret\nthe old secret\n"), 0o600); err != nil {
+		fmt.Println(err)
+		return
+	}
+	secrets, err := webhook.OpenSecretFile(path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_ = webhook.NewHandler(secrets.All, func(context.Context, *webhook.Envelope) error { return nil })
+	fmt.Println(len(secrets.All()), secrets.Err())
+	// Output: 2 <nil>
+}
+
+// The reaction gets the ticket as it is now when the payload may be older than
+// its event. With the client package, get is
+//
+//	func(ctx context.Context, id string) (*client.Ticket, error) {
+//		t, err := api.Ticket(ctx, id)
+//		if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusNotFound {
+//			return nil, nil
+//		}
+//		return t, err
+//	}
+func ExampleRefetch() {
+	type ticket struct{ Status string }
+	react := webhook.Refetch(webhook.OldPayload(5*time.Second),
+		func(_ context.Context, id string) (*ticket, error) { return &ticket{Status: "Closed"}, nil },
+		func(_ context.Context, e *webhook.Envelope, current *ticket) error {
+			d, err := e.Ticket()
+			if err != nil {
+				return err
+			}
+			status := *d.StatusName
+			if current != nil {
+				status = current.Status
+			}
+			fmt.Println(e.EventType, "sent", *d.StatusName, "is", status)
+			return nil
+		})
+	e := &webhook.Envelope{
+		EventID: "1", EventType: webhook.TicketClosed, OccurredAt: webhook.At(time.Date(2026, 3, 9, 8, 15, 0, 0, time.UTC)),
+		Data: []byte(`{"ticket_id":"e2a94b77-6f10-4c58-8d3e-90b1c2d3e4f5","status_name":"Open","updated_at":"2026-03-09T08:14:10.000Z"}`),
+	}
+	fmt.Println(react(context.Background(), e))
+	// Output:
+	// ticket.closed sent Open is Closed
+	// <nil>
 }

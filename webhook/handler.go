@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,18 +37,35 @@ type Outcome string
 // The outcomes with their status codes.
 const (
 	Processed      Outcome = "processed"       // 200: the reaction returned nil
+	Kept           Outcome = "kept"            // 200: durable in an inbox, to be processed later
 	Duplicate      Outcome = "duplicate"       // 200: processed before
 	InProgress     Outcome = "in_progress"     // 503: a copy is being processed; Retry-After: 1
 	TestEvent      Outcome = "test"            // 200: webhook.test
 	IgnoredType    Outcome = "ignored_type"    // 200: an event type that nobody asked for
 	Unwatched      Outcome = "unwatched"       // 200: a ticket that is not watched, recorded as done
+	SkippedStale   Outcome = "skipped_stale"   // 200: older than what was done of its ticket, recorded as done
 	ReactionFailed Outcome = "reaction_failed" // 500: the reaction returned an error or panicked
-	StoreFailed    Outcome = "store_failed"    // 503: the Deduper returned an error
+	StoreFailed    Outcome = "store_failed"    // 503: the Deduper or the inbox returned an error
 	BadSignature   Outcome = "bad_signature"   // 401
 	BadEnvelope    Outcome = "bad_envelope"    // 400: not an envelope, or headers that disagree
 	BadRequest     Outcome = "bad_request"     // 400: the body could not be read; 405: not a POST
 	TooLarge       Outcome = "too_large"       // 413
 )
+
+// Outcomes returns all of them, for metrics that begin at zero.
+func Outcomes() []Outcome {
+	return []Outcome{
+		Processed, Kept, Duplicate, InProgress, TestEvent, IgnoredType, Unwatched, SkippedStale,
+		ReactionFailed, StoreFailed, BadSignature, BadEnvelope, BadRequest, TooLarge,
+	}
+}
+
+// Keep makes a verified event durable, so that it can be processed later, and
+// answers its state: Fresh for one that is new, Done for one that was kept or
+// processed before, Running for one that somebody is processing without having
+// kept it. body is the event as it was signed; it must not be changed. Every
+// error makes the handler answer 503. package inbox has the durable one.
+type Keep func(ctx context.Context, now time.Time, e *Envelope, body []byte) (State, error)
 
 // Receipt describes one request after it was answered.
 type Receipt struct {
@@ -81,13 +98,16 @@ func (e *PanicError) Error() string { return fmt.Sprintf("reaction panicked: %v"
 // and nothing of the reaction's error. Use NewHandler. Safe for concurrent use.
 type Handler struct {
 	verifier Verifier
-	react    Reaction
+	react    Reaction // nil with keep
 	deduper  Deduper
+	keep     Keep // nil with react
 	lease    time.Duration
 	types    map[string]bool
 	watch    func(ticketID string) bool
+	skip     bool // stale events
 	log      *slog.Logger
 	observe  func(context.Context, Receipt)
+	counts   map[Outcome]*atomic.Int64 // has all outcomes; the map itself does not change
 }
 
 // Option changes a Handler that NewHandler makes.
@@ -98,18 +118,37 @@ type Option func(*Handler)
 // Without options it deduplicates in the memory of this process and logs to
 // slog.Default.
 func NewHandler(secrets func() []string, react Reaction, opts ...Option) *Handler {
+	h := newHandler(secrets, opts)
+	h.react = react
+	if h.deduper == nil {
+		h.deduper = NewMemory(0, 0)
+	}
+	return h
+}
+
+// NewInboxHandler returns a handler that does not react: it hands what it has
+// verified to keep and answers 200 once that is durable. Who processes it, and
+// how, is not its business, so WithDeduper, WithLease and WithoutStale change
+// nothing. Events of tickets that are not watched are not kept.
+func NewInboxHandler(secrets func() []string, keep Keep, opts ...Option) *Handler {
+	h := newHandler(secrets, opts)
+	h.keep = keep
+	return h
+}
+
+func newHandler(secrets func() []string, opts []Option) *Handler {
 	h := &Handler{
 		verifier: Verifier{Secrets: secrets},
-		react:    react,
 		lease:    DefaultLease,
 		log:      slog.Default(),
+		counts:   make(map[Outcome]*atomic.Int64),
+	}
+	for _, o := range Outcomes() {
+		h.counts[o] = new(atomic.Int64)
 	}
 	WithEventTypes(TicketCreated, TicketUpdated, TicketStatusChanged, TicketAssigned, TicketClosed, TicketCommentAdded)(h)
 	for _, o := range opts {
 		o(h)
-	}
-	if h.deduper == nil {
-		h.deduper = NewMemory(0, 0)
 	}
 	return h
 }
@@ -154,6 +193,13 @@ func WithTickets(ids ...string) Option {
 	return WithWatch(func(id string) bool { return list[id] })
 }
 
+// WithoutStale acknowledges stale events without a reaction: those that occurred
+// before an event of the same ticket that is done. Without it they are handed
+// over with Envelope.Claim.Stale set, since a comment is news however late it
+// comes. Two events of a ticket that are processed at the same moment do not see
+// each other; package inbox processes them one after the other.
+func WithoutStale() Option { return func(h *Handler) { h.skip = true } }
+
 // WithLogger replaces slog.Default. Each request is one line: failures of the
 // receiver at level error, refusals at warn, the rest at debug. A reaction that
 // is about to outlast the sender's patience gets a warning of its own.
@@ -182,10 +228,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(rec.Status)
 	_, _ = io.WriteString(w, text+"\n") // the sender reads the status; if it is gone it will come again
 
+	h.counts[rec.Outcome].Add(1)
 	h.record(r.Context(), rec)
 	if h.observe != nil {
 		h.observe(r.Context(), rec)
 	}
+}
+
+// Counts returns how many requests had each outcome since the handler was made.
+// All outcomes are in it.
+func (h *Handler) Counts() map[Outcome]int64 {
+	out := make(map[Outcome]int64, len(h.counts))
+	for o, n := range h.counts {
+		out[o] = n.Load()
+	}
+	return out
 }
 
 // handle decides what becomes of a request, and the text of the answer.
@@ -194,7 +251,7 @@ func (h *Handler) handle(w http.ResponseWriter, r *http.Request) (Receipt, strin
 		w.Header().Set("Allow", http.MethodPost)
 		return Receipt{Outcome: BadRequest, Status: http.StatusMethodNotAllowed}, "webhooks are sent with POST"
 	}
-	e, _, bad := h.verifier.receive(w, r)
+	e, body, bad := h.verifier.receive(w, r)
 	if bad != nil {
 		return Receipt{Outcome: bad.outcome, Status: bad.status, Err: bad.err}, bad.text
 	}
@@ -206,9 +263,37 @@ func (h *Handler) handle(w http.ResponseWriter, r *http.Request) (Receipt, strin
 		return Receipt{Outcome: IgnoredType, Status: http.StatusOK, Event: e}, "ok: ignored"
 	}
 	// The sender hanging up must not leave an event half done.
-	rec, text := h.process(context.WithoutCancel(r.Context()), e)
+	ctx := context.WithoutCancel(r.Context())
+	process := h.process
+	if h.keep != nil {
+		process = func(ctx context.Context, e *Envelope) (Receipt, string) { return h.store(ctx, e, body) }
+	}
+	rec, text := process(ctx, e)
 	rec.Event = e
 	return rec, text
+}
+
+// store hands the event to the inbox.
+func (h *Handler) store(ctx context.Context, e *Envelope, body []byte) (Receipt, string) {
+	if !h.watched(e) {
+		return Receipt{Outcome: Unwatched, Status: http.StatusOK}, "ok: not watched"
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	switch state, err := h.keep(ctx, h.verifier.now(), e, body); {
+	case err == nil && state == Fresh:
+		return Receipt{Outcome: Kept, Status: http.StatusOK}, "ok: kept"
+	case err == nil && state == Done:
+		return Receipt{Outcome: Duplicate, Status: http.StatusOK}, "ok: duplicate"
+	case err == nil && state == Running:
+		return Receipt{Outcome: InProgress, Status: http.StatusServiceUnavailable}, "this event is being processed"
+	case err == nil:
+		err = fmt.Errorf("the inbox answered %s", state)
+		fallthrough
+	default:
+		err = fmt.Errorf("keep event %s: %w", e.EventID, err)
+		return Receipt{Outcome: StoreFailed, Status: http.StatusServiceUnavailable, Err: err}, "the inbox is not available"
+	}
 }
 
 // process claims the event, reacts, and records the end of the claim.
@@ -224,11 +309,17 @@ func (h *Handler) process(ctx context.Context, e *Envelope) (Receipt, string) {
 		return Receipt{Outcome: InProgress, Status: http.StatusServiceUnavailable}, "this event is being processed"
 	}
 	rec, text := Receipt{Outcome: Processed, Status: http.StatusOK}, "ok"
-	if !h.watched(e) {
+	e.Claim = claim
+	switch {
+	case !h.watched(e):
 		rec.Outcome, text = Unwatched, "ok: not watched"
-	} else if err := h.run(ctx, e); err != nil {
-		err = errors.Join(err, h.release(ctx, claim))
-		return Receipt{Outcome: ReactionFailed, Status: http.StatusInternalServerError, Err: err}, "the reaction failed"
+	case claim.Stale && h.skip:
+		rec.Outcome, text = SkippedStale, "ok: stale"
+	default:
+		if err := h.run(ctx, e); err != nil {
+			err = errors.Join(err, h.release(ctx, claim))
+			return Receipt{Outcome: ReactionFailed, Status: http.StatusInternalServerError, Err: err}, "the reaction failed"
+		}
 	}
 	if err := h.finish(ctx, claim); err != nil {
 		// The claim stays: released, the event could run again at once; left
@@ -243,13 +334,8 @@ func (h *Handler) watched(e *Envelope) bool {
 	if h.watch == nil {
 		return true
 	}
-	var d struct {
-		TicketID string `json:"ticket_id"`
-	}
-	if err := json.Unmarshal(e.Data, &d); err != nil || d.TicketID == "" {
-		return true
-	}
-	return h.watch(strings.ToLower(d.TicketID))
+	id := e.TicketID()
+	return id == "" || h.watch(id)
 }
 
 // run calls the reaction. A panic becomes an error: it must not keep the claim.
@@ -272,7 +358,7 @@ func (h *Handler) run(ctx context.Context, e *Envelope) (err error) {
 func (h *Handler) claim(ctx context.Context, e *Envelope) (Claim, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	c, err := h.deduper.Claim(ctx, h.verifier.now(), KeyOf(e), h.lease)
+	c, err := h.deduper.Claim(ctx, h.verifier.now(), e, h.lease)
 	if err != nil {
 		return Claim{}, fmt.Errorf("claim event %s: %w", e.EventID, err)
 	}

@@ -268,11 +268,11 @@ type failing struct {
 	nonsense               bool
 }
 
-func (f *failing) Claim(ctx context.Context, now time.Time, k Key, lease time.Duration) (Claim, error) {
+func (f *failing) Claim(ctx context.Context, now time.Time, e *Envelope, lease time.Duration) (Claim, error) {
 	if f.claim != nil || f.nonsense {
 		return Claim{}, f.claim
 	}
-	return f.Memory.Claim(ctx, now, k, lease)
+	return f.Memory.Claim(ctx, now, e, lease)
 }
 
 func (f *failing) Finish(ctx context.Context, now time.Time, c Claim) error {

@@ -19,12 +19,12 @@ import (
 // The error is an *EnvelopeError; errors.Is tells its Reason. The envelope does
 // not alias body.
 func Parse(header http.Header, body []byte) (*Envelope, error) {
-	if !json.Valid(body) {
-		return nil, &EnvelopeError{Reason: MalformedJSON}
-	}
 	var e Envelope
 	// Unmarshal takes null for a struct without a complaint.
 	if !isObject(body) || json.Unmarshal(body, &e) != nil {
+		if !json.Valid(body) {
+			return nil, &EnvelopeError{Reason: MalformedJSON}
+		}
 		return nil, &EnvelopeError{Reason: MalformedEnvelope}
 	}
 	switch {
@@ -57,7 +57,7 @@ func Parse(header http.Header, body []byte) (*Envelope, error) {
 	return &e, nil
 }
 
-// isObject tells whether valid JSON is an object.
+// isObject tells whether JSON, if it is valid, is an object.
 func isObject(b []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte{'{'})
 }

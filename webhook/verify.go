@@ -39,7 +39,7 @@ func Verify(header string, body []byte, now time.Time, secrets ...string) error 
 type Verifier struct {
 	// Secrets returns the secrets that are valid now. It is called for every
 	// request, from many goroutines, so that a rotation takes effect without a
-	// restart: SecretList.All is made for it. Required.
+	// restart: SecretList.All and SecretFile.All are made for it. Required.
 	Secrets func() []string
 	// Tolerance replaces DefaultTolerance where it is positive. It is used in
 	// whole seconds, rounded down.

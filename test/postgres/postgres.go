@@ -1,0 +1,243 @@
+// Package postgres gives a test a PostgreSQL of its own: a database on a private
+// cluster that is made from the installed programs, listens on a socket in a
+// temporary directory only, and ends with the tests, even when they are killed.
+//
+// TICKETWIRE_TEST_POSTGRES, a connection string, names another server to use
+// instead; its user must be allowed to create databases.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+)
+
+// Server names the variable with the connection string of another server.
+const Server = "TICKETWIRE_TEST_POSTGRES"
+
+// patience bounds the start and the end of a cluster on a busy machine.
+const patience = time.Minute
+
+// shared is the cluster of this process. Tests that run at the same time share
+// it; it ends when the last of them does.
+//
+//nolint:gochecknoglobals // one per process is the point
+var shared struct {
+	sync.Mutex
+	users   int
+	cluster *cluster
+}
+
+// Start returns the connection string of an empty database for the driver "pgx".
+// The database is dropped when the test ends. Without the programs of PostgreSQL
+// the test fails: make packages installs them.
+func Start(t testing.TB) string {
+	t.Helper()
+	server := os.Getenv(Server)
+	if server == "" {
+		server = share(t)
+	}
+	name := "ticketwire_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	admin(t, server, "create database "+name)
+	t.Cleanup(func() { admin(t, server, "drop database "+name+" with (force)") })
+	return database(t, server, name)
+}
+
+// share starts the cluster if nobody has.
+func share(t testing.TB) string {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.users == 0 {
+		c, err := start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared.cluster = c
+	}
+	shared.users++
+	t.Cleanup(func() {
+		shared.Lock()
+		defer shared.Unlock()
+		if shared.users--; shared.users == 0 {
+			if err := shared.cluster.stop(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return shared.cluster.dsn()
+}
+
+func admin(t testing.TB, server, statement string) {
+	t.Helper()
+	db, err := sql.Open("pgx", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := db.ExecContext(ctx, statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// database returns the connection string with another database in it.
+func database(t testing.TB, server, name string) string {
+	t.Helper()
+	if !strings.Contains(server, "://") {
+		return server + " dbname=" + name // the last one counts
+	}
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatalf("%s: %v", Server, err)
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+// cluster is a running server. Its parent is a shell that waits for the end of
+// its input, which comes with stop and with any end of this process.
+type cluster struct {
+	dir   string
+	shell *exec.Cmd
+	input io.Closer
+	ended chan struct{}
+}
+
+// script makes and runs a cluster in the directory $1 with the programs in $2.
+// What it holds is worth nothing after the tests, so nothing is synced.
+const script = `
+"$2/initdb" -D "$1/data" -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >"$1/log" 2>&1 || exit 1
+"$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 >>"$1/log" 2>&1 </dev/null &
+cat >/dev/null
+kill -INT $!
+wait $!
+rm -rf "$1"
+`
+
+func start() (*cluster, error) {
+	programs, err := find()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "ticketwire-pg-")
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{dir: dir, ended: make(chan struct{})}
+	args := []string{"/bin/sh", "-c", script, "sh", dir, programs}
+	if os.Geteuid() == 0 { // PostgreSQL refuses to run as root
+		if err := giveAway(dir); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		args = append([]string{"setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"}, args...)
+	}
+	c.shell = exec.Command(args[0], args[1:]...) //nolint:gosec,noctx // programs of this machine, ended by stop
+	c.shell.Dir = dir
+	if c.input, err = c.shell.StdinPipe(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := c.shell.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), os.RemoveAll(dir))
+	}
+	go func() {
+		defer close(c.ended)
+		_ = c.shell.Wait() // what went wrong is in the log
+	}()
+	if err := c.ready(); err != nil {
+		text, rerr := os.ReadFile(filepath.Join(dir, "log"))
+		return nil, fmt.Errorf("start PostgreSQL: %w\n%s", errors.Join(err, rerr, c.stop()), text)
+	}
+	return c, nil
+}
+
+// find returns the directory of the newest server that is installed. Debian
+// keeps them off the path.
+func find() (string, error) {
+	if p, err := exec.LookPath("initdb"); err == nil {
+		return filepath.Dir(p), nil
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil || len(found) == 0 {
+		return "", fmt.Errorf("PostgreSQL is not installed (make packages does that), and %s is not set", Server)
+	}
+	version := func(p string) int {
+		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(p)))) // 0 for what is no number
+		return n
+	}
+	return filepath.Dir(slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) })), nil
+}
+
+func giveAway(dir string) error {
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		return fmt.Errorf("PostgreSQL does not run as root: %w", err)
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return err
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		return err
+	}
+	return os.Chown(dir, uid, gid)
+}
+
+func (c *cluster) dsn() string { return "host=" + c.dir + " user=postgres dbname=postgres" }
+
+// ready waits until the server answers.
+func (c *cluster) ready() error {
+	db, err := sql.Open("pgx", c.dsn())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := db.PingContext(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-c.ended:
+			return errors.New("it ended at once")
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// stop ends the server and removes its files.
+func (c *cluster) stop() error {
+	if err := c.input.Close(); err != nil {
+		return fmt.Errorf("stop PostgreSQL: %w", err)
+	}
+	select {
+	case <-c.ended:
+	case <-time.After(patience):
+		return errors.Join(errors.New("PostgreSQL did not stop"), c.shell.Process.Kill())
+	}
+	return os.RemoveAll(c.dir)
+}
