@@ -46,6 +46,7 @@ type commands struct {
 	Bootstrap  bootstrapCmd  `cmd:"" help:"Make a tenant with all that is needed to create a ticket, and print it."`
 	Config     configCmd     `cmd:"" help:"Print the effective configuration of serve, secrets redacted."`
 	Check      checkCmd      `cmd:"" help:"Check the database in the data directory for damage."`
+	Poll       pollCmd       `cmd:"" help:"Poll tickets for changes, the way webhooks replace, and record what is seen."`
 	Keys       keysCmd       `cmd:"" help:"List, make, change and revoke API keys over the API."`
 	Tenants    tenantsCmd    `cmd:"" help:"List and change tenants in the data directory."`
 	Users      usersCmd      `cmd:"" help:"Add and change users in the data directory."`

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -36,6 +40,7 @@ func TestScripts(t *testing.T) {
 			"await":    await,
 			"jsonkeys": jsonKeys,
 			"capture":  capture,
+			"api":      callAPI,
 		},
 	})
 }
@@ -86,7 +91,7 @@ func jsonKeys(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // capture NAME [KEY] sets an environment variable to the last standard output,
-// or to a string field of the object in it.
+// or to a string field of the object in it; dots lead into objects.
 func capture(ts *testscript.TestScript, neg bool, args []string) {
 	text := strings.TrimSpace(ts.ReadFile("stdout"))
 	if neg || len(args) < 1 || len(args) > 2 {
@@ -97,11 +102,38 @@ func capture(ts *testscript.TestScript, neg bool, args []string) {
 		if err := json.Unmarshal([]byte(text), &object); err != nil {
 			ts.Fatalf("standard output is not a JSON object: %v", err)
 		}
-		value, is := object[args[1]].(string)
+		path := strings.Split(args[1], ".")
+		for _, key := range path[:len(path)-1] {
+			object, _ = object[key].(map[string]any)
+		}
+		value, is := object[path[len(path)-1]].(string)
 		if !is {
-			ts.Fatalf("%s is %v, want a string", args[1], object[args[1]])
+			ts.Fatalf("%s is not a string in %s", args[1], text)
 		}
 		text = value
 	}
 	ts.Setenv(args[0], text)
+}
+
+// callAPI is the command api METHOD PATH [BODY]: a call of $TICKETWIRE_URL with
+// $TICKETWIRE_API_KEY, whose answer must be a success and goes to standard output.
+func callAPI(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: api METHOD PATH [BODY]")
+	}
+	body := strings.Join(args[2:], "")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, args[0], ts.Getenv("TICKETWIRE_URL")+"/api/v1"+args[1], strings.NewReader(body))
+	ts.Check(err)
+	r.Header.Set("X-API-Key", ts.Getenv("TICKETWIRE_API_KEY"))
+	res, err := http.DefaultClient.Do(r)
+	ts.Check(err)
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	ts.Check(err)
+	if res.StatusCode > 299 {
+		ts.Fatalf("%s %s answered %d: %s", args[0], args[1], res.StatusCode, answer)
+	}
+	fmt.Fprintf(ts.Stdout(), "%s\n", answer)
 }

@@ -164,6 +164,7 @@ func TestPollingTenThousandTickets(t *testing.T) {
 			go func() {
 				for range count / 10 {
 					d.createTicket()
+					time.Sleep(time.Second)
 				}
 				done <- true
 			}()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -75,7 +76,7 @@ func (p *Poller) ask(ctx context.Context, poll *Poll, send func(context.Context)
 		p.answered = true
 		return nil
 	}
-	poll.Failure, poll.Error = classify(err), err.Error()
+	poll.Failure, poll.Error = classify(err, poll.Ticket != ""), err.Error()
 	answer, _ := errors.AsType[*client.Error](err)
 	if poll.Failure == RateLimited || poll.HTTP == http.StatusServiceUnavailable && answer != nil && answer.RetryAfter > 0 {
 		p.budget.pause(poll.Done, answer.RetryAfter, rand.Float64())
@@ -91,13 +92,15 @@ func (p *Poller) ask(ctx context.Context, poll *Poll, send func(context.Context)
 	return nil
 }
 
-// classify says what kind of no observation an error is. A 404 without the
-// API's code is not about a ticket: a proxy answers it, or the base URL is wrong.
-func classify(err error) Failure {
+// classify says what kind of no observation an error is. A 404 means that the
+// ticket is gone only if it says so in the words of the API (contract section
+// 2): any other may come from a proxy, or from a wrong base URL.
+func classify(err error, oneTicket bool) Failure {
 	answer, answered := errors.AsType[*client.Error](err)
 	var network net.Error
 	switch {
-	case answered && answer.Status == http.StatusNotFound && answer.Code == "NOT_FOUND":
+	case oneTicket && answered && answer.Status == http.StatusNotFound && answer.Code == "NOT_FOUND" &&
+		strings.EqualFold(answer.Message, "ticket not found"):
 		return NotFound
 	case answered && answer.Status == http.StatusTooManyRequests:
 		return RateLimited

@@ -18,14 +18,15 @@ type Numbers struct {
 	Blind    time.Duration   // time in which the poller could not see a change of some ticket
 	Limit    int             // the key's bucket, as last named; 0 for never
 
-	interval time.Duration
-	down     time.Duration        // of Blind: the poller did not run
-	lags     []time.Duration      // of each change
-	counted  map[string]time.Time // ticket -> its last change that was counted
-	gone     map[string]bool
-	open     map[string]bool // what is blind now: a ticket, or "" for the list
-	since    time.Time       // since when open is not empty
-	clock    skew
+	interval              time.Duration
+	down                  time.Duration // of Blind: the poller did not run
+	firstRound, lastRound time.Time
+	lags                  []time.Duration      // of each change
+	counted               map[string]time.Time // ticket -> its last change that was counted
+	gone                  map[string]bool
+	open                  map[string]bool // what is blind now: a ticket, or "" for the list
+	since                 time.Time       // since when open is not empty
+	clock                 skew
 }
 
 // Add counts one entry.
@@ -54,8 +55,9 @@ func (n *Numbers) Add(e Entry) {
 
 func (n *Numbers) poll(p *Poll) {
 	if n.Requests == 0 {
-		n.From = p.At
+		n.From, n.firstRound = p.At, p.Round
 	}
+	n.lastRound = p.Round
 	n.Requests++
 	n.To = p.Done
 	if p.Limit > 0 {
@@ -139,8 +141,8 @@ func (n *Numbers) Lag() (median, p95, longest time.Duration) {
 
 // PerHour is how many requests the poller makes in an hour in which it runs.
 func (n *Numbers) PerHour() float64 {
-	// The last round lasts until the next one would begin.
-	ran := max(n.To.Sub(n.From)-n.down, 0) + n.interval
+	// The last round lasts until the next one would begin, or longer.
+	ran := max(n.lastRound.Sub(n.firstRound)+n.interval, n.To.Sub(n.From)) - n.down
 	if ran <= 0 {
 		return 0
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -89,7 +90,12 @@ type Poller struct {
 // call the server. A directory with another poller in it is a Conflict.
 func Open(cfg Config) (_ *Poller, err error) {
 	p := &Poller{cfg: cfg, budget: newBudget(cfg.Budget)}
-	p.cfg.IDs = slices.Compact(slices.Sorted(slices.Values(cfg.IDs)))
+	p.cfg.IDs = nil
+	for _, id := range cfg.IDs {
+		p.cfg.IDs = append(p.cfg.IDs, strings.ToLower(id)) // as the API spells them
+	}
+	slices.Sort(p.cfg.IDs)
+	p.cfg.IDs = slices.Compact(p.cfg.IDs)
 	h := http.Client{Transport: http.DefaultTransport}
 	if cfg.HTTP != nil {
 		h = *cfg.HTTP
@@ -291,7 +297,7 @@ func (p *Poller) took(ctx context.Context, poll *Poll, tickets []client.Ticket) 
 		}
 	}
 	if poll.Failure.Blind() {
-		p.failure = fmt.Errorf("no observation: %s", poll.Error)
+		p.failure = fault.New(fault.Unavailable, "no observation: %s", poll.Error)
 	}
 	entries := append([]Entry{{Poll: poll}}, p.skewed(poll)...)
 	if err := p.note(entries...); err != nil {
