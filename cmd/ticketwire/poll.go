@@ -118,7 +118,7 @@ func (c *pollCmd) Run(ctx context.Context, t terminal) (err error) {
 
 // check finds what is wrong with the flags.
 func (c *pollCmd) check() error {
-	wrong := ""
+	var wrong string
 	switch byID := len(c.IDs) > 0 || c.IDsFile != "" || c.Query != ""; {
 	case c.All && byID:
 		wrong = "--all watches every ticket: leave --ids, --ids-file and --query out"

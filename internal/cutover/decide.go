@@ -119,7 +119,7 @@ func slot(base time.Time, interval time.Duration, now time.Time) time.Time {
 	if past < 0 { // the clock was set back
 		return now.Add(interval)
 	}
-	return base.Add((past/interval + 1) * interval)
+	return base.Add(past - past%interval + interval)
 }
 
 // late returns the gap of a poller that was due at due and comes only now, by a
