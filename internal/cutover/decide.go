@@ -161,7 +161,7 @@ type mark struct{ at, high time.Time }
 
 // settle takes the marks off the list that are older than overlap for a walk that
 // began at began, and returns how far they went: all transactions up to there
-// were over when the walk read them again.
+// were over when the walk read them again. The zero time is none.
 func settle(marks []mark, began time.Time) (time.Time, []mark) {
 	var high time.Time
 	for len(marks) > 0 && began.Sub(marks[0].at) >= overlap {
@@ -170,10 +170,9 @@ func settle(marks []mark, began time.Time) (time.Time, []mark) {
 	return high, marks
 }
 
-// cursorAfter returns where the next walk begins, after one that went up to high.
-// That is behind what is settled, and never further back than overlap; but not
-// behind a change that is owed to a reaction. Times that are not known are zero.
-func cursorAfter(cursor, high, settled, owed time.Time) time.Time {
+// cursorAfter returns where the next walk begins, after one that went up to high:
+// behind what is settled, and no further back than overlap.
+func cursorAfter(cursor, high, settled time.Time) time.Time {
 	if !settled.IsZero() {
 		settled = settled.Add(time.Millisecond) // what the API shows of a time
 	}
@@ -181,9 +180,6 @@ func cursorAfter(cursor, high, settled, owed time.Time) time.Time {
 		if t.After(cursor) {
 			cursor = t
 		}
-	}
-	if !owed.IsZero() && owed.Before(cursor) {
-		cursor = owed
 	}
 	return micros(cursor)
 }

@@ -65,7 +65,7 @@ func (p *Poller) readChanges(ctx context.Context, round time.Time) (done bool, e
 	settled, p.marks = settle(p.marks, p.walk.began)
 	p.marks = append(p.marks, mark{p.cfg.Now(), high})
 	p.next.Complete = true
-	p.next.Cursor = cursorAfter(p.next.Cursor, high, settled, p.floor)
+	p.next.Cursor = cursorAfter(p.next.Cursor, high, settled)
 	p.walk = nil
 	return true, nil
 }

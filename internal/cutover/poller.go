@@ -208,8 +208,8 @@ func (p *Poller) round(ctx context.Context, began time.Time) error {
 	}
 	next := p.next
 	next.Last = p.numbers.To
-	if !p.floor.IsZero() && p.floor.Before(next.Cursor) { // a sweep found it
-		next.Cursor = p.floor
+	if !p.floor.IsZero() && p.floor.Before(next.Cursor) {
+		next.Cursor = p.floor // what is owed to a reaction is read again
 	}
 	return p.memory.save(memoryLine{Progress: &next})
 }
