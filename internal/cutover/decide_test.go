@@ -172,9 +172,8 @@ func TestPagesOfOneTimeAreReadAgain(t *testing.T) {
 	}
 }
 
-// Walks over a list that changes under them see the last state of every ticket
-// in the end, and each of them ends. Where the server breaks ties by id this is
-// certain; the passes make it so, up to their number, where it does not.
+// A walk over a list that changes under it ends, and some more walks, as later
+// rounds make them, see the last state of every ticket.
 func TestWalksSeeEverything(t *testing.T) {
 	t.Parallel()
 	at := func(n int) time.Time { return day.Add(time.Duration(n) * 10 * time.Minute) }
