@@ -235,12 +235,13 @@ func (d *desk) history(rt *rapid.T, list bool) {
 		watch = nil
 	}
 	dealt := map[string]time.Time{} // the last change whose reaction returned nil
-	failing := false
+	var twice []string
+	var failing atomic.Bool
 	d.refuse = func(c cutover.Change) error {
 		if last := dealt[c.Ticket]; !c.UpdatedAt.After(last) {
-			rt.Fatalf("ticket %s: reacted to %v, after %v was dealt with", c.Ticket, c.UpdatedAt, last)
+			twice = append(twice, fmt.Sprintf("ticket %s: reacted to %v, after %v was dealt with", c.Ticket, c.UpdatedAt, last))
 		}
-		if failing {
+		if failing.Load() {
 			return errors.New("killed")
 		}
 		dealt[c.Ticket] = c.UpdatedAt
@@ -270,7 +271,7 @@ func (d *desk) history(rt *rapid.T, list bool) {
 			d.breaks(faults[rapid.SampledFrom(slices.Sorted(maps.Keys(faults))).Draw(rt, "fault")])
 		},
 		"heal":     func(*rapid.T) { d.breaks(nil) },
-		"reaction": func(rt *rapid.T) { failing = rapid.Bool().Draw(rt, "fails") },
+		"reaction": func(rt *rapid.T) { failing.Store(rapid.Bool().Draw(rt, "fails")) },
 		"restart": func(*rapid.T) {
 			stop()
 			d.breaks(nil) // a start without any answer ends
@@ -278,9 +279,12 @@ func (d *desk) history(rt *rapid.T, list bool) {
 		},
 	})
 	d.breaks(nil)
-	failing = false
+	failing.Store(false)
 	sleep(10 * time.Minute)
 	stop()
+	for _, text := range twice {
+		rt.Error(text)
+	}
 	final := d.lastSeen()
 	for _, id := range ids {
 		want := d.updatedAt(id)
