@@ -22,7 +22,7 @@ import (
 
 type pollCmd struct {
 	apiFlags
-	IDs     []string `name:"ids" help:"Ids of the tickets to watch." placeholder:"ID,..."`
+	IDs     []string `name:"ids" help:"Ids of the tickets to watch." placeholder:"ID"`
 	IDsFile string   `name:"ids-file" help:"File with ids, one on a line; # begins a comment, - is standard input." placeholder:"FILE"`
 	Query   string   `help:"Watch the tickets that fit this query of GET /tickets now." placeholder:"KEY=VALUE&..."`
 	All     bool     `help:"Watch all tickets, new ones too, by their list."`
@@ -78,6 +78,7 @@ func (c *pollCmd) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return err
 	}
+	c.warn(t, len(ids))
 	show := newProgress(t)
 	show.begin("poll")
 	p, err := cutover.Open(cutover.Config{
@@ -104,7 +105,6 @@ func (c *pollCmd) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	defer closing(p, &err)
-	c.warn(t, len(ids))
 	err = p.Run(ctx)
 	show.end()
 	if !c.Quiet && p.Numbers().Requests > 0 {

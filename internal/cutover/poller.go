@@ -156,7 +156,7 @@ func (p *Poller) Run(ctx context.Context) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil
 	}
-	if last := p.memory.progress; p.numbers.Requests > 0 {
+	if last := p.memory.progress; p.numbers.Requests > 0 && !last.Last.Equal(p.numbers.To) {
 		last.Last = p.numbers.To
 		err = errors.Join(err, p.memory.save(memoryLine{Progress: &last}))
 	}
