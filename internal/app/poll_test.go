@@ -330,6 +330,9 @@ func TestNoObservation(t *testing.T) {
 		{"breaks off", func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }, cutover.Network, 5 * time.Minute},
 	} {
 		for _, list := range []bool{false, true} {
+			if list && testing.Short() {
+				continue // the same under the race detector, which is slow
+			}
 			t.Run(fmt.Sprintf("%s, list %t", tt.name, list), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
@@ -369,6 +372,9 @@ func TestNoObservation(t *testing.T) {
 // The service's own limit: a poller that has it all to itself keeps to half of
 // it, and one that shares its key waits as long as it is told.
 func TestPollerKeepsToItsBudget(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hundreds of requests take too long under the race detector")
+	}
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		d := openDesk(t, func(c *app.Config) { c.Enforce = true })
