@@ -9,6 +9,7 @@ import (
 	"iter"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -106,14 +107,17 @@ type exchange struct {
 
 func ptr[T any](v T) *T { return &v }
 
-var ticketAnswer = `{"data":{"tenant":"t1","ticket_id":"` + id1 + `","ticket_number":"TKT-1042","title":"Printer","is_closed":null,` +
-	`"updated_at":"2026-03-09T08:14:02.117Z","attributes":{"description":"x"},"board_name":"Desk","tags":["a","b"],"unknown_key":[1]}}`
+var ticketRaw = `{"tenant":"t1","ticket_id":"` + id1 + `","ticket_number":"TKT-1042","title":"Printer","is_closed":null,` +
+	`"updated_at":"2026-03-09T08:14:02.117Z","attributes":{"description":"x"},"board_name":"Desk","tags":["a","b"],"unknown_key":[1]}`
+
+var ticketAnswer = `{"data":` + ticketRaw + `}`
 
 func ticketWanted() *Ticket {
 	return &Ticket{
 		Tenant: "t1", TicketID: id1, TicketNumber: ptr("TKT-1042"), Title: ptr("Printer"),
 		UpdatedAt:  ptr(time.Date(2026, 3, 9, 8, 14, 2, 117e6, time.UTC)),
 		Attributes: json.RawMessage(`{"description":"x"}`), BoardName: ptr("Desk"), Tags: Tags{"a", "b"},
+		Raw: json.RawMessage(ticketRaw),
 	}
 }
 
@@ -133,7 +137,15 @@ func exchanges() []exchange {
 		}, "GET", "/api/v1/tickets?has_assignment=false&is_closed=true&limit=100&order=asc&page=1&search=a%26b&sort=updated_at" +
 			"&status_ids=1%2C2&updated_from=2026-03-09T08%3A14%3A02.117Z", "", 200,
 			`{"data":[{"ticket_id":"1","tags":[{"tag_id":"x","tag_text":"red"}]},{"ticket_id":"2","tags":null}],"pagination":{"hasNext":false}}`,
-			[]Ticket{{TicketID: "1", Tags: Tags{"red"}}, {TicketID: "2"}}},
+			[]Ticket{
+				{TicketID: "1", Tags: Tags{"red"}, Raw: json.RawMessage(`{"ticket_id":"1","tags":[{"tag_id":"x","tag_text":"red"}]}`)},
+				{TicketID: "2", Raw: json.RawMessage(`{"ticket_id":"2","tags":null}`)},
+			}},
+		{"TicketsPage", func(ctx context.Context, c *Client) (any, error) {
+			return c.TicketsPage(ctx, TicketFilter{Sort: "ticket_id", Other: url.Values{"is_open": {"true"}}}, 3, 1)
+		}, "GET", "/api/v1/tickets?is_open=true&limit=1&page=3&sort=ticket_id", "", 200,
+			`{"data":[{"ticket_id":"2"}],"pagination":{"total":7,"hasNext":true}}`,
+			&TicketPage{Data: []Ticket{{TicketID: "2", Raw: json.RawMessage(`{"ticket_id":"2"}`)}}, Total: 7, HasNext: true}},
 		{"CreateTicket", func(ctx context.Context, c *Client) (any, error) {
 			return c.CreateTicket(ctx, TicketInput{Title: "Printer", BoardID: "b", ClientID: "c", StatusID: "s", PriorityID: "p", Tags: []string{"a"}})
 		}, "POST", "/api/v1/tickets",

@@ -29,14 +29,8 @@ func pages[T any](ctx context.Context, c *Client, query url.Values, path ...stri
 		}
 		query.Set("limit", strconv.Itoa(pageSize))
 		for n := 1; ; n++ {
-			query.Set("page", strconv.Itoa(n))
-			var page struct {
-				Data       []T `json:"data"`
-				Pagination *struct {
-					HasNext bool `json:"hasNext"`
-				} `json:"pagination"`
-			}
-			if err := c.do(ctx, call{method: http.MethodGet, path: path, query: query}, &page); err != nil {
+			page, err := onePage[T](ctx, c, query, n, path...)
+			if err != nil {
 				yield(nil, err)
 				return
 			}
@@ -46,11 +40,30 @@ func pages[T any](ctx context.Context, c *Client, query url.Values, path ...stri
 				}
 			}
 			// An empty page ends the walk whatever its pagination claims.
-			if len(page.Data) == 0 || page.Pagination == nil || !page.Pagination.HasNext {
+			if len(page.Data) == 0 || !page.Pagination.HasNext {
 				return
 			}
 		}
 	}
+}
+
+// page is one page of a list as the API answers it.
+type page[T any] struct {
+	Data       []T `json:"data"`
+	Pagination struct {
+		Total   int  `json:"total"`
+		HasNext bool `json:"hasNext"`
+	} `json:"pagination"`
+}
+
+// onePage fetches page n of a list. It sets the page in query.
+func onePage[T any](ctx context.Context, c *Client, query url.Values, n int, path ...string) (*page[T], error) {
+	query.Set("page", strconv.Itoa(n))
+	p := new(page[T])
+	if err := c.do(ctx, call{method: http.MethodGet, path: path, query: query}, p); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // one makes a call whose answer is {"data": T}.

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -81,6 +83,22 @@ type Ticket struct {
 	ClientPhone     *string `json:"client_phone"`
 	DescriptionHTML *string `json:"description_html"`
 	Tags            Tags    `json:"tags"`
+
+	// Raw is the ticket as it came, with the keys that have no field here. In it
+	// a key that is null and one that is missing differ.
+	Raw json.RawMessage `json:"-"`
+}
+
+// UnmarshalJSON reads a ticket and keeps its bytes.
+func (t *Ticket) UnmarshalJSON(b []byte) error {
+	type plain Ticket // without this method
+	var p plain
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	*t = Ticket(p)
+	t.Raw = append(json.RawMessage(nil), b...)
+	return nil
 }
 
 // Tags are a ticket's tags as text. They are read from strings and from the tag
@@ -133,10 +151,13 @@ type TicketFilter struct {
 	ClosedFrom, ClosedTo                                         time.Time
 	Sort                                                         string // a column; entered_at if empty
 	Order                                                        string // "asc" or "desc"; "desc" if empty
+	// Other holds further parameters under their names on the wire.
+	Other url.Values
 }
 
 func (f TicketFilter) values() url.Values {
 	q := make(query)
+	maps.Copy(q, f.Other)
 	for key, v := range map[string]string{
 		"title": f.Title, "ticket_number": f.TicketNumber, "search": f.Search,
 		"board_id": f.BoardID, "client_id": f.ClientID, "location_id": f.LocationID, "contact_name_id": f.ContactNameID,
@@ -167,6 +188,26 @@ func (f TicketFilter) values() url.Values {
 // begin again at the last UpdatedAt until nothing new comes.
 func (c *Client) Tickets(ctx context.Context, f TicketFilter) iter.Seq2[*Ticket, error] {
 	return pages[Ticket](ctx, c, f.values(), "tickets")
+}
+
+// TicketPage is one page of tickets.
+type TicketPage struct {
+	Data    []Ticket
+	Total   int  // tickets that fit the filter, on all pages
+	HasNext bool // whether there is a page behind this one
+}
+
+// TicketsPage returns page n, from 1, of the tickets that fit the filter, with at
+// most limit of them, 1 to 100. It is for those who pace the requests of a walk
+// themselves; Tickets makes the whole walk.
+func (c *Client) TicketsPage(ctx context.Context, f TicketFilter, n, limit int) (*TicketPage, error) {
+	q := f.values()
+	q.Set("limit", strconv.Itoa(limit))
+	p, err := onePage[Ticket](ctx, c, q, n, "tickets")
+	if err != nil {
+		return nil, err
+	}
+	return &TicketPage{Data: p.Data, Total: p.Pagination.Total, HasNext: p.Pagination.HasNext}, nil
 }
 
 // TicketInput is what CreateTicket sends. Title, BoardID, ClientID, StatusID and

@@ -53,7 +53,7 @@ Examples:
 type bench struct {
 	cmd    *benchCmd
 	t      terminal
-	show   *benchProgress
+	show   *progress
 	length time.Duration // of one run
 	dir    string        // removed at the end
 	hook   *benchHook
@@ -90,7 +90,7 @@ func (c *benchCmd) Run(ctx context.Context, t terminal) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
-	b := &bench{cmd: c, t: t, show: newBenchProgress(t), length: c.length()}
+	b := &bench{cmd: c, t: t, show: newProgress(t), length: c.length()}
 	if b.dir, err = os.MkdirTemp(c.Dir, "ticketwire-bench-"); err != nil {
 		return fmt.Errorf("make a temporary directory: %w", err)
 	}

@@ -24,7 +24,7 @@ func newTestBench(t *testing.T) *bench {
 	receiver := httptest.NewServer(benchHookHandler())
 	t.Cleanup(receiver.Close)
 	return &bench{
-		cmd: &benchCmd{Quick: true}, t: terminal{out: io.Discard, err: io.Discard}, show: newBenchProgress(terminal{}),
+		cmd: &benchCmd{Quick: true}, t: terminal{out: io.Discard, err: io.Discard}, show: newProgress(terminal{}),
 		length: 100 * time.Millisecond, dir: t.TempDir(), hook: &benchHook{url: receiver.URL, client: receiver.Client()},
 	}
 }

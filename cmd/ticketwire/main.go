@@ -46,6 +46,7 @@ type commands struct {
 	Bootstrap  bootstrapCmd  `cmd:"" help:"Make a tenant with all that is needed to create a ticket, and print it."`
 	Config     configCmd     `cmd:"" help:"Print the effective configuration of serve, secrets redacted."`
 	Check      checkCmd      `cmd:"" help:"Check the database in the data directory for damage."`
+	Poll       pollCmd       `cmd:"" help:"Poll tickets for changes, the way webhooks replace, and record what is seen."`
 	Listen     listenCmd     `cmd:"" help:"Forward events to a receiver on this machine."`
 	Trigger    triggerCmd    `cmd:"" help:"Send a made event to a receiver, to see what it does."`
 	Sign       signCmd       `cmd:"" help:"Sign a body as the service signs webhooks."`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -88,6 +89,7 @@ func TestScripts(t *testing.T) {
 			"await":    await,
 			"jsonkeys": jsonKeys,
 			"capture":  capture,
+			"api":      callAPI,
 		},
 	})
 }
@@ -163,4 +165,27 @@ func capture(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Setenv(args[0], text)
+}
+
+// callAPI is the command api METHOD PATH [BODY]: a call of $TICKETWIRE_URL with
+// $TICKETWIRE_API_KEY, whose answer must be a success and goes to standard output.
+func callAPI(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: api METHOD PATH [BODY]")
+	}
+	body := strings.Join(args[2:], "")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, args[0], ts.Getenv("TICKETWIRE_URL")+"/api/v1"+args[1], strings.NewReader(body))
+	ts.Check(err)
+	r.Header.Set("X-API-Key", ts.Getenv("TICKETWIRE_API_KEY"))
+	res, err := http.DefaultClient.Do(r)
+	ts.Check(err)
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	ts.Check(err)
+	if res.StatusCode > 299 {
+		ts.Fatalf("%s %s answered %d: %s", args[0], args[1], res.StatusCode, answer)
+	}
+	fmt.Fprintf(ts.Stdout(), "%s\n", answer)
 }

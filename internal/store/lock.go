@@ -3,22 +3,19 @@ package store
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/filelock"
 )
 
 // deliveryLock is the file that one delivering process per data directory
 // holds. The zero value holds nothing.
 type deliveryLock struct {
 	mu   sync.Mutex
-	file *os.File
+	held *filelock.Lock
 }
-
-// errLocked is what lockFile returns when another process holds the lock.
-var errLocked = errors.New("locked by another process")
 
 // LockDeliveries makes sure that this process is the only one that delivers from
 // the data directory; a second one is refused with a Conflict. Commands that
@@ -27,27 +24,27 @@ var errLocked = errors.New("locked by another process")
 func (s *Store) LockDeliveries() error {
 	s.lock.mu.Lock()
 	defer s.lock.mu.Unlock()
-	if s.lock.file != nil {
+	if s.lock.held != nil {
 		return nil
 	}
-	f, err := lockFile(filepath.Join(s.cfg.Dir, "deliveries.lock"))
-	if errors.Is(err, errLocked) {
+	held, err := filelock.Acquire(filepath.Join(s.cfg.Dir, "deliveries.lock"))
+	if errors.Is(err, filelock.ErrHeld) {
 		return fault.Wrap(fault.Conflict, err, "Another process delivers from the data directory %s", s.cfg.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("lock the data directory: %w", err)
 	}
-	s.lock.file = f
+	s.lock.held = held
 	return nil
 }
 
 func (l *deliveryLock) release() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.file == nil {
+	if l.held == nil {
 		return nil
 	}
-	err := unlockFile(l.file)
-	l.file = nil
+	err := l.held.Release()
+	l.held = nil
 	return err
 }

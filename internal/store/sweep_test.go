@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/filelock"
 	"github.com/ticketwire/ticketwire/internal/ticket"
 )
 
@@ -198,7 +199,7 @@ func TestLockDeliveries(t *testing.T) {
 		}
 	}
 	err := second.LockDeliveries()
-	if !errors.Is(err, errLocked) || fault.KindOf(err) != fault.Conflict {
+	if !errors.Is(err, filelock.ErrHeld) || fault.KindOf(err) != fault.Conflict {
 		t.Errorf("second lock: %v", err)
 	}
 	if err := first.Close(); err != nil {

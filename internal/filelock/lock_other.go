@@ -1,6 +1,6 @@
 //go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
 
-package store
+package filelock
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 func lockFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%w, or one that was killed: then remove %s", errLocked, name)
+		return nil, fmt.Errorf("%w, or one that was killed: then remove %s", ErrHeld, name)
 	}
 	return f, err
 }

@@ -1,6 +1,6 @@
 //go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
 
-package store
+package filelock
 
 import (
 	"errors"
@@ -18,7 +18,7 @@ func lockFile(name string) (*os.File, error) {
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = errLocked
+		err = ErrHeld
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -1,0 +1,30 @@
+// Package cutover is the move from polling to webhooks, seen from the
+// integrator's side. It holds the poller, which stays the control until the
+// webhooks have proved themselves, and the record, in which both pipelines write
+// down what they learned and when. The comparison is a function of the record.
+//
+// # The poller
+//
+// A Poller is the guide's "before" pattern with its flaws removed. It is seeded:
+// what it sees of a ticket for the first time is where it begins, not a change.
+// It compares times, not texts, and an equal time is no change. An answer that
+// is not a ticket (404, 429, 5xx, a timeout) is no observation, which is not the
+// same as no change. It obeys Retry-After and keeps to a share of the rate limit
+// of its key. What it has seen is on disk, so that a restart repeats nothing and
+// skips nothing.
+//
+// It sees states, not events: several changes of a ticket between two polls are
+// one observation, and nothing can bring the states between back.
+//
+// # Order of writing
+//
+// For a change the poller first appends the observation to the record, then runs
+// the reaction, then saves that the change is dealt with. A crash in between
+// repeats the observation and the reaction, and loses neither: a reaction
+// happens at least once.
+//
+// # Files
+//
+// A cutover directory has the record, record.jsonl; what the poller has seen,
+// seen.jsonl; and poll.lock, which one poller at a time holds.
+package cutover
