@@ -17,8 +17,7 @@ import (
 // complete. That halves what a delivery costs, since a row that is inserted as
 // pending and then completed is written twice, with every index that it is in.
 //
-// Who needs to see such a delivery as a row, because he reads the log, tries it
-// by hand or replays, has it made one first (show). A delivery that the
+// Who reads the log has the rows made first (show). A delivery that the
 // dispatcher cannot send soon goes into the queue as a row (Release), and after
 // a crash the lists say what was owed (ReleaseAll).
 
