@@ -17,6 +17,7 @@ import (
 	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/app"
+	"github.com/ticketwire/ticketwire/internal/cutover"
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/webhook"
@@ -50,7 +51,8 @@ type demo struct {
 	app     *app.App
 	tenant  store.Bootstrapped
 	api     *client.Client // makes the changes
-	poller  *client.Client // has its own key, as an integration would
+	dir     string
+	polling cutover.Config // has its own key, as an integration would
 	log     *journal
 	secret  string
 	hook    *http.Server
@@ -68,7 +70,7 @@ func (c *demoCmd) Run(ctx context.Context, t terminal) (err error) {
 		return fmt.Errorf("make a temporary directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d := &demo{cmd: c, t: t, log: newJournal(t)}
+	d := &demo{cmd: c, t: t, dir: dir, log: newJournal(t)}
 	stop, err := d.start(ctx, dir)
 	defer func() { err = errors.Join(err, stop()) }()
 	if err != nil {
@@ -81,10 +83,13 @@ func (c *demoCmd) Run(ctx context.Context, t terminal) (err error) {
 	if err := d.subscribe(ctx); err != nil {
 		return err
 	}
+	if err := d.seed(ctx, tickets); err != nil {
+		return err
+	}
 	d.introduce()
 	polling, endPolling := context.WithCancel(ctx)
 	polled := make(chan error, 1)
-	go func() { polled <- d.poll(polling, tickets) }()
+	go func() { polled <- d.poll(polling) }()
 	workErr := d.work(ctx, tickets)
 	if workErr == nil {
 		workErr = d.settle(ctx)
@@ -183,8 +188,11 @@ func (d *demo) identify(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.poller, err = client.New(d.app.PublicURL(), pollKey)
-	return err
+	// The whole limit of its key: a minute of the guide lasts seconds here.
+	d.polling = cutover.Config{
+		URL: d.app.PublicURL(), Key: pollKey, Dir: filepath.Join(d.dir, "poller"), Interval: d.cmd.Poll, Budget: 1, Now: time.Now,
+	}
+	return nil
 }
 
 // receiver is the guide's "after" pattern: verify, deduplicate, react.
@@ -250,36 +258,42 @@ func (d *demo) introduce() {
 `, d.app.PublicURL(), watchedTickets, d.cmd.Poll, d.hookURL)
 }
 
-// poll is the guide's "before" pattern with its flaws removed: it is seeded with
-// what it knows, compares parsed times, and counts only answers as observations.
-func (d *demo) poll(ctx context.Context, tickets []*client.Ticket) error {
-	lastSeen := map[string]time.Time{}
+// seed lets the poller see the tickets once, before anything happens to them: it
+// reacts to what it knows.
+func (d *demo) seed(ctx context.Context, tickets []*client.Ticket) error {
 	for _, t := range tickets {
-		lastSeen[t.TicketID] = *t.UpdatedAt
+		d.polling.IDs = append(d.polling.IDs, t.TicketID)
 	}
-	tick := time.NewTicker(d.cmd.Poll)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		for _, known := range tickets {
-			t, err := d.poller.Ticket(ctx, known.TicketID)
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("poll: %w", err)
-			}
-			d.log.request()
-			if t.UpdatedAt.After(lastSeen[t.TicketID]) {
-				lastSeen[t.TicketID] = *t.UpdatedAt
-				d.log.polled(time.Now(), t)
-			}
-		}
+	once := d.polling
+	once.Rounds = 1
+	_, err := runPoller(ctx, once)
+	return err
+}
+
+// poll is the guide's "before" pattern with its flaws removed.
+func (d *demo) poll(ctx context.Context) error {
+	watching := d.polling
+	watching.React = func(_ context.Context, c cutover.Change) error {
+		d.log.polled(c.SeenAt, c.Ticket, c.UpdatedAt)
+		return nil
 	}
+	requests, err := runPoller(ctx, watching)
+	d.log.requested(requests)
+	return err
+}
+
+// runPoller polls until ctx ends or the rounds are made, and returns how many
+// requests that took.
+func runPoller(ctx context.Context, cfg cutover.Config) (requests int, err error) {
+	p, err := cutover.Open(cfg)
+	if err != nil {
+		return 0, fmt.Errorf("poll: %w", err)
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	if err := p.Run(ctx); err != nil {
+		return 0, fmt.Errorf("poll: %w", err)
+	}
+	return p.Numbers().Requests, nil
 }
 
 // pause waits between two changes, or ends with the demo.

@@ -112,20 +112,21 @@ func (j *journal) print(m moment, c *change) {
 	fmt.Fprintf(j.t.out, "%5.1fs  %-9s  %-28s webhook after %s\n", c.made.Sub(j.start).Seconds(), j.numbers[m.ticket], c.what, short(c.hooked.Sub(c.made)))
 }
 
-func (j *journal) polled(now time.Time, t *client.Ticket) {
+func (j *journal) polled(now time.Time, ticket string, updatedAt time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	c := j.at(moment{t.TicketID, t.UpdatedAt.UnixMilli()})
+	c := j.at(moment{ticket, updatedAt.UnixMilli()})
 	c.polled = now
 	if !c.made.IsZero() {
-		fmt.Fprintf(j.t.out, "%5.1fs  %-9s  %-28s poller  after %s\n", now.Sub(j.start).Seconds(), j.numbers[t.TicketID], c.what, short(now.Sub(c.made)))
+		fmt.Fprintf(j.t.out, "%5.1fs  %-9s  %-28s poller  after %s\n", now.Sub(j.start).Seconds(), j.numbers[ticket], c.what, short(now.Sub(c.made)))
 	}
 }
 
-func (j *journal) request() {
+// requested notes how many requests the poller made.
+func (j *journal) requested(n int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.requests++
+	j.requests = n
 }
 
 func (j *journal) observed(r webhook.Receipt) {
