@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -103,14 +104,17 @@ func (l *arrivalLog) dump(to io.Writer) error {
 	return w.Flush()
 }
 
-// Run serves on a free loopback port, prints its address, and ends when its
+// Run serves on a free loopback port, prints its URL, and ends when its
 // standard input does, however the parent ended.
 func (benchHookCmd) Run(ctx context.Context, t terminal) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen for webhooks: %w", err)
 	}
-	server := &http.Server{Handler: benchHookHandler(), ReadHeaderTimeout: 10 * time.Second}
+	// A port may have been somebody else's a moment ago, who is still called: only
+	// who knows the address is counted.
+	secret := "/" + rand.Text()
+	server := &http.Server{Handler: http.StripPrefix(secret, benchHookHandler()), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	parent := make(chan struct{})
@@ -118,7 +122,7 @@ func (benchHookCmd) Run(ctx context.Context, t terminal) error {
 		defer close(parent)
 		_, _ = io.Copy(io.Discard, os.Stdin) // whatever ends it, the parent is gone
 	}()
-	fmt.Fprintln(t.out, "http://"+l.Addr().String())
+	fmt.Fprintln(t.out, "http://"+l.Addr().String()+secret)
 	select {
 	case err = <-served:
 	case <-parent:

@@ -41,24 +41,24 @@ func main() {
 type commands struct {
 	File kong.ConfigFlag `name:"config" help:"TOML file with the same names as the flags." placeholder:"FILE" env:"TICKETWIRE_CONFIG"`
 
-	Demo       demoCmd       `cmd:"" help:"Show the guide live: a server, the poller, a webhook and its receiver."`
-	Serve      serveCmd      `cmd:"" help:"Run the ticket service."`
-	Bootstrap  bootstrapCmd  `cmd:"" help:"Make a tenant with all that is needed to create a ticket, and print it."`
-	Config     configCmd     `cmd:"" help:"Print the effective configuration of serve, secrets redacted."`
-	Check      checkCmd      `cmd:"" help:"Check the database in the data directory for damage."`
-	Poll       pollCmd       `cmd:"" help:"Poll tickets for changes, the way webhooks replace, and record what is seen."`
-	Listen     listenCmd     `cmd:"" help:"Forward events to a receiver on this machine."`
-	Trigger    triggerCmd    `cmd:"" help:"Send a made event to a receiver, to see what it does."`
-	Sign       signCmd       `cmd:"" help:"Sign a body as the service signs webhooks."`
-	Verify     verifyCmd     `cmd:"" help:"Check the signature of a webhook request, and say why it fails."`
-	Keys       keysCmd       `cmd:"" help:"List, make, change and revoke API keys over the API."`
-	Webhooks   webhooksCmd   `cmd:"" help:"Subscribe and look after webhooks over the API."`
-	Tickets    ticketsCmd    `cmd:"" help:"List, open and change tickets over the API."`
-	Events     eventsCmd     `cmd:"" help:"Read the event feed over the API."`
-	Tenants    tenantsCmd    `cmd:"" help:"List and change tenants in the data directory."`
-	Users      usersCmd      `cmd:"" help:"Add and change users in the data directory."`
-	Priorities prioritiesCmd `cmd:"" help:"Add priorities in the data directory."`
-	Bench      benchCmd      `cmd:"" help:"Measure throughput, latency and growth on this machine."`
+	Demo       demoCmd       `cmd:"" group:"Run the service" help:"Show the guide live: a server, the poller, a webhook and its receiver."`
+	Serve      serveCmd      `cmd:"" group:"Run the service" help:"Run the ticket service."`
+	Bootstrap  bootstrapCmd  `cmd:"" group:"Run the service" help:"Make a tenant with all that is needed to create a ticket, and print it."`
+	Config     configCmd     `cmd:"" group:"Run the service" help:"Print the effective configuration of serve, secrets redacted."`
+	Check      checkCmd      `cmd:"" group:"Run the service" help:"Check the database in the data directory for damage."`
+	Bench      benchCmd      `cmd:"" group:"Run the service" help:"Measure throughput, latency and growth on this machine."`
+	Poll       pollCmd       `cmd:"" group:"Integrate" help:"Poll tickets for changes, the way webhooks replace, and record what is seen."`
+	Listen     listenCmd     `cmd:"" group:"Integrate" help:"Forward events to a receiver on this machine."`
+	Trigger    triggerCmd    `cmd:"" group:"Integrate" help:"Send a made event to a receiver, to see what it does."`
+	Sign       signCmd       `cmd:"" group:"Integrate" help:"Sign a body as the service signs webhooks."`
+	Verify     verifyCmd     `cmd:"" group:"Integrate" help:"Check the signature of a webhook request, and say why it fails."`
+	Keys       keysCmd       `cmd:"" group:"Administer a server over its API" help:"List, make, change and revoke API keys over the API."`
+	Webhooks   webhooksCmd   `cmd:"" group:"Administer a server over its API" help:"Subscribe and look after webhooks over the API."`
+	Tickets    ticketsCmd    `cmd:"" group:"Administer a server over its API" help:"List, open and change tickets over the API."`
+	Events     eventsCmd     `cmd:"" group:"Administer a server over its API" help:"Read the event feed over the API."`
+	Tenants    tenantsCmd    `cmd:"" group:"Administer a data directory" help:"List and change tenants in the data directory."`
+	Users      usersCmd      `cmd:"" group:"Administer a data directory" help:"Add and change users in the data directory."`
+	Priorities prioritiesCmd `cmd:"" group:"Administer a data directory" help:"Add priorities in the data directory."`
 	BenchHook  benchHookCmd  `cmd:"" hidden:""`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
@@ -87,7 +87,7 @@ func run(args []string, t terminal) int {
 		kong.Configuration(readTOML, configFiles(args)...),
 		kong.Writers(t.out, t.err),
 		kong.Exit(func(code int) { exited = code }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Vars{"version": version(), "default_state": defaultState},
 	)
 	if err != nil {
