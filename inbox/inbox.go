@@ -154,10 +154,35 @@ func Open(ctx context.Context, cfg Config) (*Inbox, error) {
 		b.log.WarnContext(ctx, "the inbox forgets events earlier than their sender: a replay reacts again",
 			"retention", b.retention, "recommended", webhook.DefaultRetention)
 	}
-	if err := b.create(ctx); err != nil {
+	if err := b.createAmongOthers(ctx); err != nil {
 		return nil, fmt.Errorf("inbox: create the tables %s*: %w", b.prefix, err)
 	}
 	return b, b.checkSettings(ctx)
+}
+
+// createTries and createPause bound how long Open goes on where others open the
+// same file: about a second.
+const (
+	createTries = 20
+	createPause = 50 * time.Millisecond
+)
+
+// createAmongOthers is create for several processes at once. SQLite tells some of
+// those who open a new file at the same moment that it is locked, at once and
+// whatever the busy timeout: the switch to the write-ahead log does not wait.
+func (b *Inbox) createAmongOthers(ctx context.Context) error {
+	for try := 1; ; try++ {
+		err := b.create(ctx)
+		locked := err != nil && b.dialect == SQLite && strings.Contains(err.Error(), "database is locked")
+		if !locked || try == createTries {
+			return err
+		}
+		select {
+		case <-time.After(time.Duration(rand.Int64N(int64(2 * createPause)))):
+		case <-ctx.Done():
+			return errors.Join(err, context.Cause(ctx))
+		}
+	}
 }
 
 // create makes the tables in one transaction, once. It does not touch them when
