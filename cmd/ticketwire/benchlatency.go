@@ -262,6 +262,11 @@ func (s *benchScene) neglect(ctx context.Context, queue int) error {
 	if err := s.subscribe(ctx, spec); err != nil {
 		return err
 	}
+	// What the probe before has brought must not count for what comes: the next
+	// probe would begin, and take in, before the last of it has arrived.
+	if err := s.b.hook.reset(ctx); err != nil {
+		return err
+	}
 	if err := inParallel(ctx, 64, queue, s.touchNext); err != nil {
 		return err
 	}
