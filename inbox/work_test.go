@@ -380,7 +380,7 @@ func testOrderModel(t *testing.T, p place) {
 		tickets := []string{"t1", "t2", "t3"}
 		somebody := func(t *rapid.T) string {
 			if len(held) == 0 {
-				t.Skip()
+				t.Skip("nobody holds an event")
 			}
 			return rapid.SampledFrom(slices.Sorted(maps.Keys(held))).Draw(t, "ticket")
 		}
