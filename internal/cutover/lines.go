@@ -68,18 +68,24 @@ func encodeLines(values []any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// replaceLines puts a file with these values in the place of name, at once: a
-// crash leaves the old file or the new one.
+// replaceLines puts a file with these values in the place of name, as
+// replaceFile does.
 func replaceLines(name string, values []any) error {
 	b, err := encodeLines(values)
 	if err != nil {
 		return err
 	}
+	return replaceFile(name, b)
+}
+
+// replaceFile puts content in the place of name, at once: a crash leaves the old
+// file or the new one.
+func replaceFile(name string, content []byte) error {
 	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	_, err = f.Write(content)
 	if err == nil {
 		err = f.Sync()
 	}

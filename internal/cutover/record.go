@@ -23,6 +23,13 @@ type Entry struct {
 	Delivery *Delivery `json:"delivery,omitempty"`
 	Truth    *Truth    `json:"truth,omitempty"`
 	Gap      *Gap      `json:"gap,omitempty"`
+
+	Subscription *Subscription `json:"subscription,omitempty"`
+	Receiver     *Receiver     `json:"receiver,omitempty"`
+	Reaction     *Reaction     `json:"reaction,omitempty"`
+	Reconciler   *Reconciler   `json:"reconciler,omitempty"`
+	Turn         *Turn         `json:"turn,omitempty"`
+	Drill        *Drill        `json:"drill,omitempty"`
 }
 
 // Watch is written when a poller starts. From then on it watches these tickets,
@@ -249,6 +256,30 @@ func (e Entry) exact() (Entry, error) {
 	if e.Gap != nil {
 		set++
 		e.Gap = copyWith(e.Gap, func(g *Gap) []*time.Time { return []*time.Time{&g.From, &g.To} })
+	}
+	if e.Subscription != nil {
+		set++
+		e.Subscription = copyWith(e.Subscription, func(s *Subscription) []*time.Time { return []*time.Time{&s.At, &s.DisabledAt} })
+	}
+	if e.Receiver != nil {
+		set++
+		e.Receiver = copyWith(e.Receiver, func(r *Receiver) []*time.Time { return []*time.Time{&r.At} })
+	}
+	if e.Reaction != nil {
+		set++
+		e.Reaction = copyWith(e.Reaction, func(r *Reaction) []*time.Time { return []*time.Time{&r.At} })
+	}
+	if e.Reconciler != nil {
+		set++
+		e.Reconciler = copyWith(e.Reconciler, func(r *Reconciler) []*time.Time { return []*time.Time{&r.At} })
+	}
+	if e.Turn != nil {
+		set++
+		e.Turn = copyWith(e.Turn, func(t *Turn) []*time.Time { return []*time.Time{&t.At, &t.From} })
+	}
+	if e.Drill != nil {
+		set++
+		e.Drill = copyWith(e.Drill, func(d *Drill) []*time.Time { return []*time.Time{&d.At} })
 	}
 	if set != 1 {
 		return Entry{}, fmt.Errorf("an entry of the record has one kind, not %d", set)

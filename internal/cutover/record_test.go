@@ -40,6 +40,17 @@ func everyKind() []Entry {
 		}},
 		{Truth: &Truth{At: day, Source: "feed", EventID: "e", EventType: "ticket.updated", OccurredAt: day, Ticket: "a", UpdatedAt: day, Hash: "h", Fields: fields}},
 		{Gap: &Gap{From: day, To: day.Add(time.Hour), Side: SideClock, Why: "x", Ahead: -5}},
+		{Subscription: &Subscription{
+			At: day, WebhookID: "w", Active: true, EventTypes: []string{"ticket.updated"}, Tickets: []string{"a"}, Filter: json.RawMessage(`{}`),
+			Fields: json.RawMessage(`["title"]`), DisabledAt: day, Why: "x", GivesUpAfter: 52560,
+		}},
+		{Receiver: &Receiver{
+			At: day, Types: []string{"ticket.updated"}, Tickets: []string{"a"}, SecretFrom: "file", Silence: 3600, Refetch: true, SkipStale: true,
+		}},
+		{Reaction: &Reaction{At: day, EventID: "e", EventType: "ticket.updated", Ticket: "a", Attempt: 2, Acted: true, Stale: true, Error: "x"}},
+		{Reconciler: &Reconciler{At: day, Every: 900}},
+		{Turn: &Turn{At: day, From: day.Add(time.Second), Side: SideReceiver}},
+		{Drill: &Drill{At: day, Kind: "retry", Ticket: "a", Note: "x"}},
 	}
 }
 
