@@ -54,7 +54,7 @@ func (s *Setup) Acts(t time.Time) Side {
 // NotFound.
 func LoadSetup(dir string) (*Setup, error) {
 	name := filepath.Join(dir, SetupName)
-	text, err := os.ReadFile(name) //nolint:gosec // the directory is the caller's
+	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.Wrap(fault.NotFound, err, "There is no cutover in %s", dir)
 	}
