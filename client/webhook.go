@@ -6,7 +6,10 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // Webhook is a subscription as the API answers it (contract section 3.3).
@@ -196,6 +199,46 @@ type Delivery struct {
 	CompletedAt        *time.Time      `json:"completed_at"`
 }
 
+// UnmarshalJSON reads an attempt. AlgaPSA's published code spells the keys of the
+// log in camel case (contract section 3.9).
+func (d *Delivery) UnmarshalJSON(b []byte) error {
+	type plain Delivery // without this method
+	var p plain
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	if p.DeliveryID == "" {
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal(b, &keys); err != nil {
+			return err
+		}
+		spelt := make(map[string]json.RawMessage, len(keys))
+		for k, v := range keys {
+			spelt[snakeCase(k)] = v
+		}
+		again, err := json.Marshal(spelt)
+		if err == nil {
+			err = json.Unmarshal(again, &p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	*d = Delivery(p)
+	return nil
+}
+
+func snakeCase(key string) string {
+	var b strings.Builder
+	for _, r := range key {
+		if unicode.IsUpper(r) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}
+
 // DeliveryFilter restricts Deliveries. Unset fields do not restrict.
 type DeliveryFilter struct {
 	Status   string // a Delivery's status; "failed" means retrying and abandoned
@@ -207,6 +250,29 @@ type DeliveryFilter struct {
 // Deliveries walks through the attempts of a webhook, newest first. An error
 // comes as the last pair.
 func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFilter) iter.Seq2[*Delivery, error] {
+	return pages[Delivery](ctx, c, f.values(), "webhooks", webhookID, "deliveries")
+}
+
+// DeliveryPage is one page of the log of a webhook.
+type DeliveryPage struct {
+	Data    []Delivery
+	HasNext bool // whether there is a page behind this one
+}
+
+// DeliveriesPage returns page n, from 1, of the attempts that fit the filter,
+// newest first, with at most limit of them, 1 to 100. It is for those who pace the
+// requests of a walk themselves; Deliveries makes the whole walk.
+func (c *Client) DeliveriesPage(ctx context.Context, webhookID string, f DeliveryFilter, n, limit int) (*DeliveryPage, error) {
+	q := f.values()
+	q.Set("limit", strconv.Itoa(limit))
+	p, err := onePage[Delivery](ctx, c, q, n, "webhooks", webhookID, "deliveries")
+	if err != nil {
+		return nil, err
+	}
+	return &DeliveryPage{Data: p.Data, HasNext: p.Pagination.HasNext}, nil
+}
+
+func (f DeliveryFilter) values() url.Values {
 	q := make(query)
 	q.text("status", f.Status)
 	q.time("from_date", f.From)
@@ -214,7 +280,7 @@ func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFil
 	q.text("event_type", f.EventType)
 	q.text("event_id", f.EventID)
 	q.text("ticket_id", f.TicketID)
-	return pages[Delivery](ctx, c, url.Values(q), "webhooks", webhookID, "deliveries")
+	return url.Values(q)
 }
 
 // Delivery returns one attempt. Ticketwire knows those of a deleted webhook too,

@@ -1,6 +1,7 @@
 package cutover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -14,7 +15,7 @@ import (
 	"github.com/ticketwire/ticketwire/client"
 )
 
-// meter is the transport of the poller's client. It keeps of the last answer
+// meter is the transport of an asker's client. It keeps of the last answer
 // what the client does not hand on. Used by one goroutine.
 type meter struct {
 	base   http.RoundTripper
@@ -48,46 +49,83 @@ func (m *meter) describe(p *Poll) {
 	}
 }
 
+// asker makes requests within a budget. Used by one goroutine.
+type asker struct {
+	api    *client.Client
+	meter  *meter
+	budget *budget
+	now    func() time.Time
+}
+
+// newAsker returns one that uses a share of the key's limit. h may be nil, and
+// timeout 0.
+func newAsker(url, key string, h *http.Client, share float64, timeout time.Duration, agent string, now func() time.Time) (*asker, error) {
+	var own http.Client
+	if h != nil {
+		own = *h
+	}
+	if own.Transport == nil {
+		own.Transport = http.DefaultTransport
+	}
+	a := &asker{meter: &meter{base: own.Transport}, budget: newBudget(share), now: now}
+	own.Transport = a.meter
+	// One try: a failure is an observation of its own, and the next request comes
+	// anyway.
+	var err error
+	a.api, err = client.New(url, key, client.WithHTTPClient(&own), client.WithTries(1),
+		client.WithTimeout(cmp.Or(timeout, client.DefaultTimeout)), client.WithUserAgent(agent), client.WithNow(now))
+	return a, err
+}
+
 // ask waits for the budget, makes one request with send and completes the poll
-// with how it went. Its error is the end of the poller: the context's, or that
-// whatever answers is not the API or does not take the key. Any other failure is
-// in the poll.
-func (p *Poller) ask(ctx context.Context, poll *Poll, send func(context.Context) error) error {
+// with how it went. waits is told until when it waits; it may be nil. ended is
+// the context's error; any other failure is in the poll, and in err.
+func (a *asker) ask(ctx context.Context, poll *Poll, waits func(until time.Time), send func(context.Context) error) (err, ended error) {
 	for {
-		now := p.cfg.Now()
-		wait := p.budget.take(now)
+		now := a.now()
+		wait := a.budget.take(now)
 		if wait <= 0 {
 			break
 		}
-		p.show(now.Add(wait))
+		if waits != nil {
+			waits(now.Add(wait))
+		}
 		if err := sleep(ctx, wait); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	poll.At = p.cfg.Now()
-	err := send(ctx)
+	poll.At = a.now()
+	err = send(ctx)
 	if ctx.Err() != nil {
-		return ctx.Err() // broken off by us, so it says nothing
+		return nil, ctx.Err() // broken off by us, so it says nothing
 	}
-	poll.Done = p.cfg.Now()
-	p.meter.describe(poll)
-	p.budget.learn(poll.Done, poll.Limit)
+	poll.Done = a.now()
+	a.meter.describe(poll)
+	a.budget.learn(poll.Done, poll.Limit)
 	if err == nil {
-		p.answered = true
-		return nil
+		return nil, nil
 	}
 	poll.Failure, poll.Error = classify(err, poll.Ticket != ""), err.Error()
 	answer, _ := errors.AsType[*client.Error](err)
 	if poll.Failure == RateLimited || poll.HTTP == http.StatusServiceUnavailable && answer != nil && answer.RetryAfter > 0 {
-		p.budget.pause(poll.Done, answer.RetryAfter, rand.Float64())
+		a.budget.pause(poll.Done, answer.RetryAfter, rand.Float64())
 	}
-	switch poll.Failure {
-	case NotFound:
+	return err, nil
+}
+
+// ask makes one request with send. Its error is the end of the poller: the
+// context's, or that whatever answers is not the API or does not take the key.
+// Any other failure is in the poll.
+func (p *Poller) ask(ctx context.Context, poll *Poll, send func(context.Context) error) error {
+	err, ended := p.asker.ask(ctx, poll, p.show, send)
+	if ended != nil {
+		return ended
+	}
+	switch {
+	case err == nil, poll.Failure == NotFound:
 		p.answered = true
-	case Refused, Malformed:
-		if !p.answered {
-			return err
-		}
+	case (poll.Failure == Refused || poll.Failure == Malformed) && !p.answered:
+		return err
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package cutover
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,9 +33,10 @@ type Config struct {
 	Timeout  time.Duration // bounds one request; 0 for client.DefaultTimeout
 	Rounds   int           // Run returns after so many; 0 for never
 
-	// React is called for each New and Changed ticket, one at a time. If it
-	// fails, the change counts as not dealt with, and a later round sees and
-	// reacts to it again. A crash while it runs does the same.
+	// React is called for each New and Changed ticket, one at a time, unless the
+	// directory has a Setup by which it is the receiver's turn. If it fails, the
+	// change counts as not dealt with, and a later round sees and reacts to it
+	// again. A crash while it runs does the same.
 	React func(context.Context, Change) error
 	// Show is told how it goes, after each request and before each wait. It may
 	// be nil, is called by the goroutine of Run, and must not keep the Numbers.
@@ -65,9 +65,8 @@ type Status struct {
 // Poller watches tickets by asking for them. Use Open.
 type Poller struct {
 	cfg     Config
-	api     *client.Client
-	meter   *meter
-	budget  *budget
+	asker   *asker
+	turns   *Turns
 	lock    *filelock.Lock
 	record  *Record
 	memory  *memory
@@ -84,28 +83,20 @@ type Poller struct {
 	sweep    *sweep               // a sweep that goes on
 	swept    time.Time            // when the last one ended
 	differs  bool                 // the last count did not fit
+	looked   map[string]time.Time // ticket, or "" for the list -> the server's clock when it was last dealt with in whole
 }
 
 // Open takes the cutover directory and reads what was seen before. It does not
 // call the server. A directory with another poller in it is a Conflict.
 func Open(cfg Config) (_ *Poller, err error) {
-	p := &Poller{cfg: cfg, budget: newBudget(cfg.Budget)}
+	p := &Poller{cfg: cfg, turns: FollowTurns(cfg.Dir), looked: map[string]time.Time{}}
 	p.cfg.IDs = nil
 	for _, id := range cfg.IDs {
 		p.cfg.IDs = append(p.cfg.IDs, strings.ToLower(id)) // as the API spells them
 	}
 	slices.Sort(p.cfg.IDs)
 	p.cfg.IDs = slices.Compact(p.cfg.IDs)
-	h := http.Client{Transport: http.DefaultTransport}
-	if cfg.HTTP != nil {
-		h = *cfg.HTTP
-	}
-	p.meter = &meter{base: h.Transport}
-	h.Transport = p.meter
-	// One try: a failure is an observation of its own, and the next poll comes
-	// anyway.
-	p.api, err = client.New(cfg.URL, cfg.Key, client.WithHTTPClient(&h), client.WithTries(1),
-		client.WithTimeout(cmp.Or(cfg.Timeout, client.DefaultTimeout)), client.WithUserAgent("ticketwire-poll"), client.WithNow(cfg.Now))
+	p.asker, err = newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Timeout, "ticketwire-poll", cfg.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +220,7 @@ func (p *Poller) one(ctx context.Context, round time.Time, id string) error {
 	poll := Poll{Round: round, Ticket: id}
 	var got []client.Ticket
 	err := p.ask(ctx, &poll, func(ctx context.Context) error {
-		t, err := p.api.Ticket(ctx, id)
+		t, err := p.asker.api.Ticket(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -240,6 +231,9 @@ func (p *Poller) one(ctx context.Context, round time.Time, id string) error {
 		return err
 	}
 	_, err = p.took(ctx, &poll, got)
+	if _, owed := p.owed[id]; err == nil && !owed && poll.Failure == "" {
+		p.looked[id] = poll.Date
+	}
 	if last := p.memory.tickets[id]; err == nil && poll.Failure == NotFound && last != nil && !last.Gone {
 		gone := *last
 		gone.Gone = true
@@ -320,7 +314,10 @@ func (p *Poller) react(ctx context.Context, changes []Change) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := p.cfg.React(ctx, c); err != nil {
+		if err := p.act(ctx, c); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			p.failure = fmt.Errorf("reaction to ticket %s failed: %w", c.Ticket, err)
 			p.owed[c.Ticket] = c.UpdatedAt
 			if p.floor.IsZero() || c.UpdatedAt.Before(p.floor) {

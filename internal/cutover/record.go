@@ -156,7 +156,7 @@ type Delivery struct {
 // at the end that reads every ticket once.
 type Truth struct {
 	At         time.Time                  `json:"at"`     // when it was read
-	Source     string                     `json:"source"` // feed or sweep
+	Source     string                     `json:"source"` // FromFeed or FromSweep
 	EventID    string                     `json:"event_id,omitempty"`
 	EventType  string                     `json:"event_type,omitempty"`
 	OccurredAt time.Time                  `json:"occurred_at,omitzero"`
@@ -165,6 +165,12 @@ type Truth struct {
 	Hash       string                     `json:"hash,omitempty"`
 	Fields     map[string]json.RawMessage `json:"fields,omitempty"`
 }
+
+// Where the truth is from.
+const (
+	FromFeed  = "feed"  // an event; all of them are there
+	FromSweep = "sweep" // the state of a ticket that changed, by the list; those between are not
+)
 
 // Gap is a time in which one side could not learn of changes, for a reason that
 // no other entry shows.

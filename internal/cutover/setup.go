@@ -35,10 +35,9 @@ type Turn struct {
 }
 
 // Acts returns the side whose turn it is for a change at t: updated_at for what
-// the poller sees, occurred_at for an event. As both sides ask for the time of
-// the change and not for that of its arrival, what is under way when the turn
-// changes is acted on once. An event that occurs in the same moment as the turn
-// changes can have an updated_at before it: then both act.
+// the poller sees, ChangedAt for an event. As both sides ask for the time of the
+// change and not for that of its arrival, what is under way when the turn changes
+// is acted on once.
 func (s *Setup) Acts(t time.Time) Side {
 	side := SidePoller // what was there before the cutover began is polled
 	for _, turn := range s.Turns {

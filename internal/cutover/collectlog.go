@@ -1,0 +1,146 @@
+package cutover
+
+import (
+	"context"
+	"time"
+
+	"github.com/ticketwire/ticketwire/client"
+)
+
+// logOverlap is how far the log of deliveries is read again: a row is there when
+// its attempt is over, in order of when that began.
+const logOverlap = 2 * time.Minute
+
+// deliveries reads the log of deliveries, newest first, down to where the last
+// reading began or to the oldest row that was pending then, whichever is earlier,
+// and notes the rows that are not as they were.
+func (c *Collector) deliveries(ctx context.Context) error {
+	from := c.cfg.Since
+	if back := c.place.Log.Add(-logOverlap); back.After(from) {
+		from = back
+	}
+	for _, d := range c.seen {
+		if at := orderOf(&d); d.Status == statusPending && at.Before(from) {
+			from = at
+		}
+	}
+	var began time.Time
+	for n, more := 1, true; more; n++ {
+		var page *client.DeliveryPage
+		poll, err := c.ask(ctx, func(ctx context.Context) (err error) {
+			page, err = c.asker.api.DeliveriesPage(ctx, c.cfg.WebhookID, client.DeliveryFilter{From: from}, n, listPage)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if began.IsZero() {
+			if began = poll.Date; began.IsZero() {
+				began = poll.At
+			}
+		}
+		more = page.HasNext
+		var entries []Entry
+		for i := range page.Data {
+			d := deliveryOf(&page.Data[i])
+			if at := orderOf(&d); !at.IsZero() && at.Before(from) {
+				more = false // AlgaPSA takes no notice of the filter
+				continue
+			}
+			if was, known := c.seen[d.DeliveryID]; known && was == d {
+				continue
+			}
+			c.seen[d.DeliveryID] = d
+			d.At = poll.Done
+			entries = append(entries, Entry{Delivery: &d})
+		}
+		if len(entries) > 0 {
+			if err := c.record.Append(entries...); err != nil {
+				return err
+			}
+		}
+		c.status.Deliveries += len(entries)
+	}
+	c.place.Log = began
+	for id, d := range c.seen {
+		if d.Status != statusPending && orderOf(&d).Before(began.Add(-2*logOverlap)) {
+			delete(c.seen, id) // not read again
+		}
+	}
+	return nil
+}
+
+// statusPending is the status of an attempt that is owed; AlgaPSA has no such rows.
+const statusPending = "pending"
+
+// orderOf is the time by which the log is ordered.
+func orderOf(d *Delivery) time.Time {
+	if d.AttemptedAt.IsZero() {
+		return d.NextRetryAt
+	}
+	return d.AttemptedAt
+}
+
+// deliveryOf is a row of the log without the time of its reading.
+func deliveryOf(d *client.Delivery) Delivery {
+	out := Delivery{
+		WebhookID: d.WebhookID, DeliveryID: d.DeliveryID, EventID: d.EventID, EventType: d.EventType,
+		Attempt: d.AttemptNumber, Status: d.Status, Test: d.IsTest,
+	}
+	if d.ResponseStatusCode != nil {
+		out.HTTP = *d.ResponseStatusCode
+	}
+	if d.ErrorMessage != nil {
+		out.Error = *d.ErrorMessage
+	}
+	for to, from := range map[*time.Time]*time.Time{
+		&out.AttemptedAt: d.AttemptedAt, &out.CompletedAt: d.CompletedAt, &out.NextRetryAt: d.NextRetryAt,
+	} {
+		if from != nil {
+			*to = from.UTC()
+		}
+	}
+	return out
+}
+
+// sweep walks through the tickets that changed since from, by the list, and notes
+// the state of each. It returns how many that were.
+func (c *Collector) sweep(ctx context.Context, from time.Time) (int, error) {
+	w := walk{from: from, page: 1}
+	noted := map[string]time.Time{}
+	for !w.done {
+		var page *client.TicketPage
+		poll, err := c.ask(ctx, func(ctx context.Context) (err error) {
+			page, err = c.asker.api.TicketsPage(ctx, client.TicketFilter{UpdatedFrom: w.from, Sort: "updated_at", Order: "asc"}, w.page, listPage)
+			return err
+		})
+		if err != nil {
+			return len(noted), err
+		}
+		last, err := lastUpdate(page.Data)
+		if err != nil {
+			return len(noted), noAnswer{err, *poll}
+		}
+		var entries []Entry
+		for i := range page.Data {
+			o, err := observe(&page.Data[i])
+			if err != nil {
+				return len(noted), noAnswer{err, *poll}
+			}
+			if at, was := noted[o.Ticket]; was && !o.UpdatedAt.After(at) {
+				continue
+			}
+			noted[o.Ticket] = o.UpdatedAt
+			entries = append(entries, Entry{Truth: &Truth{
+				At: poll.Done, Source: FromSweep, Ticket: o.Ticket, UpdatedAt: o.UpdatedAt, Hash: o.Hash, Fields: o.Fields,
+			}})
+		}
+		if len(entries) > 0 {
+			if err := c.record.Append(entries...); err != nil {
+				return len(noted), err
+			}
+		}
+		w = w.next(last, len(entries) > 0, page.HasNext)
+	}
+	return len(noted), nil
+}

@@ -1,0 +1,141 @@
+package cutover
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/filelock"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// publishedWithin is how long after its change an event occurs at most. AlgaPSA
+// takes occurred_at when it publishes, milliseconds to seconds after updated_at;
+// an updated_at that is older than that is of a stale payload (contract section
+// 4.3).
+const publishedWithin = 5 * time.Second
+
+// ChangedAt is the time of the change that an event is about, as the poller sees
+// it too: updated_at of its payload, unless that is missing or stale. The events
+// of one change occur at different times and have this one in common.
+func ChangedAt(occurred, updated time.Time) time.Time {
+	if updated.IsZero() || updated.After(occurred) || occurred.Sub(updated) > publishedWithin {
+		return occurred
+	}
+	return updated
+}
+
+// ChangeOf is ChangedAt for an envelope.
+func ChangeOf(e *webhook.Envelope) time.Time {
+	var updated time.Time
+	if d, err := e.Ticket(); err == nil && d.UpdatedAt != nil {
+		updated = d.UpdatedAt.Time
+	}
+	return ChangedAt(e.OccurredAt.Time, updated)
+}
+
+// Turns is whose turn it is, by the setup of a cutover directory. It reads the
+// setup again whenever the file is another one, so that a turn reaches every
+// process that works in the directory before its first change happens. Safe for
+// concurrent use.
+type Turns struct {
+	dir string
+
+	mu    sync.Mutex
+	setup *Setup
+	read  os.FileInfo // the file that setup is from
+}
+
+// FollowTurns returns the turns of a directory, which need not have a setup yet.
+func FollowTurns(dir string) *Turns { return &Turns{dir: dir} }
+
+// Setup returns the setup as it is now. It must not be changed. A directory
+// without one is a NotFound.
+func (t *Turns) Setup() (*Setup, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// A file that is replaced between the two is read again the next time.
+	info, err := os.Stat(filepath.Join(t.dir, SetupName))
+	if err == nil && t.read != nil && os.SameFile(info, t.read) && info.ModTime().Equal(t.read.ModTime()) && info.Size() == t.read.Size() {
+		return t.setup, nil
+	}
+	setup, err := LoadSetup(t.dir)
+	if err != nil {
+		return nil, err
+	}
+	t.setup, t.read = setup, info
+	return setup, nil
+}
+
+// Acts returns the side whose turn it is for a change at that time; the poller's
+// where there is no setup. An error means that nobody can say, so nobody may act
+// yet.
+func (t *Turns) Acts(at time.Time) (Side, error) {
+	setup, err := t.Setup()
+	switch {
+	case fault.KindOf(err) == fault.NotFound:
+		return SidePoller, nil
+	case err != nil:
+		return "", err
+	}
+	return setup.Acts(at), nil
+}
+
+// ChangeSetup changes the setup of a directory while nobody else does. A setup
+// that fn returns an error for stays as it is.
+func ChangeSetup(dir string, fn func(*Setup) error) (_ *Setup, err error) {
+	lock, err := filelock.Acquire(filepath.Join(dir, "cutover.lock"))
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, fault.Wrap(fault.Conflict, err, "Somebody else changes the cutover in %s at this moment", dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the setup of the cutover: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	s, err := LoadSetup(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := fn(s); err != nil {
+		return nil, err
+	}
+	return s, s.Save(dir)
+}
+
+// TakeTurn gives the turn to a side, from a time of the server's clock on that
+// must be in the future: a change that has already happened may have been acted
+// on. It writes the setup, which decides, and then the record. The turn that it
+// returns begins behind the one before, whatever the clock says. A side whose turn
+// it is already is a Conflict.
+func TakeTurn(dir string, now, from time.Time, side Side) (Turn, error) {
+	turn := Turn{At: micros(now), From: micros(from), Side: side}
+	_, err := ChangeSetup(dir, func(s *Setup) error {
+		if len(s.Turns) == 0 {
+			return fmt.Errorf("the setup in %s has no turns", dir)
+		}
+		last := s.Turns[len(s.Turns)-1]
+		if last.Side == side {
+			return fault.New(fault.Conflict, "It is the %s's turn already, since %s", side, last.From.Format(time.RFC3339))
+		}
+		if !turn.From.After(last.From) {
+			turn.From = last.From.Add(time.Millisecond)
+		}
+		s.Turns = append(s.Turns, turn)
+		return nil
+	})
+	if err != nil {
+		return Turn{}, err
+	}
+	record, err := OpenRecord(dir)
+	if err == nil {
+		err = errors.Join(record.Append(Entry{Turn: &turn}), record.Close())
+	}
+	if err != nil {
+		return turn, fmt.Errorf("the turn has changed, but not in the record: %w", err)
+	}
+	return turn, nil
+}
