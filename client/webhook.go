@@ -183,7 +183,8 @@ type Delivery struct {
 	WebhookID          string          `json:"webhook_id"`
 	EventID            string          `json:"event_id"`
 	EventType          string          `json:"event_type"`
-	Status             string          `json:"status"` // pending, delivered, retrying, abandoned
+	TicketID           *string         `json:"ticket_id"` // Ticketwire only
+	Status             string          `json:"status"`    // pending, delivered, retrying, abandoned
 	AttemptNumber      int             `json:"attempt_number"`
 	RequestHeaders     json.RawMessage `json:"request_headers"`
 	RequestBody        json.RawMessage `json:"request_body"`
@@ -195,6 +196,7 @@ type Delivery struct {
 	ErrorMessage       *string         `json:"error_message"`
 	NextRetryAt        *time.Time      `json:"next_retry_at"`
 	IsTest             bool            `json:"is_test"`
+	IsManual           bool            `json:"is_manual"`    // Ticketwire only: a retry by hand, or a replay
 	AttemptedAt        *time.Time      `json:"attempted_at"` // nil while it is pending
 	CompletedAt        *time.Time      `json:"completed_at"`
 }
