@@ -85,9 +85,19 @@ func (t *Turns) Acts(at time.Time) (Side, error) {
 	return setup.Acts(at), nil
 }
 
-// ChangeSetup changes the setup of a directory while nobody else does. A setup
-// that fn returns an error for stays as it is.
-func ChangeSetup(dir string, fn func(*Setup) error) (_ *Setup, err error) {
+// Receives reports whether it is the receiver's turn for an event.
+func (t *Turns) Receives(e *webhook.Envelope) (bool, error) {
+	side, err := t.Acts(ChangeOf(e))
+	return side == SideReceiver, err
+}
+
+// ChangeSetup replaces the setup of a directory by what fn makes of it, while
+// nobody else does. fn gets nil where there is none; after an error everything
+// stays as it was.
+func ChangeSetup(dir string, fn func(*Setup) (*Setup, error)) (_ *Setup, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the cutover directory: %w", err)
+	}
 	lock, err := filelock.Acquire(filepath.Join(dir, "cutover.lock"))
 	if errors.Is(err, filelock.ErrHeld) {
 		return nil, fault.Wrap(fault.Conflict, err, "Somebody else changes the cutover in %s at this moment", dir)
@@ -97,10 +107,10 @@ func ChangeSetup(dir string, fn func(*Setup) error) (_ *Setup, err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	s, err := LoadSetup(dir)
-	if err != nil {
+	if err != nil && fault.KindOf(err) != fault.NotFound {
 		return nil, err
 	}
-	if err := fn(s); err != nil {
+	if s, err = fn(s); err != nil {
 		return nil, err
 	}
 	return s, s.Save(dir)
@@ -113,19 +123,19 @@ func ChangeSetup(dir string, fn func(*Setup) error) (_ *Setup, err error) {
 // it is already is a Conflict.
 func TakeTurn(dir string, now, from time.Time, side Side) (Turn, error) {
 	turn := Turn{At: micros(now), From: micros(from), Side: side}
-	_, err := ChangeSetup(dir, func(s *Setup) error {
-		if len(s.Turns) == 0 {
-			return fmt.Errorf("the setup in %s has no turns", dir)
+	_, err := ChangeSetup(dir, func(s *Setup) (*Setup, error) {
+		if s == nil || len(s.Turns) == 0 {
+			return nil, fault.New(fault.NotFound, "There is no cutover in %s", dir)
 		}
 		last := s.Turns[len(s.Turns)-1]
 		if last.Side == side {
-			return fault.New(fault.Conflict, "It is the %s's turn already, since %s", side, last.From.Format(time.RFC3339))
+			return nil, fault.New(fault.Conflict, "It is the %s's turn already, since %s", side, last.From.Format(time.RFC3339))
 		}
 		if !turn.From.After(last.From) {
 			turn.From = last.From.Add(time.Millisecond)
 		}
 		s.Turns = append(s.Turns, turn)
-		return nil
+		return s, nil
 	})
 	if err != nil {
 		return Turn{}, err
