@@ -86,7 +86,8 @@ type bubble struct {
 	receiver *pipes
 
 	mu     sync.Mutex
-	status int // what the receiver answers
+	hook   http.Handler // the receiver; nil for one that keeps hits
+	status int          // what that answers
 	secret string
 	hits   []hit
 	mails  []string
@@ -143,6 +144,13 @@ func openBubble(t *testing.T, change func(*app.Config)) *bubble {
 }
 
 func (b *bubble) receive(w http.ResponseWriter, r *http.Request) {
+	b.mu.Lock()
+	hook := b.hook
+	b.mu.Unlock()
+	if hook != nil {
+		hook.ServeHTTP(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		b.t.Errorf("read a webhook: %v", err)
