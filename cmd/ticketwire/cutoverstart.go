@@ -291,7 +291,7 @@ func (r *cutoverRun) receiverConfig() (receiver.Config, error) {
 				Updated: cutover.ChangeOf(e.Envelope), SeenAt: time.Now(), Ticket: e.Data,
 			})
 		},
-		Acts: r.turns.Receives, Refuse: r.refuses, Record: r.record, Lease: r.cmd.ExecTimeout + time.Minute,
+		Acts: r.turns.Receives, Refuse: r.refuses, Record: r.record, Lease: 2*r.cmd.ExecTimeout + 5*time.Second,
 		Silence: receiver.LearnSilence, Log: log, Now: time.Now,
 	}, nil
 }

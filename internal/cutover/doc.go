@@ -23,8 +23,16 @@
 // repeats the observation and the reaction, and loses neither: a reaction
 // happens at least once.
 //
+// # Turns
+//
+// One side acts, by the setup and the time of the change. See Turns for how that
+// reaches whoever works in the directory, and Poller for the change that only the
+// turn before could have shown.
+//
 // # Files
 //
-// A cutover directory has the record, record.jsonl; what the poller has seen,
-// seen.jsonl; and poll.lock, which one poller at a time holds.
+// A cutover directory has the setup, cutover.json; the record, record.jsonl; what
+// the poller has seen, seen.jsonl; how far the collector came, collect.json; what
+// was acted on, acted.jsonl; drill.json while somebody asks for a drill; and the
+// locks poll.lock, collect.lock and cutover.lock.
 package cutover
