@@ -28,7 +28,7 @@ func (r *Receiver) react(ctx context.Context, e *webhook.Envelope) error {
 	if acts {
 		err = r.act(ctx, e)
 	} else {
-		r.metrics.reactions.WithLabelValues(notOurTurn).Inc()
+		r.metrics.left.Inc()
 	}
 	if r.journal == nil {
 		return err
