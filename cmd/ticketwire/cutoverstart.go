@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -83,7 +82,7 @@ func (c *cutoverStartCmd) Run(ctx context.Context, t terminal) error {
 	if _, err := c.api(); err != nil {
 		return err
 	}
-	run := &cutoverRun{cmd: c, t: t, setup: setup, turns: cutover.FollowTurns(c.State), out: &lineWriter{to: t.out}, show: newProgress(t)}
+	run := &cutoverRun{cmd: c, t: t, setup: setup, turns: cutover.FollowTurns(c.State), out: &locked{out: t.out}, show: newProgress(t)}
 	return run.all(ctx)
 }
 
@@ -124,7 +123,7 @@ type cutoverRun struct {
 	turns  *cutover.Turns
 	record *cutover.Record
 	acted  *cutover.Acted
-	out    *lineWriter // of reactions
+	out    *locked // of reactions
 	show   *progress
 
 	mu      sync.Mutex
@@ -443,17 +442,4 @@ func what(s cutover.Source) string {
 func (r *cutoverRun) note(format string, args ...any) {
 	r.show.end()
 	fmt.Fprintf(r.t.err, format+"\n", args...)
-}
-
-// lineWriter keeps the lines of several reactions apart.
-type lineWriter struct {
-	mu sync.Mutex
-	to io.Writer
-}
-
-// Write writes at once.
-func (l *lineWriter) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.to.Write(b)
 }

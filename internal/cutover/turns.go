@@ -64,7 +64,10 @@ func (t *Turns) Setup() (*Setup, error) {
 		return t.setup, nil
 	}
 	setup, err := LoadSetup(t.dir)
-	if err != nil {
+	switch {
+	case t.setup != nil && fault.KindOf(err) == fault.NotFound:
+		return nil, fmt.Errorf("the setup of the cutover in %s is gone", t.dir) // not the same as none yet
+	case err != nil:
 		return nil, err
 	}
 	t.setup, t.read = setup, info

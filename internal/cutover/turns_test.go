@@ -95,6 +95,12 @@ func TestTurnsAreFollowed(t *testing.T) {
 	if side, err := turns.Acts(day); err == nil {
 		t.Errorf("a setup that cannot be read says %s", side)
 	}
+	if err := os.Remove(filepath.Join(dir, SetupName)); err != nil {
+		t.Fatal(err)
+	}
+	if side, err := turns.Acts(day); err == nil {
+		t.Errorf("a setup that is gone says %s", side)
+	}
 	f, err := os.Open(filepath.Join(dir, RecordName))
 	if err != nil {
 		t.Fatal(err)

@@ -87,14 +87,12 @@ func (r *Receiver) lookAtStorage() {
 	r.alarms.set(Unstored, "")
 }
 
-// notOurTurn is the result of a reaction that was left to the poller.
-const notOurTurn = "not_our_turn"
-
 // metrics counts what happens. All labels are from lists of this program.
 type metrics struct {
 	r         *Receiver
 	requests  *prometheus.CounterVec
 	reactions *prometheus.CounterVec
+	left      prometheus.Counter
 	took      prometheus.Histogram
 	skew      prometheus.Gauge
 	alarm     *prometheus.Desc
@@ -113,8 +111,11 @@ func newMetrics(r *Receiver) *metrics {
 			Name: "ticketwire_receiver_requests_total", Help: "Webhook requests by what became of them.",
 		}, []string{"outcome"}),
 		reactions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ticketwire_receiver_reactions_total", Help: "Runs of the reaction by result; dead is a failure that was the last one, not_our_turn was left to the poller and is counted as processed too.",
+			Name: "ticketwire_receiver_reactions_total", Help: "Events that were processed, by result; dead is a failure that was the last one.",
 		}, []string{"result"}),
+		left: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ticketwire_receiver_left_to_poller_total", Help: "Events without a reaction because it was the poller's turn; they are counted as processed too.",
+		}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "ticketwire_receiver_reaction_duration_seconds", Help: "Time for one run of the reaction.",
 			Buckets: []float64{.001, .005, .025, .1, .5, 1, 2.5, 5, 10, 30, 60},
@@ -131,7 +132,7 @@ func newMetrics(r *Receiver) *metrics {
 		m.requests.WithLabelValues(string(o))
 	}
 	for _, result := range []string{
-		string(webhook.Processed), string(webhook.SkippedStale), string(webhook.ReactionFailed), string(webhook.StoreFailed), "dead", notOurTurn,
+		string(webhook.Processed), string(webhook.SkippedStale), string(webhook.ReactionFailed), string(webhook.StoreFailed), "dead",
 	} {
 		m.reactions.WithLabelValues(result)
 	}
@@ -151,7 +152,7 @@ func (m *metrics) reacted(_ context.Context, res inbox.Result) {
 func (m *metrics) register(reg prometheus.Registerer) {
 	reg.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests, m.reactions, m.took, m.skew, m,
+		m.requests, m.reactions, m.left, m.took, m.skew, m,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "ticketwire_receiver_ready", Help: "1 while /readyz answers 200: an event that comes now would be acknowledged.",
 		}, func() float64 {

@@ -32,7 +32,7 @@ func (r *Receiver) react(ctx context.Context, e *webhook.Envelope) error {
 	case acts:
 		err = r.act(ctx, e)
 	default:
-		r.metrics.reactions.WithLabelValues(notOurTurn).Inc()
+		r.metrics.left.Inc()
 	}
 	if r.journal == nil {
 		return err

@@ -63,12 +63,31 @@ func OpenStore(ctx context.Context, cfg StoreConfig) (*Store, error) {
 	s := &Store{db: db, now: cfg.Now}
 	s.Inbox, err = inbox.Open(ctx, inbox.Config{DB: db, Dialect: dialect, Log: cfg.Log, Now: cfg.Now})
 	if err == nil {
-		_, err = db.ExecContext(ctx, `create table if not exists receiver_probe (id bigint primary key, at bigint not null)`)
+		err = s.prepare(ctx, dialect)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the inbox: %w", err), db.Close())
 	}
 	return s, nil
+}
+
+// prepare makes the table of Probe.
+func (s *Store) prepare(ctx context.Context, dialect inbox.Dialect) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
+	if dialect == inbox.PostgreSQL {
+		// Two receivers that create the same table at once fail on its name.
+		if _, err := tx.ExecContext(ctx, `select pg_advisory_xact_lock(hashtext('receiver_probe'))`); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.ExecContext(ctx, `create table if not exists receiver_probe (id bigint primary key, at bigint not null)`); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // Probe writes something, durably, and returns why that failed: the only way to
