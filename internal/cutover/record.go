@@ -142,11 +142,13 @@ type Delivery struct {
 	DeliveryID  string    `json:"delivery_id"`
 	EventID     string    `json:"event_id"`
 	EventType   string    `json:"event_type"`
+	Ticket      string    `json:"ticket,omitempty"` // where the row shows it
 	Attempt     int       `json:"attempt"`
 	Status      string    `json:"status"` // pending, delivered, retrying, abandoned
 	HTTP        int       `json:"http,omitempty"`
 	Error       string    `json:"err,omitempty"`
 	Test        bool      `json:"test,omitempty"`
+	Manual      bool      `json:"manual,omitempty"` // a person or a replay asked for it
 	AttemptedAt time.Time `json:"attempted_at,omitzero"`
 	CompletedAt time.Time `json:"completed_at,omitzero"`
 	NextRetryAt time.Time `json:"next_retry_at,omitzero"`
