@@ -134,6 +134,14 @@ type usageError struct {
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	error
+	code int
+}
+
+func (e exitError) Unwrap() error { return e.error }
+
 func tryHelp(err error) string {
 	if p, is := errors.AsType[*kong.ParseError](err); is && p.Context != nil && p.Context.Command() != "" {
 		return "ticketwire " + strings.Fields(p.Context.Command())[0] + " --help"
@@ -152,6 +160,9 @@ func (t terminal) fail(err error) int {
 			fmt.Fprintln(t.err, "Try:  ", u.hint)
 		}
 		return exitUsage
+	}
+	if x, is := errors.AsType[exitError](err); is {
+		return x.code
 	}
 	if _, is := errors.AsType[*url.Error](err); is {
 		fmt.Fprintln(t.err, "Try:   start the service with ticketwire serve, or name another one with --url")

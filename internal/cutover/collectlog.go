@@ -2,6 +2,10 @@ package cutover
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -85,7 +89,19 @@ func orderOf(d *Delivery) time.Time {
 func deliveryOf(d *client.Delivery) Delivery {
 	out := Delivery{
 		WebhookID: d.WebhookID, DeliveryID: d.DeliveryID, EventID: d.EventID, EventType: d.EventType,
-		Attempt: d.AttemptNumber, Status: d.Status, Test: d.IsTest,
+		Attempt: d.AttemptNumber, Status: d.Status, Test: d.IsTest, Manual: d.IsManual,
+	}
+	if d.TicketID != nil {
+		out.Ticket = *d.TicketID
+	} else {
+		var body struct {
+			Data struct {
+				TicketID string `json:"ticket_id"`
+			} `json:"data"`
+		}
+		if json.Unmarshal(d.RequestBody, &body) == nil { // a body of another form is about no ticket
+			out.Ticket = strings.ToLower(body.Data.TicketID)
+		}
 	}
 	if d.ResponseStatusCode != nil {
 		out.HTTP = *d.ResponseStatusCode
@@ -101,6 +117,28 @@ func deliveryOf(d *client.Delivery) Delivery {
 		}
 	}
 	return out
+}
+
+// ClosingSweep reads the state of every ticket that changed since cfg.Since into
+// the record, where the server has no feed, and returns how many that were. It may
+// run beside a Collector, and an error is an answer that was none.
+func ClosingSweep(ctx context.Context, cfg CollectorConfig) (n int, err error) {
+	c := &Collector{cfg: cfg}
+	if c.asker, err = newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Timeout, "ticketwire-collect", cfg.Now); err != nil {
+		return 0, err
+	}
+	poll, err := c.ask(ctx, func(ctx context.Context) error {
+		_, err := c.asker.api.EventsEnd(ctx)
+		return err
+	})
+	if err == nil || poll == nil || poll.HTTP != http.StatusNotFound {
+		return 0, err
+	}
+	if c.record, err = OpenRecord(cfg.Dir); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, c.record.Close()) }()
+	return c.sweep(ctx, cfg.Since)
 }
 
 // sweep walks through the tickets that changed since from, by the list, and notes
