@@ -49,7 +49,7 @@ type Collector struct {
 	asker  *asker
 	lock   *filelock.Lock
 	record *Record
-	place  collected
+	place  place
 
 	subscribed *Subscription // as the record of this run has it
 	seen       map[string]Delivery
@@ -83,8 +83,8 @@ type Collected struct {
 	Failing map[Source]string
 }
 
-// collected is how far the collector has come; it is kept in collect.json.
-type collected struct {
+// place is how far the collector has come; it is kept in collect.json.
+type place struct {
 	WebhookID string    `json:"webhook_id"`
 	Feed      string    `json:"feed,omitempty"` // cursor of the event feed
 	Log       time.Time `json:"log,omitzero"`   // the log of deliveries is read up to there
@@ -148,7 +148,7 @@ func (c *Collector) recall() error {
 		}
 	}
 	if c.place.WebhookID != c.cfg.WebhookID {
-		c.place = collected{WebhookID: c.cfg.WebhookID}
+		c.place = place{WebhookID: c.cfg.WebhookID}
 	}
 	return nil
 }
