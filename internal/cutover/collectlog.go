@@ -2,6 +2,7 @@ package cutover
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -85,7 +86,7 @@ func orderOf(d *Delivery) time.Time {
 func deliveryOf(d *client.Delivery) Delivery {
 	out := Delivery{
 		WebhookID: d.WebhookID, DeliveryID: d.DeliveryID, EventID: d.EventID, EventType: d.EventType,
-		Attempt: d.AttemptNumber, Status: d.Status, Test: d.IsTest,
+		Attempt: d.AttemptNumber, Status: d.Status, Test: d.IsTest, Manual: d.IsManual, Ticket: aboutTicket(d),
 	}
 	if d.ResponseStatusCode != nil {
 		out.HTTP = *d.ResponseStatusCode
@@ -101,6 +102,23 @@ func deliveryOf(d *client.Delivery) Delivery {
 		}
 	}
 	return out
+}
+
+// aboutTicket is the ticket that a row is about, by its body where the server does
+// not say; "" for none.
+func aboutTicket(d *client.Delivery) string {
+	if d.TicketID != nil {
+		return *d.TicketID
+	}
+	var body struct {
+		Data struct {
+			TicketID string `json:"ticket_id"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(d.RequestBody, &body) != nil {
+		return "" // the log does not show it
+	}
+	return body.Data.TicketID
 }
 
 // sweep walks through the tickets that changed since from, by the list, and notes
