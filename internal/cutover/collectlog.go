@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -89,19 +88,7 @@ func orderOf(d *Delivery) time.Time {
 func deliveryOf(d *client.Delivery) Delivery {
 	out := Delivery{
 		WebhookID: d.WebhookID, DeliveryID: d.DeliveryID, EventID: d.EventID, EventType: d.EventType,
-		Attempt: d.AttemptNumber, Status: d.Status, Test: d.IsTest, Manual: d.IsManual,
-	}
-	if d.TicketID != nil {
-		out.Ticket = *d.TicketID
-	} else {
-		var body struct {
-			Data struct {
-				TicketID string `json:"ticket_id"`
-			} `json:"data"`
-		}
-		if json.Unmarshal(d.RequestBody, &body) == nil { // a body of another form is about no ticket
-			out.Ticket = strings.ToLower(body.Data.TicketID)
-		}
+		Attempt: d.AttemptNumber, Status: d.Status, Test: d.IsTest, Manual: d.IsManual, Ticket: aboutTicket(d),
 	}
 	if d.ResponseStatusCode != nil {
 		out.HTTP = *d.ResponseStatusCode
@@ -117,6 +104,23 @@ func deliveryOf(d *client.Delivery) Delivery {
 		}
 	}
 	return out
+}
+
+// aboutTicket is the ticket that a row is about, by its body where the server does
+// not say; "" for none.
+func aboutTicket(d *client.Delivery) string {
+	if d.TicketID != nil {
+		return *d.TicketID
+	}
+	var body struct {
+		Data struct {
+			TicketID string `json:"ticket_id"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(d.RequestBody, &body) != nil {
+		return "" // the log does not show it
+	}
+	return body.Data.TicketID
 }
 
 // ClosingSweep reads the state of every ticket that changed since cfg.Since into

@@ -241,7 +241,7 @@ func (c *comparison) classifyEvent(i int32) (Class, string) {
 	}
 	began := c.began(e)
 	var g *change
-	if c.placeOf[i] == told {
+	if c.standsAs[i] == told {
 		g = &c.changes[c.changeOf[i]]
 		began = g.updated
 	}
@@ -290,7 +290,7 @@ func (c *comparison) alone(i int32, watched bool) (Class, string) {
 	began := c.began(e)
 	_, everSeen := c.ofTicket[e.ticket]
 	look, looked := c.lookAfter(e.ticket, began+c.fresh)
-	switch p := c.placeOf[i]; {
+	switch p := c.standsAs[i]; {
 	case !watched && e.ticket == 0:
 		return NotWatched, "not about a ticket"
 	case !watched:

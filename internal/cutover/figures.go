@@ -271,7 +271,7 @@ func (c *comparison) fillAttempts(r *Report) {
 	}
 	about := 0
 	for i := range c.events {
-		if c.taken[i] >= 0 && c.placeOf[i] == told && c.classOf[i] != Unsettled {
+		if c.taken[i] >= 0 && c.standsAs[i] == told && c.classOf[i] != Unsettled {
 			about++
 		}
 		if c.events[i].acted > 1 {

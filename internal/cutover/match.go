@@ -27,15 +27,15 @@ type change struct {
 	reason   string
 }
 
-// place says where an event stands to what the poller saw of its ticket.
-type place uint8
+// standing says where an event stands to what the poller saw of its ticket.
+type standing uint8
 
 const (
-	unseen  place = iota // the poller has seen nothing that late
-	told                 // it tells of a change that the poller saw
-	between              // of one that was overwritten before the next poll
-	unmoved              // of one that did not move updated_at
-	earlier              // of what was there when the poller began
+	unseen  standing = iota // the poller has seen nothing that late
+	told                    // it tells of a change that the poller saw
+	between                 // of one that was overwritten before the next poll
+	unmoved                 // of one that did not move updated_at
+	earlier                 // of what was there when the poller began
 )
 
 // matcher finds for every event the change that it tells of.
@@ -57,7 +57,7 @@ type matcher struct {
 	early, fresh moment   // how much earlier, and later, than updated_at events occur
 	delays       []moment // occurred_at - updated_at of the changes, sorted
 
-	placeOf  []place
+	standsAs []standing
 	changeOf []int32 // -1 for none
 }
 
@@ -66,11 +66,11 @@ func match(s *sides) *matcher {
 	m.collect()
 	m.vanished()
 	m.measure()
-	m.placeOf = make([]place, len(s.events))
+	m.standsAs = make([]standing, len(s.events))
 	m.changeOf = make([]int32, len(s.events))
 	for i := range s.events {
-		m.placeOf[i], m.changeOf[i] = m.find(&s.events[i])
-		if c := m.changeOf[i]; m.placeOf[i] == told {
+		m.standsAs[i], m.changeOf[i] = m.find(&s.events[i])
+		if c := m.changeOf[i]; m.standsAs[i] == told {
 			m.changes[c].hits = append(m.changes[c].hits, int32(i))
 		}
 	}
@@ -235,7 +235,7 @@ func (m *matcher) upTo(ticket textID, t moment) int32 {
 func (m *matcher) untilOf(c int32) moment { return m.changes[c].at + m.fresh }
 
 // find finds the place of an event.
-func (m *matcher) find(e *event) (place, int32) {
+func (m *matcher) find(e *event) (standing, int32) {
 	r, has := m.ofTicket[e.ticket]
 	occurred := e.occurred
 	logged := occurred == never
@@ -277,7 +277,7 @@ func (m *matcher) find(e *event) (place, int32) {
 
 // overwritten is an event whose change was not there any more when the next one
 // was seen.
-func (m *matcher) overwritten(next int32) (place, int32) {
+func (m *matcher) overwritten(next int32) (standing, int32) {
 	if m.changes[next].begins {
 		return earlier, next
 	}
@@ -285,7 +285,7 @@ func (m *matcher) overwritten(next int32) (place, int32) {
 }
 
 // exactly is an event with the updated_at of a change.
-func (m *matcher) exactly(e *event, c int32, occurred moment) (place, int32) {
+func (m *matcher) exactly(e *event, c int32, occurred moment) (standing, int32) {
 	switch {
 	case !m.changes[c].begins:
 		return told, c
@@ -298,7 +298,7 @@ func (m *matcher) exactly(e *event, c int32, occurred moment) (place, int32) {
 
 // stale is an event whose payload is older than the last change before it, or
 // does not say.
-func (m *matcher) stale(e *event, current int32, occurred moment, logged bool) (place, int32) {
+func (m *matcher) stale(e *event, current int32, occurred moment, logged bool) (standing, int32) {
 	switch {
 	case m.changes[current].begins && occurred <= m.untilOf(current):
 		return earlier, current
@@ -311,7 +311,7 @@ func (m *matcher) stale(e *event, current int32, occurred moment, logged bool) (
 
 // after is an event that occurred after the poll that showed the last change
 // before it.
-func (m *matcher) after(e *event, current int32, occurred moment) (place, int32) {
+func (m *matcher) after(e *event, current int32, occurred moment) (standing, int32) {
 	look, looked := m.lookAfter(e.ticket, occurred)
 	switch next := current + 1; {
 	case next < m.ofTicket[e.ticket][1] && (!looked || look >= m.changes[next].at):
@@ -341,7 +341,7 @@ func (m *matcher) late(c *change) {
 			return false
 		}
 		at, _ := m.at(c.ticket, c.updated)
-		m.placeOf[i], m.changeOf[i] = m.after(e, at, e.occurred)
+		m.standsAs[i], m.changeOf[i] = m.after(e, at, e.occurred)
 		return true
 	})
 }
