@@ -105,7 +105,7 @@ func (c *proofFlags) await(ctx context.Context, tail *cutover.Tail, at time.Time
 			about[r.EventID] = true
 			got = landing{r.EventID, r.Attempt}
 			return r.HTTP < 300 && (!retried || r.Attempt > 1)
-		case e.Delivery != nil && about[e.Delivery.EventID]:
+		case e.Delivery != nil && (about[e.Delivery.EventID] || strings.EqualFold(e.Delivery.Ticket, c.Ticket) && !e.Delivery.AttemptedAt.Before(at)):
 			got = landing{e.Delivery.EventID, e.Delivery.Attempt}
 			return e.Delivery.Status == "delivered" && (!retried || e.Delivery.Attempt > 1)
 		}
