@@ -10,6 +10,7 @@ import (
 
 type cutoverCmd struct {
 	Start    cutoverStartCmd    `cmd:"" help:"Run the poller and the receiver side by side, and record what both see."`
+	Report   cutoverReportCmd   `cmd:"" help:"Compare what both saw, and say whether the poller can go."`
 	Drill    cutoverDrillCmd    `cmd:"" help:"Prove on purpose what a quiet day does not show."`
 	Rollback cutoverRollbackCmd `cmd:"" help:"Give the turn back to the poller."`
 }

@@ -106,6 +106,9 @@ func run(args []string, t terminal) int {
 	defer stop()
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	if err := kctx.Run(t); err != nil {
+		if status, is := errors.AsType[exitStatus](err); is {
+			return int(status)
+		}
 		return t.fail(err)
 	}
 	return exitOK
