@@ -11,6 +11,7 @@ import (
 type cutoverCmd struct {
 	Start    cutoverStartCmd    `cmd:"" help:"Run the poller and the receiver side by side, and record what both see."`
 	Status   cutoverStatusCmd   `cmd:"" help:"Show how it goes, and what is missing for GO."`
+	Report   cutoverReportCmd   `cmd:"" help:"Compare what both saw, and say whether the poller can go."`
 	Drill    cutoverDrillCmd    `cmd:"" help:"Prove on purpose what a quiet day does not show."`
 	Finish   cutoverFinishCmd   `cmd:"" help:"Give the receiver its turn, if the comparison allows it."`
 	Rollback cutoverRollbackCmd `cmd:"" help:"Give the turn back to the poller."`

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/cutover"
+	"github.com/ticketwire/ticketwire/internal/fault"
 )
 
 // turnFlags are those of commands that change whose turn it is.
@@ -63,6 +64,9 @@ func (c *cutoverFinishCmd) Run(ctx context.Context, t terminal) error {
 	if err != nil {
 		return err
 	}
+	if last := setup.Turns[len(setup.Turns)-1]; last.Side == cutover.SideReceiver {
+		return fault.New(fault.Conflict, "It is the receiver's turn already, since %s", last.From.Format(time.RFC3339))
+	}
 	n, err := cutover.ClosingSweep(ctx, cutover.CollectorConfig{
 		URL: setup.Server, Key: c.APIKey, Dir: c.State, Since: setup.Started, Budget: drillShare, Now: time.Now,
 	})
@@ -82,7 +86,8 @@ func (c *cutoverFinishCmd) Run(ctx context.Context, t terminal) error {
 	default:
 		printFindings(t.err, report)
 		if !c.Force {
-			return exitError{fmt.Errorf("the verdict is %s: %s", report.Outcome, report.Headline), report.Exit}
+			fmt.Fprintf(t.err, "Error: the verdict is %s: %s\n", report.Outcome, report.Headline)
+			return exitStatus(report.Exit)
 		}
 		turn.Why, turn.By = fmt.Sprintf("%s overridden: %s", report.Outcome, c.Why), whoAmI()
 	}
@@ -118,13 +123,9 @@ func whoAmI() string {
 
 // report judges the record. each sees every entry on the way; it may be nil.
 func (c *stateFlag) report(setup *cutover.Setup, each func(cutover.Entry)) (*cutover.Report, error) {
-	f, err := os.Open(filepath.Join(c.State, cutover.RecordName))
-	if err != nil {
-		return nil, fmt.Errorf("open the record: %w", err)
-	}
-	defer f.Close()
-	entries := cutover.NewReader(f).Entries()
-	return cutover.Compare(func(yield func(cutover.Entry, error) bool) {
+	torn := 0
+	entries := entriesOf([]string{filepath.Join(c.State, cutover.RecordName)}, &torn)
+	report, err := cutover.Compare(func(yield func(cutover.Entry, error) bool) {
 		for e, err := range entries {
 			if err == nil && each != nil {
 				each(e)
@@ -134,6 +135,10 @@ func (c *stateFlag) report(setup *cutover.Setup, each func(cutover.Entry)) (*cut
 			}
 		}
 	}, cutover.Question{Setup: setup, Dir: c.State})
+	if err == nil {
+		report.Record.Torn = torn
+	}
+	return report, err
 }
 
 type cutoverRollbackCmd struct{ turnFlags }

@@ -106,6 +106,9 @@ func run(args []string, t terminal) int {
 	defer stop()
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	if err := kctx.Run(t); err != nil {
+		if status, is := errors.AsType[exitStatus](err); is {
+			return int(status)
+		}
 		return t.fail(err)
 	}
 	return exitOK
@@ -134,14 +137,6 @@ type usageError struct {
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
-// exitError is an error with an exit code of its own.
-type exitError struct {
-	error
-	code int
-}
-
-func (e exitError) Unwrap() error { return e.error }
-
 func tryHelp(err error) string {
 	if p, is := errors.AsType[*kong.ParseError](err); is && p.Context != nil && p.Context.Command() != "" {
 		return "ticketwire " + strings.Fields(p.Context.Command())[0] + " --help"
@@ -160,9 +155,6 @@ func (t terminal) fail(err error) int {
 			fmt.Fprintln(t.err, "Try:  ", u.hint)
 		}
 		return exitUsage
-	}
-	if x, is := errors.AsType[exitError](err); is {
-		return x.code
 	}
 	if _, is := errors.AsType[*url.Error](err); is {
 		fmt.Fprintln(t.err, "Try:   start the service with ticketwire serve, or name another one with --url")

@@ -238,6 +238,7 @@ type RuleState struct {
 // Counts is what was read.
 type Counts struct {
 	Entries int `json:"entries"`
+	Torn    int `json:"torn"`           // lines that a kill cut off, as far as whoever read the record has said so
 	Broken  int `json:"broken"`         // entries that say nothing: U
 	Later   int `json:"later"`          // written after the time of the report, so not counted
 	Other   int `json:"other_webhooks"` // about other webhooks, so not counted
@@ -259,7 +260,6 @@ type Row struct {
 // plots is what only the pictures show.
 type plots struct {
 	poll, hook     []moment // lags, sorted
-	perHour        []int    // changes in each slice of the window
 	down, disabled []stretch
 	blind          []stretch
 	from, settled  moment

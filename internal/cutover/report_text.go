@@ -311,7 +311,7 @@ func recordText(n Counts) string {
 	for _, part := range []struct {
 		n    int
 		what string
-	}{{n.Broken, "that say nothing"}, {n.Later, "from later"}, {n.Other, "about other webhooks"}} {
+	}{{n.Broken, "that say nothing"}, {n.Torn, "cut off"}, {n.Later, "from later"}, {n.Other, "about other webhooks"}} {
 		if part.n > 0 {
 			out += fmt.Sprintf(", %s %s", count(part.n), part.what)
 		}
