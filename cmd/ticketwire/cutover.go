@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -20,6 +21,14 @@ type cutoverCmd struct {
 // stateFlag names a cutover directory.
 type stateFlag struct {
 	State string `help:"Cutover directory." default:"ticketwire-cutover" placeholder:"DIR" type:"path"`
+}
+
+// typed is the directory as short as it was typed.
+func (c *stateFlag) typed() string {
+	if abs, err := filepath.Abs(cutover.DefaultDir); err == nil && abs == c.State {
+		return cutover.DefaultDir
+	}
+	return c.State
 }
 
 // cutoverFlags say which cutover a command is about, and with which key it asks

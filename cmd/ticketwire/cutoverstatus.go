@@ -85,7 +85,7 @@ func (c *cutoverStatusCmd) Run(ctx context.Context, t terminal) error {
 	if c.Every <= 0 {
 		return usageError{errors.New("--every must be positive"), "--every 5s"}
 	}
-	for {
+	for first := true; first || pause(ctx, c.Every) == nil; first = false {
 		s, err := c.look(ctx, time.Now())
 		if err != nil {
 			return err
@@ -104,10 +104,8 @@ func (c *cutoverStatusCmd) Run(ctx context.Context, t terminal) error {
 		if err != nil || !c.Watch {
 			return err
 		}
-		if pause(ctx, c.Every) != nil {
-			return nil
-		}
 	}
+	return nil
 }
 
 // look reads the directory.

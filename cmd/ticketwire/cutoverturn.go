@@ -134,7 +134,7 @@ func (c *stateFlag) report(setup *cutover.Setup, each func(cutover.Entry)) (*cut
 				return
 			}
 		}
-	}, cutover.Question{Setup: setup, Dir: c.State})
+	}, cutover.Question{Setup: setup, Dir: c.typed()})
 	if err == nil {
 		report.Record.Torn = torn
 	}
