@@ -202,8 +202,12 @@ func (w *world) send(t *rapid.T, e *worldEvent) {
 	body := fmt.Sprintf(`{"event_id":%q,"event_type":%q,"occurred_at":%q,"tenant_id":"x","data":%s}`, e.id, e.typ, webhook.At(e.occurred), shown.data())
 	fields, hash, _ := stateOf(shown.data())
 	if w.hasFeed {
+		read := e.occurred.Add(20 * time.Second)
+		if read.After(w.end) {
+			read = w.end
+		}
 		w.entries = append(w.entries, Entry{Truth: &Truth{
-			At: e.occurred.Add(20 * time.Second), Source: FromFeed, EventID: e.id, EventType: e.typ, OccurredAt: micros(webhook.At(e.occurred).Time),
+			At: read, Source: FromFeed, EventID: e.id, EventType: e.typ, OccurredAt: micros(webhook.At(e.occurred).Time),
 			Ticket: e.change.ticket, UpdatedAt: micros(webhook.At(shown.at).Time), Hash: hash, Fields: fields,
 		}})
 	}
@@ -239,6 +243,9 @@ func (w *world) send(t *rapid.T, e *worldEvent) {
 		if !at.Before(w.end.Add(-30 * time.Second)) {
 			// It is owed, and the record ends.
 			e.fate = Pending
+			if during(w.disabled, w.end) {
+				e.fate = Disabled
+			}
 			w.log(&Delivery{At: w.end, WebhookID: "w", DeliveryID: delivery, EventID: e.id, EventType: e.typ, Attempt: attempt, Status: "pending", NextRetryAt: at})
 			return
 		}
