@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -10,14 +11,24 @@ import (
 
 type cutoverCmd struct {
 	Start    cutoverStartCmd    `cmd:"" help:"Run the poller and the receiver side by side, and record what both see."`
+	Status   cutoverStatusCmd   `cmd:"" help:"Show how it goes, and what is missing for GO."`
 	Report   cutoverReportCmd   `cmd:"" help:"Compare what both saw, and say whether the poller can go."`
 	Drill    cutoverDrillCmd    `cmd:"" help:"Prove on purpose what a quiet day does not show."`
+	Finish   cutoverFinishCmd   `cmd:"" help:"Give the receiver its turn, if the comparison allows it."`
 	Rollback cutoverRollbackCmd `cmd:"" help:"Give the turn back to the poller."`
 }
 
 // stateFlag names a cutover directory.
 type stateFlag struct {
 	State string `help:"Cutover directory." default:"ticketwire-cutover" placeholder:"DIR" type:"path"`
+}
+
+// typed is the directory as short as it was typed.
+func (c *stateFlag) typed() string {
+	if abs, err := filepath.Abs(cutover.DefaultDir); err == nil && abs == c.State {
+		return cutover.DefaultDir
+	}
+	return c.State
 }
 
 // cutoverFlags say which cutover a command is about, and with which key it asks

@@ -55,11 +55,13 @@ func (c *drillFlags) scratch(ctx context.Context, setup *cutover.Setup, id strin
 	})
 }
 
-// restore puts the title back, also when the drill was broken off.
-func restore(ctx context.Context, s *cutover.Scratch, err *error) {
+// restore puts the titles back, also when the drill was broken off.
+func restore(ctx context.Context, err *error, tickets ...*cutover.Scratch) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	*err = errors.Join(*err, s.Restore(ctx))
+	for _, s := range tickets {
+		*err = errors.Join(*err, s.Restore(ctx))
+	}
 }
 
 // prove appends the drill to the record.
@@ -105,7 +107,7 @@ func (c *proofFlags) await(ctx context.Context, tail *cutover.Tail, at time.Time
 			about[r.EventID] = true
 			got = landing{r.EventID, r.Attempt}
 			return r.HTTP < 300 && (!retried || r.Attempt > 1)
-		case e.Delivery != nil && about[e.Delivery.EventID]:
+		case e.Delivery != nil && (about[e.Delivery.EventID] || strings.EqualFold(e.Delivery.Ticket, c.Ticket) && !e.Delivery.AttemptedAt.Before(at)):
 			got = landing{e.Delivery.EventID, e.Delivery.Attempt}
 			return e.Delivery.Status == "delivered" && (!retried || e.Delivery.Attempt > 1)
 		}
@@ -185,7 +187,7 @@ func (c *proofFlags) drill(ctx context.Context, t terminal, request cutover.Dril
 	if err != nil {
 		return err
 	}
-	defer restore(ctx, scratch, &err)
+	defer restore(ctx, &err, scratch)
 	at, err := scratch.Edit(ctx)
 	if err != nil {
 		return err
@@ -242,9 +244,7 @@ func (c *cutoverEditCmd) Run(ctx context.Context, t terminal) (err error) {
 		}
 		scratches = append(scratches, s)
 	}
-	for _, s := range scratches {
-		defer restore(ctx, s, &err)
-	}
+	defer restore(ctx, &err, scratches...)
 	began, made := time.Now(), 0
 	show := newProgress(t)
 	show.begin("drill")

@@ -50,10 +50,7 @@ func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)
 
 // Run compares and writes the report.
 func (c *cutoverReportCmd) Run(t terminal) (err error) {
-	q := cutover.Question{Dir: c.State}
-	if abs, err := filepath.Abs(cutover.DefaultDir); err == nil && abs == c.State {
-		q.Dir = cutover.DefaultDir // as short as it was typed
-	}
+	q := cutover.Question{Dir: c.typed()}
 	if c.At != "" {
 		if q.At, err = parseMoment("--at", c.At, time.Now()); err != nil {
 			return err

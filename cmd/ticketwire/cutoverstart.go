@@ -330,8 +330,7 @@ func (r *cutoverRun) receive(ctx context.Context, rcv *receiver.Receiver, cfg re
 		case down = <-r.restart:
 		}
 		cancel()
-		<-broken
-		if err := r.hangUp(rcv); err != nil {
+		if err := errors.Join(<-broken, r.hangUp(rcv)); err != nil {
 			return err
 		}
 		select {

@@ -96,7 +96,7 @@ func (c *changeOver) turn(side cutover.Side) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if _, err := cutover.TakeTurn(c.dir, time.Now(), clock.Add(5*time.Second), side); err != nil {
+	if _, err := cutover.TakeTurn(c.dir, cutover.Turn{At: time.Now(), From: clock.Add(5 * time.Second), Side: side}); err != nil {
 		c.t.Fatal(err)
 	}
 }

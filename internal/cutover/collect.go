@@ -169,16 +169,21 @@ func (c *Collector) keep() error {
 // directory cannot be written, or when the first answer of all is that the key is
 // not accepted.
 func (c *Collector) Run(ctx context.Context) error {
+	err := c.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = nil
+	}
+	return err
+}
+
+func (c *Collector) run(ctx context.Context) error {
 	for {
 		began := c.cfg.Now()
 		if err := c.Look(ctx); err != nil {
-			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-				return nil
-			}
 			return err
 		}
-		if sleep(ctx, began.Add(c.cfg.Interval).Sub(c.cfg.Now())) != nil {
-			return nil
+		if err := sleep(ctx, began.Add(c.cfg.Interval).Sub(c.cfg.Now())); err != nil {
+			return err
 		}
 	}
 }

@@ -3,6 +3,8 @@ package cutover
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"net/http"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -119,6 +121,28 @@ func aboutTicket(d *client.Delivery) string {
 		return "" // the log does not show it
 	}
 	return body.Data.TicketID
+}
+
+// ClosingSweep reads the state of every ticket that changed since cfg.Since into
+// the record, where the server has no feed, and returns how many that were. It may
+// run beside a Collector, and an error is an answer that was none.
+func ClosingSweep(ctx context.Context, cfg CollectorConfig) (n int, err error) {
+	c := &Collector{cfg: cfg}
+	if c.asker, err = newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Timeout, "ticketwire-collect", cfg.Now); err != nil {
+		return 0, err
+	}
+	poll, err := c.ask(ctx, func(ctx context.Context) error {
+		_, err := c.asker.api.EventsEnd(ctx)
+		return err
+	})
+	if err == nil || poll == nil || poll.HTTP != http.StatusNotFound {
+		return 0, err
+	}
+	if c.record, err = OpenRecord(cfg.Dir); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, c.record.Close()) }()
+	return c.sweep(ctx, cfg.Since)
 }
 
 // sweep walks through the tickets that changed since from, by the list, and notes

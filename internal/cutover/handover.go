@@ -87,10 +87,11 @@ func (p *Poller) lastOwn(ctx context.Context, setup *Setup, c Change) (*Change, 
 		var body struct {
 			Data json.RawMessage `json:"data"`
 		}
-		if !r.Signed || json.Unmarshal([]byte(r.Body), &body) != nil || body.Data == nil {
-			return nil
+		// One that was not taken has no body here, and comes again.
+		if r.Signed && json.Unmarshal([]byte(r.Body), &body) == nil && body.Data != nil {
+			return consider(r.OccurredAt, r.UpdatedAt, body.Data)
 		}
-		return consider(r.OccurredAt, r.UpdatedAt, body.Data)
+		return nil
 	})
 	return last, err
 }

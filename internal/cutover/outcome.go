@@ -44,7 +44,11 @@ func (v *advice) wait(f Finding)  { v.Unproved = append(v.Unproved, f) }
 
 // cutover is a subcommand of ticketwire cutover.
 func (v *advice) cutover(command string) string {
-	return fmt.Sprintf("ticketwire cutover %s --dir %s", command, quoted(v.dir))
+	text := fmt.Sprintf("ticketwire cutover %s --state %s", command, quoted(v.dir))
+	if strings.HasPrefix(command, "drill ") {
+		text += " --ticket ID"
+	}
+	return text
 }
 
 // quoted is a text as a shell takes it.

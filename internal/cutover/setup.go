@@ -32,6 +32,9 @@ type Turn struct {
 	At   time.Time `json:"at"`   // when it was decided
 	From time.Time `json:"from"` // the first change it is for, by the server's clock
 	Side Side      `json:"side"` // SidePoller or SideReceiver
+	// Why and By are set where somebody decided against the report.
+	Why string `json:"why,omitempty"`
+	By  string `json:"by,omitempty"`
 }
 
 // Acts returns the side whose turn it is for a change at t: updated_at for what

@@ -119,20 +119,20 @@ func ChangeSetup(dir string, fn func(*Setup) (*Setup, error)) (_ *Setup, err err
 	return s, s.Save(dir)
 }
 
-// TakeTurn gives the turn to a side, from a time of the server's clock on that
-// must be in the future: a change that has already happened may have been acted
-// on. It writes the setup, which decides, and then the record. The turn that it
-// returns begins behind the one before, whatever the clock says. A side whose turn
-// it is already is a Conflict.
-func TakeTurn(dir string, now, from time.Time, side Side) (Turn, error) {
-	turn := Turn{At: micros(now), From: micros(from), Side: side}
+// TakeTurn gives the turn to a side. It begins at turn.From, by the server's
+// clock, which must be in the future: a change that has already happened may have
+// been acted on. TakeTurn writes the setup, which decides, and then the record. The
+// turn that it returns begins behind the one before, whatever the clock says. A
+// side whose turn it is already is a Conflict.
+func TakeTurn(dir string, turn Turn) (Turn, error) {
+	turn.At, turn.From = micros(turn.At), micros(turn.From)
 	_, err := ChangeSetup(dir, func(s *Setup) (*Setup, error) {
 		if s == nil || len(s.Turns) == 0 {
 			return nil, fault.New(fault.NotFound, "There is no cutover in %s", dir)
 		}
 		last := s.Turns[len(s.Turns)-1]
-		if last.Side == side {
-			return nil, fault.New(fault.Conflict, "It is the %s's turn already, since %s", side, last.From.Format(time.RFC3339))
+		if last.Side == turn.Side {
+			return nil, fault.New(fault.Conflict, "It is the %s's turn already, since %s", turn.Side, last.From.Format(time.RFC3339))
 		}
 		if !turn.From.After(last.From) {
 			turn.From = last.From.Add(time.Millisecond)

@@ -61,7 +61,7 @@ func TestTurnsAreFollowed(t *testing.T) {
 	if _, err := turns.Setup(); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("without a setup: %v", err)
 	}
-	if _, err := TakeTurn(dir, day, day, SideReceiver); fault.KindOf(err) != fault.NotFound {
+	if _, err := TakeTurn(dir, Turn{At: day, From: day, Side: SideReceiver}); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("a turn without a setup: %v", err)
 	}
 	if err := (&Setup{Server: "s", Turns: []Turn{{At: day, From: day, Side: SidePoller}}}).Save(dir); err != nil {
@@ -71,18 +71,18 @@ func TestTurnsAreFollowed(t *testing.T) {
 	for i := range 20 {
 		side := []Side{SideReceiver, SidePoller}[i%2]
 		from := time.Duration(i+1) * time.Minute
-		turn, err := TakeTurn(dir, day, day.Add(from), side)
+		turn, err := TakeTurn(dir, Turn{At: day, From: day.Add(from), Side: side, Why: "w", By: "b"})
 		if err != nil || !turn.From.Equal(day.Add(from)) {
 			t.Fatalf("%+v, %v", turn, err)
 		}
 		want(from, side)
 		want(from-1, []Side{SidePoller, SideReceiver}[i%2])
 	}
-	if _, err := TakeTurn(dir, day, day.Add(time.Hour), SidePoller); fault.KindOf(err) != fault.Conflict {
+	if _, err := TakeTurn(dir, Turn{At: day, From: day.Add(time.Hour), Side: SidePoller}); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("the poller's turn again: %v", err)
 	}
 	// A clock that went back does not put a turn before the one that is there.
-	turn, err := TakeTurn(dir, day, day, SideReceiver)
+	turn, err := TakeTurn(dir, Turn{At: day, From: day, Side: SideReceiver})
 	if err != nil || !turn.From.After(day.Add(20*time.Minute)) {
 		t.Errorf("%+v, %v", turn, err)
 	}

@@ -183,7 +183,7 @@ func New(ctx context.Context, cfg Config) (_ *Receiver, err error) {
 	if cfg.Record != nil {
 		r.journal = &journal{record: cfg.Record, now: cfg.Now}
 	}
-	r.pulse = readPulse(filepath.Join(cfg.DataDir, "receiver.json"), cfg.Now())
+	r.pulse = readPulse(filepath.Join(cfg.DataDir, pulseName), cfg.Now())
 	r.alarms = newAlarms(r)
 	r.metrics = newMetrics(r)
 	r.handler = webhook.NewInboxHandler(cfg.Secrets, r.keep, r.options()...)
