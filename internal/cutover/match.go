@@ -178,19 +178,20 @@ const anyway = 250 * time.Millisecond
 // measure learns from the changes that have an event of their own how much later
 // than updated_at events occur.
 func (m *matcher) measure() {
-	soonest := map[int32]moment{}
+	nearest := map[int32]moment{}
 	for i := range m.events {
 		e := &m.events[i]
 		if e.updated == never || e.occurred == never {
 			continue
 		}
 		if c, has := m.at(e.ticket, e.updated); has && !m.changes[c].begins {
-			if d, known := soonest[c]; !known || e.occurred-e.updated < d {
-				soonest[c] = e.occurred - e.updated
+			delay := e.occurred - e.updated
+			if d, known := nearest[c]; !known || max(delay, -delay) < max(d, -d) {
+				nearest[c] = delay
 			}
 		}
 	}
-	for _, d := range soonest {
+	for _, d := range nearest {
 		m.delays = append(m.delays, d)
 	}
 	slices.Sort(m.delays)

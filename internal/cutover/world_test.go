@@ -1,6 +1,7 @@
 package cutover
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -22,7 +23,8 @@ import (
 type worldChange struct {
 	ticket string
 	at     time.Time
-	n      int // which change of its ticket
+	n      int    // which change of its ticket
+	state  string // its title; empty for one of its own
 	events []*worldEvent
 	seen   time.Time // when the answer of the poll was there that showed it; zero for never
 }
@@ -70,20 +72,31 @@ func drawWorld(t *rapid.T) *world {
 	w.pollerBad = w.drawStretches(t, "poller bad", 2, 10)
 	w.down = w.drawStretches(t, "receiver down", 2, 5)
 	w.disabled = w.drawStretches(t, "webhook disabled", 1, 20)
-	w.entries = append(w.entries,
-		Entry{Watch: &Watch{At: w.start, Server: "https://desk.example", Interval: w.interval.Seconds(), Tickets: w.watched}},
-		Entry{Receiver: &Receiver{At: w.start, SecretFrom: "file", Silence: 3600}},
-		Entry{Reconciler: &Reconciler{At: w.start, Every: 900}},
-		Entry{Subscription: w.subscription(w.start, true)})
+	w.begin()
 	for _, ticket := range all {
 		w.drawChanges(t, ticket)
 	}
-	w.poll(t)
+	w.poll(rapid.IntRange(0, 3000).Draw(t, "jitter"))
 	for _, c := range w.changes {
 		for _, e := range c.events {
 			w.send(t, e)
 		}
 	}
+	w.finish()
+	return w
+}
+
+// begin writes what the programs write when they start.
+func (w *world) begin() {
+	w.entries = append(w.entries,
+		Entry{Watch: &Watch{At: w.start, Server: "https://desk.example", Interval: w.interval.Seconds(), Tickets: w.watched}},
+		Entry{Receiver: &Receiver{At: w.start, SecretFrom: "file", Silence: 3600}},
+		Entry{Reconciler: &Reconciler{At: w.start, Every: 900}},
+		Entry{Subscription: w.subscription(w.start, true)})
+}
+
+// finish writes the gaps, and what comes at the end.
+func (w *world) finish() {
 	for _, o := range w.pollerOff {
 		w.gap(o, SidePoller)
 	}
@@ -97,7 +110,6 @@ func drawWorld(t *rapid.T) *world {
 	w.entries = append(w.entries,
 		Entry{Truth: &Truth{At: w.end, Source: FromFeed, EventID: "last", EventType: webhook.TicketUpdated, OccurredAt: w.end, Ticket: "other", UpdatedAt: w.end}},
 		Entry{Delivery: &Delivery{At: w.end, WebhookID: "w", DeliveryID: "last", EventID: "last", EventType: webhook.TicketUpdated, Attempt: 1, Status: "pending", NextRetryAt: w.end}})
-	return w
 }
 
 func (w *world) subscription(at time.Time, active bool) *Subscription {
@@ -158,13 +170,13 @@ func (w *world) of(ticket string, t time.Time) *worldChange {
 
 // data is what a ticket, or a webhook's data, says after its n-th change.
 func (c *worldChange) data() json.RawMessage {
-	return json.RawMessage(fmt.Sprintf(`{"ticket_id":%q,"updated_at":%q,"title":"state %d","is_closed":false}`, c.ticket, webhook.At(c.at), c.n))
+	title := cmp.Or(c.state, fmt.Sprintf("state %d", c.n))
+	return json.RawMessage(fmt.Sprintf(`{"ticket_id":%q,"updated_at":%q,"title":%q,"is_closed":false}`, c.ticket, webhook.At(c.at), title))
 }
 
 // poll runs the poller.
-func (w *world) poll(t *rapid.T) {
+func (w *world) poll(jitter int) {
 	last := map[string]*worldChange{}
-	jitter := rapid.IntRange(0, 3000).Draw(t, "jitter")
 	for round := w.start; round.Before(w.end); round = round.Add(w.interval) {
 		for i, ticket := range w.watched {
 			at := round.Add(time.Duration(jitter+i*50) * time.Millisecond)
