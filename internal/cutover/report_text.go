@@ -257,6 +257,7 @@ func (r *Report) facts() [][2]string {
 			add("proved", "%s: %s", p.Kind, p.Evidence)
 		}
 	}
+	add("turn", "the %s acts", r.Safety.Acts)
 	add("record", "%s", recordText(r.Record))
 	return out
 }
