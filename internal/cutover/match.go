@@ -270,10 +270,7 @@ func (m *matcher) find(e *event) (standing, int32) {
 	case e.updated > m.changes[r[1]-1].updated:
 		return unseen, -1
 	}
-	next := m.upTo(e.ticket, e.updated) + 1
-	if next < r[0] {
-		next = r[0]
-	}
+	next := max(m.upTo(e.ticket, e.updated)+1, r[0])
 	if current < next || occurred-e.updated <= m.fresh {
 		return m.overwritten(next)
 	}

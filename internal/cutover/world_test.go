@@ -285,10 +285,11 @@ func (w *world) send(t *rapid.T, e *worldEvent) {
 			if !e.unwritten {
 				receipt(at, attempt, 200, webhook.Kept, delivery)
 			}
-			switch again := at.Add(30 * time.Second); {
-			case what == "repeated":
+			again := at.Add(30 * time.Second)
+			switch what {
+			case "repeated":
 				receipt(again, attempt, 200, webhook.Duplicate, delivery)
-			case what == "retried":
+			case "retried":
 				receipt(again, attempt+1, 200, webhook.Duplicate, e.id+"-again")
 			}
 			return
