@@ -290,6 +290,7 @@ func (c *comparison) alone(i int32, watched bool) (Class, string) {
 	began := c.began(e)
 	_, everSeen := c.ofTicket[e.ticket]
 	look, looked := c.lookAfter(e.ticket, began+c.fresh)
+	goneAt, gone := c.goneAt[e.ticket]
 	switch p := c.standsAs[i]; {
 	case !watched && e.ticket == 0:
 		return NotWatched, "not about a ticket"
@@ -301,22 +302,15 @@ func (c *comparison) alone(i int32, watched bool) (Class, string) {
 		return Unmoved, ""
 	case p == earlier:
 		return PollerMissed, "before the poller first saw the ticket, at " + c.clock(c.changes[c.changeOf[i]].done)
+	case gone && (!looked || goneAt <= look):
+		return CreatedDeleted, "the ticket was gone for the poller at " + c.clock(goneAt)
 	case !looked:
 		return PollerMissed, "the poller had no answer for the ticket after it"
-	case c.goneBy(e.ticket, look):
-		return CreatedDeleted, "the ticket was gone for the poller at " + c.clock(look)
 	case !everSeen && c.text(e.typ) == webhook.TicketCreated:
 		return CreatedDeleted, "created, and never seen by the poller"
 	default:
 		return Unexplained, fmt.Sprintf("the poll at %s should show the change of %s and does not", c.clock(look), c.clock(max(e.updated, began)))
 	}
-}
-
-// goneBy reports whether the poller had been told by t that the ticket is not
-// there.
-func (c *comparison) goneBy(ticket textID, t moment) bool {
-	at, gone := c.goneAt[ticket]
-	return gone && at <= t
 }
 
 // sequence finds the copies that came out of order.
@@ -396,19 +390,19 @@ func (c *comparison) judgeCopy(i int32) (Class, string) {
 func (c *comparison) again(i int32) (Class, string) {
 	p := &c.copies[i]
 	e := &c.events[p.event]
-	first := int32(-1)
-	for n := e.copies; n < e.copiesTo; n++ {
-		q := &c.copies[n]
-		if q.signed && !q.synthetic {
-			if n < i && p.signed && p.body != q.body {
-				return OtherBody, "another body than the copy at " + c.clock(q.at)
-			}
-			if n < i && q.http/100 == 2 && first < 0 {
-				first = n
+	genuine, taken := int32(-1), false
+	for n := e.copies; n < i; n++ {
+		if q := &c.copies[n]; q.signed && !q.synthetic {
+			taken = taken || q.http/100 == 2
+			if genuine < 0 {
+				genuine = n
 			}
 		}
 	}
-	if first < 0 {
+	switch {
+	case genuine >= 0 && p.signed && p.body != c.copies[genuine].body:
+		return OtherBody, "another body than the copy at " + c.clock(c.copies[genuine].at)
+	case !taken:
 		return "", ""
 	}
 	before := c.copies[e.copies:i]

@@ -1,5 +1,7 @@
 package cutover
 
+import "maps"
+
 // fillRequests counts what the poller asked in the window and what the webhooks
 // would save.
 func (c *comparison) fillRequests(r *Report) {
@@ -22,9 +24,7 @@ func (c *comparison) fillRequests(r *Report) {
 	}
 	r.Blind.Poller = n.BlindAt(c.time(c.to - c.ahead)).Seconds()
 	q := Requests{Polls: n.Requests, Useful: n.Useful, UsefulShare: ratio(n.Useful, n.Requests), Failures: map[Failure]int{}, LimitShare: n.LimitShare()}
-	for f, count := range n.Failures {
-		q.Failures[f] = count
-	}
+	maps.Copy(q.Failures, n.Failures)
 	for i := range c.copies {
 		if at := c.copies[i].at + c.hookLag; at >= c.from && at <= c.to && !c.copies[i].synthetic {
 			q.Webhook++

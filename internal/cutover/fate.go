@@ -110,8 +110,11 @@ func (c *comparison) logged(e *event, began moment, refused int32) (Class, strin
 			last = r
 		}
 	}
+	dropped := !waits && c.text(last.status) == "retrying" && within(c.disabled, last.next)
 	waits = waits || c.text(last.status) == "retrying"
 	switch {
+	case dropped:
+		return Disabled, "the webhook was disabled at " + c.clock(last.next) + ", when the next attempt was due"
 	case waits && within(c.disabled, c.to):
 		return Disabled, "the webhook was disabled while the sender still tried"
 	case waits && c.to > began+c.givesUp+span(time.Hour):

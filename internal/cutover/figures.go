@@ -139,7 +139,12 @@ func (c *comparison) fillCoverage(r *Report, rules Rules) {
 	v.Allowed = cmp.Or(rules.MissRate, DefaultMissRate)
 	v.Matched = r.Changes(WebhookFirst, PollerFirstR, PollerFirstS)
 	v.Missed = r.Changes(of(Missed)...)
-	v.Events = r.Count(EventKnown, of(Missed)...)
+	for i := range c.events {
+		counted := c.standsAs[i] == told && c.changes[c.changeOf[i]].class.Info().Weight == Missed
+		if c.classOf[i].Info().Weight == Missed && !counted {
+			v.Events++
+		}
+	}
 	v.Eligible = v.Matched + v.Missed
 	for i := range r.Classes {
 		n := &r.Classes[i]

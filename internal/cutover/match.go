@@ -75,7 +75,7 @@ func match(s *sides) *matcher {
 		}
 	}
 	for i := range m.changes {
-		m.late(&m.changes[i])
+		slices.SortFunc(m.changes[i].hits, m.compareEvents)
 	}
 	return m
 }
@@ -178,19 +178,20 @@ const anyway = 250 * time.Millisecond
 // measure learns from the changes that have an event of their own how much later
 // than updated_at events occur.
 func (m *matcher) measure() {
-	soonest := map[int32]moment{}
+	nearest := map[int32]moment{}
 	for i := range m.events {
 		e := &m.events[i]
 		if e.updated == never || e.occurred == never {
 			continue
 		}
 		if c, has := m.at(e.ticket, e.updated); has && !m.changes[c].begins {
-			if d, known := soonest[c]; !known || e.occurred-e.updated < d {
-				soonest[c] = e.occurred - e.updated
+			delay := e.occurred - e.updated
+			if d, known := nearest[c]; !known || max(delay, -delay) < max(d, -d) {
+				nearest[c] = delay
 			}
 		}
 	}
-	for _, d := range soonest {
+	for _, d := range nearest {
 		m.delays = append(m.delays, d)
 	}
 	slices.Sort(m.delays)
@@ -231,8 +232,12 @@ func (m *matcher) upTo(ticket textID, t moment) int32 {
 }
 
 // until is the time up to which an event can have occurred that tells of the
-// change: until the poll that showed it was asked.
-func (m *matcher) untilOf(c int32) moment { return m.changes[c].at + m.fresh }
+// change: soon after it, or surely before the poll that showed it was asked. What
+// occurred later may be about a change behind it; taking it for this one could
+// hide that this one's own event was lost.
+func (m *matcher) until(c int32) moment {
+	return max(m.changes[c].updated+m.fresh, m.changes[c].at-m.early)
+}
 
 // find finds the place of an event.
 func (m *matcher) find(e *event) (standing, int32) {
@@ -252,27 +257,24 @@ func (m *matcher) find(e *event) (standing, int32) {
 	current := m.upTo(e.ticket, occurred+m.early)
 	newer := e.updated != never && e.updated > occurred+m.early
 	switch {
-	case newer && current >= 0 && !m.changes[current].begins && occurred <= m.untilOf(current):
+	case newer && current >= 0 && !m.changes[current].begins && occurred <= m.until(current):
 		return told, current // the payload has a later change in it
 	case isExact && (newer || exact >= current || occurred-e.updated <= m.fresh):
-		return m.exactly(e, exact, occurred)
+		return m.about(e, exact, occurred, false)
 	case isExact:
-		return m.stale(e, current, occurred, false)
+		return m.about(e, current, occurred, false)
 	case e.updated == never && current < 0:
 		return between, r[0]
 	case e.updated == never:
-		return m.stale(e, current, occurred, logged)
+		return m.about(e, current, occurred, logged)
 	case e.updated > m.changes[r[1]-1].updated:
 		return unseen, -1
 	}
-	next := m.upTo(e.ticket, e.updated) + 1
-	if next < r[0] {
-		next = r[0]
-	}
+	next := max(m.upTo(e.ticket, e.updated)+1, r[0])
 	if current < next || occurred-e.updated <= m.fresh {
 		return m.overwritten(next)
 	}
-	return m.stale(e, current, occurred, false)
+	return m.about(e, current, occurred, false)
 }
 
 // overwritten is an event whose change was not there any more when the next one
@@ -284,25 +286,12 @@ func (m *matcher) overwritten(next int32) (standing, int32) {
 	return between, next
 }
 
-// exactly is an event with the updated_at of a change.
-func (m *matcher) exactly(e *event, c int32, occurred moment) (standing, int32) {
+// about is an event that can tell of the change, if it did not occur too late.
+func (m *matcher) about(e *event, current int32, occurred moment, logged bool) (standing, int32) {
 	switch {
-	case !m.changes[c].begins:
-		return told, c
-	case occurred <= m.untilOf(c):
-		return earlier, c
-	default:
-		return m.after(e, c, occurred)
-	}
-}
-
-// stale is an event whose payload is older than the last change before it, or
-// does not say.
-func (m *matcher) stale(e *event, current int32, occurred moment, logged bool) (standing, int32) {
-	switch {
-	case m.changes[current].begins && occurred <= m.untilOf(current):
+	case m.changes[current].begins && occurred <= m.changes[current].at+m.fresh:
 		return earlier, current
-	case !m.changes[current].begins && (logged || occurred <= m.untilOf(current)):
+	case !m.changes[current].begins && (logged || occurred <= m.until(current)):
 		return told, current
 	default:
 		return m.after(e, current, occurred)
@@ -321,27 +310,4 @@ func (m *matcher) after(e *event, current int32, occurred moment) (standing, int
 	default:
 		return unseen, -1
 	}
-}
-
-// late takes from a change the events that have its updated_at and occurred after
-// it had been seen, unless it has no other.
-func (m *matcher) late(c *change) {
-	slices.SortFunc(c.hits, m.compareEvents)
-	if len(c.hits) < 2 {
-		return
-	}
-	soonest := m.events[c.hits[0]].occurred
-	for _, i := range c.hits {
-		soonest = min(soonest, m.events[i].occurred)
-	}
-	limit := max(c.at, soonest) + m.fresh
-	c.hits = slices.DeleteFunc(c.hits, func(i int32) bool {
-		e := &m.events[i]
-		if e.occurred <= limit {
-			return false
-		}
-		at, _ := m.at(c.ticket, c.updated)
-		m.standsAs[i], m.changeOf[i] = m.after(e, at, e.occurred)
-		return true
-	})
 }

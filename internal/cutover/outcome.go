@@ -11,7 +11,7 @@ import (
 // proved yet is EXTEND, and what webhooks cannot tell needs a reconciler.
 func (r *Report) decide(rules Rules, dir string) {
 	r.Blockers, r.Unproved, r.Notes = []Finding{}, []Finding{}, []Finding{}
-	v := advice{r, cmp.Or(r.WebhookID, "WEBHOOK"), dir}
+	v := advice{r, quoted(cmp.Or(r.WebhookID, "WEBHOOK")), dir}
 	v.losses()
 	v.contents()
 	v.operation()

@@ -81,7 +81,7 @@ type Coverage struct {
 	Eligible   int     `json:"eligible"`      // matched or missed
 	Matched    int     `json:"matched"`       // an event told of them
 	Missed     int     `json:"missed"`        // P2 + P3 + P7
-	Events     int     `json:"missed_events"` // events that got lost, whether or not another one told of their change
+	Events     int     `json:"missed_events"` // further events that got lost: another one told of their change, or no poll shows it
 	Rate       float64 `json:"rate"`          // matched / eligible; 0 without any
 	MissBound  float64 `json:"miss_bound"`    // exact one-sided 95 % bound on the share of missed changes
 	Allowed    float64 `json:"miss_allowed"`

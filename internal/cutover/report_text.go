@@ -257,6 +257,7 @@ func (r *Report) facts() [][2]string {
 			add("proved", "%s: %s", p.Kind, p.Evidence)
 		}
 	}
+	add("turn", "the %s acts", r.Safety.Acts)
 	add("record", "%s", recordText(r.Record))
 	return out
 }
@@ -307,16 +308,16 @@ func typesSeen(types []Type) string {
 }
 
 func recordText(n Counts) string {
-	out := plural(n.Entries, "entry", "entries")
+	out := []string{plural(n.Entries, "entry", "entries")}
 	for _, part := range []struct {
 		n    int
 		what string
 	}{{n.Broken, "that say nothing"}, {n.Torn, "cut off"}, {n.Later, "from later"}, {n.Other, "about other webhooks"}} {
 		if part.n > 0 {
-			out += fmt.Sprintf(", %s %s", count(part.n), part.what)
+			out = append(out, count(part.n)+" "+part.what)
 		}
 	}
-	return out
+	return strings.Join(out, ", ")
 }
 
 // String is a rule on one line.
@@ -332,7 +333,7 @@ func (s RuleState) String() string {
 func wrap(text string, width int) []string {
 	var out []string
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		switch {
 		case line == "":
 			line = word
