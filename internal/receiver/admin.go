@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -88,11 +89,13 @@ func (r *Receiver) room() error {
 	if r.cfg.Record != nil {
 		dirs = append(dirs, r.cfg.Record.Dir())
 	}
+	r.probing.Lock()
+	defer r.probing.Unlock()
 	for _, dir := range dirs {
-		f, err := os.CreateTemp(dir, "receiver-*.probe")
-		if err == nil {
-			_, err = f.Write(make([]byte, roomy))
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		name := filepath.Join(dir, "receiver.probe")
+		err := os.WriteFile(name, make([]byte, roomy), 0o600)
+		if rerr := os.Remove(name); err == nil {
+			err = rerr
 		}
 		if err != nil {
 			return fmt.Errorf("there is no room for more events: %w", err)
