@@ -3,13 +3,17 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,8 +26,10 @@ import (
 // changeOver is a cutover in a bubble: a poller, a receiver, and who acted on what.
 type changeOver struct {
 	*desk
-	turns *cutover.Turns
+	turns   *cutover.Turns
+	webhook string
 
+	failing atomic.Bool // the receiver's reaction
 	actedMu sync.Mutex
 	acts    map[changed][]cutover.Side
 }
@@ -44,9 +50,12 @@ func openChangeOver(t *testing.T) *changeOver {
 		t.Fatal(err)
 	}
 	c.turns = cutover.FollowTurns(c.dir)
-	c.createWebhook(nil)
+	c.webhook = c.createWebhook(nil)
 	// The reaction of every event, so that a change with several has several.
 	h := webhook.NewHandler(func() []string { return []string{c.secret} }, func(_ context.Context, e *webhook.Envelope) error {
+		if c.failing.Load() {
+			return errors.New("the receiver's work fails")
+		}
 		ours, err := c.turns.Receives(e)
 		if err == nil && ours {
 			c.acted(e.TicketID(), cutover.ChangeOf(e), cutover.SideReceiver)
@@ -59,6 +68,9 @@ func openChangeOver(t *testing.T) *changeOver {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { record.Close() })
+	if err := record.Append(cutover.Entry{Receiver: &cutover.Receiver{At: time.Now(), SecretFrom: "file"}}); err != nil {
+		t.Fatal(err)
+	}
 	c.hook = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -264,5 +276,82 @@ func TestWhatIsOwedIsAskedForAgain(t *testing.T) {
 		sleep(2 * time.Minute)
 		stop()
 		c.judge(began)
+	})
+}
+
+// A day with everything that goes wrong on a day: what the poller, the receiver and
+// the collector wrote down explains every difference.
+func TestADayWithFaultsIsExplained(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("a day of polling takes too long under the race detector")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := openChangeOver(t)
+		ids := []string{c.createTicket(), c.createTicket(), c.createTicket()}
+		c.createTicket() // not watched
+		sleep(time.Second)
+		stop := c.polling(ids, func(cfg *cutover.Config) { cfg.React, cfg.Budget = c.react, 0.35 })
+		stopCollector := c.collecting(c.webhook, c.start, nil)
+		faults := map[int]func(){
+			10: func() { c.breaks(answers(http.StatusServiceUnavailable)) }, // nobody can read
+			12: func() { c.breaks(nil) },
+			30: func() { c.failing.Store(true) }, // retries
+			33: func() { c.failing.Store(false) },
+			60: func() { c.call("PUT", "/webhooks/"+c.webhook, map[string]any{"is_active": false}) },
+			62: func() { c.call("PUT", "/webhooks/"+c.webhook, map[string]any{"is_active": true}) },
+			80: func() { // the cutover is killed, and comes back
+				stop()
+				stopCollector()
+			},
+			82: func() {
+				stop = c.polling(ids, func(cfg *cutover.Config) { cfg.React, cfg.Budget = c.react, 0.35 })
+				stopCollector = c.collecting(c.webhook, c.start, nil)
+			},
+		}
+		for n := range 150 { // a change every ten minutes
+			if fault := faults[n]; fault != nil {
+				fault()
+			}
+			if id := ids[n%len(ids)]; n%4 == 0 {
+				c.call("PUT", "/tickets/"+id, map[string]any{"status_id": c.tenant.Statuses[[]string{"Closed", "Open"}[n/4%2]]})
+			} else {
+				c.retitle(id, n)
+			}
+			sleep(10 * time.Minute)
+		}
+		sleep(3 * time.Hour)
+		stop()
+		stopCollector()
+		setup, err := cutover.LoadSetup(c.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		setup.WebhookID = c.webhook
+		f, err := os.Open(filepath.Join(c.dir, cutover.RecordName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		report, err := cutover.Compare(cutover.NewReader(f).Entries(), cutover.Question{Setup: setup})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text bytes.Buffer
+		if err := report.WriteText(&text); err != nil {
+			t.Fatal(err)
+		}
+		cover := report.Coverage
+		switch {
+		case report.Outcome != cutover.Extend || cover.Missed > 0 || cover.Doubtful > 0 || cover.Mismatched > 0:
+			t.Error("the day is not explained")
+		case cover.Matched < 120 || cover.Changes < 140 || report.Recall.Source != cutover.FromFeed || report.Recall.Changes < 140:
+			t.Error("the day is not in the report")
+		case report.Blind.Exposed < 2 || report.Blind.Disabled < (19*time.Minute).Seconds() || report.Blind.Disabled > (21*time.Minute).Seconds():
+			t.Errorf("disabled for %g s, with %d changes", report.Blind.Disabled, report.Blind.Exposed)
+		}
+		if t.Failed() {
+			t.Log(text.String())
+		}
 	})
 }
