@@ -193,7 +193,7 @@ func (c *comparison) lost(g *change) (Class, string) {
 }
 
 // sent reports whether the server itself knows the event.
-func (e *event) sent() bool { return e.fed != nil || e.rowsTo > e.rows }
+func (e *event) sent() bool { return e.fed.at != never || e.rowsTo > e.rows }
 
 func (c *comparison) classifyOther(g *change) {
 	switch {
@@ -437,10 +437,16 @@ func (c *comparison) classifySweeps() {
 			told[[2]moment{moment(e.ticket), e.updated}] = c.classOf[i]
 		}
 	}
+	swept := map[[2]moment]bool{} // sweeps overlap
 	for _, s := range c.sweeps {
+		key := [2]moment{moment(s.ticket), s.updated}
+		if swept[key] {
+			continue
+		}
+		swept[key] = true
 		row := Row{Kind: StateRead, At: c.time(s.at), Ticket: c.text(s.ticket), UpdatedAt: c.time(s.updated)}
 		g, seen := c.at(s.ticket, s.updated)
-		class, has := told[[2]moment{moment(s.ticket), s.updated}]
+		class, has := told[key]
 		switch {
 		case !c.inside(s.updated), seen && c.changes[g].begins:
 			row.Class = Unsettled

@@ -227,7 +227,7 @@ func (v *advice) proofs(rules Rules) {
 		})
 	case w.Seconds < w.Required:
 		v.wait(Finding{
-			Code: "window", Title: fmt.Sprintf("the window is %s of %s", duration(w.Seconds), duration(w.Required)),
+			Code: "window", Title: fmt.Sprintf("a window of %s: %s more", duration(w.Required), duration(w.Required-w.Seconds)),
 			Cause: "Both pipelines have to go on running.", Command: v.cutover("report"),
 		})
 	}
