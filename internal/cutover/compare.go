@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -290,7 +291,7 @@ func (c *comparison) alone(i int32, watched bool) (Class, string) {
 	began := c.began(e)
 	_, everSeen := c.ofTicket[e.ticket]
 	look, looked := c.lookAfter(e.ticket, began+c.fresh)
-	goneAt, gone := c.goneAt[e.ticket]
+	goneAt, gone := c.vanishedAfter(e.ticket, began+c.fresh)
 	switch p := c.standsAs[i]; {
 	case !watched && e.ticket == 0:
 		return NotWatched, "not about a ticket"
@@ -302,7 +303,7 @@ func (c *comparison) alone(i int32, watched bool) (Class, string) {
 		return Unmoved, ""
 	case p == earlier:
 		return PollerMissed, "before the poller first saw the ticket, at " + c.clock(c.changes[c.changeOf[i]].done)
-	case gone && (!looked || goneAt <= look):
+	case gone:
 		return CreatedDeleted, "the ticket was gone for the poller at " + c.clock(goneAt)
 	case !looked:
 		return PollerMissed, "the poller had no answer for the ticket after it"
@@ -311,6 +312,16 @@ func (c *comparison) alone(i int32, watched bool) (Class, string) {
 	default:
 		return Unexplained, fmt.Sprintf("the poll at %s should show the change of %s and does not", c.clock(look), c.clock(max(e.updated, began)))
 	}
+}
+
+// vanishedAfter returns when the poller was told that the ticket is not there, if
+// no answer about it, which can take a while to be asked for where the list is
+// polled, came between t and that.
+func (c *comparison) vanishedAfter(ticket textID, t moment) (moment, bool) {
+	at, gone := c.goneAt[ticket]
+	asked := c.looked[ticket]
+	i := sort.Search(len(asked), func(i int) bool { return asked[i] >= t })
+	return at, gone && (i == len(asked) || asked[i] >= at)
 }
 
 // sequence finds the copies that came out of order.
