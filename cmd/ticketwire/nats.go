@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,8 +18,7 @@ type natsOut struct {
 	conn    *nats.Conn
 	stream  jetstream.JetStream
 	subject string
-	log     *slog.Logger
-	warned  atomic.Bool // that nobody keeps what is published
+	core    bool // publish without a stream
 }
 
 func openNATS(f *reactionFlags, log *slog.Logger) (*natsOut, error) {
@@ -43,11 +41,11 @@ func openNATS(f *reactionFlags, log *slog.Logger) (*natsOut, error) {
 		conn.Close()
 		return nil, fmt.Errorf("--nats: %w", err)
 	}
-	return &natsOut{conn: conn, stream: stream, subject: f.Subject, log: log}, nil
+	return &natsOut{conn: conn, stream: stream, subject: f.Subject, core: f.Core}, nil
 }
 
-// publish returns when the event is in the stream that has the subject. Without
-// such a stream it is with the server, and with those who subscribe now.
+// publish returns when the event is in the stream that has the subject, or, with
+// --nats-core, when it is with the server: who is not subscribed then misses it.
 //
 // A stream drops what comes twice within its window, two minutes unless it is
 // configured: Nats-Msg-Id is the event.
@@ -59,20 +57,17 @@ func (n *natsOut) publish(ctx context.Context, e *receiver.Event) error {
 	msg := &nats.Msg{Subject: n.subject, Data: line[:len(line)-1], Header: nats.Header{
 		nats.MsgIdHdr: {e.Claim.Key.EventID + "/" + e.EventType},
 	}}
-	// Asked for each event: streams come and go.
-	_, err = n.stream.StreamNameBySubject(ctx, n.subject)
-	switch {
-	case err == nil:
-		_, err = n.stream.PublishMsg(ctx, msg)
-	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		if !n.warned.Swap(true) {
-			n.log.Warn("no stream has the subject: who is not subscribed at the time misses the event", "subject", n.subject)
-		}
+	if n.core {
 		if err = n.conn.PublishMsg(msg); err == nil {
 			err = n.conn.FlushWithContext(ctx)
 		}
+	} else {
+		_, err = n.stream.PublishMsg(ctx, msg)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, jetstream.ErrNoStreamResponse):
+		return fmt.Errorf("--nats: no stream has the subject %s: make one, or give --nats-core", n.subject)
+	case err != nil:
 		return fmt.Errorf("--nats: %w", err)
 	}
 	return nil

@@ -22,8 +22,9 @@ type reactionFlags struct {
 	Exec    string        `help:"Shell command to run for each event, with the event on its standard input." placeholder:"CMD"`
 	Forward string        `help:"Receiver that gets each event as a webhook of its own, signed anew; a 2xx is done." placeholder:"URL"`
 	Append  string        `help:"File that gets each event as a line of JSON, synced to the disk." placeholder:"FILE" type:"path"`
-	NATS    string        `name:"nats" help:"NATS server that gets each event on --subject, into a stream if one has the subject." placeholder:"URL"`
+	NATS    string        `name:"nats" help:"NATS server that gets each event on --subject, for the JetStream stream that has it." placeholder:"URL"`
 	Subject string        `help:"Subject for --nats." placeholder:"SUBJECT"`
+	Core    bool          `name:"nats-core" help:"Publish to who is subscribed at the time; no stream is needed."`
 	Creds   string        `name:"nats-creds" help:"Credentials file for --nats." placeholder:"FILE"`
 	To      receiverFlags `embed:"" prefix:"forward-"`
 

@@ -222,6 +222,9 @@ func TestCollectorNotesTheWebhook(t *testing.T) {
 // After a day of failures the server says since when.
 func TestCollectorNotesTheServersOwnSwitch(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("a day of failures")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		d := openDesk(t, nil)
 		hook := d.createWebhook(nil)

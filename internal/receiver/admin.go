@@ -3,8 +3,11 @@ package receiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -64,12 +67,41 @@ func (r *Receiver) storable(ctx context.Context) error {
 	if err := r.store.Probe(ctx); err != nil {
 		return err
 	}
+	if err := r.room(); err != nil {
+		return err
+	}
 	if r.journal != nil {
 		if err := r.journal.failing(); err != nil {
 			return err
 		}
 	}
 	return r.pulse.failing()
+}
+
+// roomy is how much there has to be on the disk for a receiver to be ready. The
+// little that a probe of the inbox needs often fits when an event does not.
+const roomy = 64 << 10
+
+// room returns nil while there is room for more events where they are kept and
+// written down.
+func (r *Receiver) room() error {
+	dirs := []string{r.cfg.DataDir}
+	if r.cfg.Record != nil {
+		dirs = append(dirs, r.cfg.Record.Dir())
+	}
+	r.probing.Lock()
+	defer r.probing.Unlock()
+	for _, dir := range dirs {
+		name := filepath.Join(dir, "receiver.probe")
+		err := os.WriteFile(name, make([]byte, roomy), 0o600)
+		if rerr := os.Remove(name); err == nil {
+			err = rerr
+		}
+		if err != nil {
+			return fmt.Errorf("there is no room for more events: %w", err)
+		}
+	}
+	return nil
 }
 
 // lookAtStorage ends the alarm about storage when it is over, and begins it when

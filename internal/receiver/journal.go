@@ -101,7 +101,10 @@ func (r *Receiver) beat() {
 			if now.Sub(last) > lateBeat {
 				missed = append(missed, gap(last, now, "the receiver stood still, or the clock was set"))
 			}
-			_ = r.journal.append(missed...) // the journal remembers
+			// A short entry fits in where the next request does not.
+			if r.journal.failing() == nil || r.room() == nil {
+				_ = r.journal.append(missed...) // the journal remembers
+			}
 		}
 		last = now
 		_ = r.pulse.save(now) // and so does the pulse

@@ -136,6 +136,7 @@ type Receiver struct {
 	metrics *metrics
 	refetch *rate.Limiter
 	strange *rate.Limiter // receipts of requests that nobody signed
+	probing sync.Mutex    // one probe for room at a time
 
 	listener, admin net.Listener
 	server, asked   *http.Server // asked is nil without admin

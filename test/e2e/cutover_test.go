@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// cutover is a cutover start beside a desk, and the changes that flow meanwhile.
-type cutover struct {
+// changeOver is a cutover start beside a desk, and the changes that flow meanwhile.
+type changeOver struct {
 	*desk
 	state   string
 	acts    string // what the reaction got, line by line
@@ -31,9 +31,9 @@ type cutover struct {
 	made   chan struct{} // one for each change
 }
 
-func openCutover(t *testing.T) *cutover {
+func openCutover(t *testing.T) *changeOver {
 	t.Helper()
-	c := &cutover{desk: openDesk(t), state: filepath.Join(t.TempDir(), "cutover"), port: freePort(t), enough: make(chan struct{}), made: make(chan struct{}, 10000)}
+	c := &changeOver{desk: openDesk(t), state: filepath.Join(t.TempDir(), "cutover"), port: freePort(t), enough: make(chan struct{}), made: make(chan struct{}, 10000)}
 	c.acts = filepath.Join(t.TempDir(), "acts.jsonl")
 	for i := range 8 {
 		c.tickets = append(c.tickets, c.newTicket(t, fmt.Sprintf("Ticket %d", i)))
@@ -53,7 +53,7 @@ func openCutover(t *testing.T) *cutover {
 }
 
 // run starts cutover start, or starts it again.
-func (c *cutover) run(t *testing.T) {
+func (c *changeOver) run(t *testing.T) {
 	t.Helper()
 	args := []string{"cutover", "start", "--state", c.state, "--listen", "127.0.0.1:" + c.port, "--collect", "300ms", "--budget", "1",
 		"--exec", "cat >> " + c.acts, "--exec-timeout", "3s"}
@@ -65,7 +65,7 @@ func (c *cutover) run(t *testing.T) {
 }
 
 // crash kills the cutover, with what its reaction is doing or not.
-func (c *cutover) crash(t *testing.T) {
+func (c *changeOver) crash(t *testing.T) {
 	t.Helper()
 	c.process.kill(t)
 	c.process.wait(t)
@@ -74,7 +74,7 @@ func (c *cutover) crash(t *testing.T) {
 }
 
 // command runs another command of the cutover and returns what it prints.
-func (c *cutover) command(t *testing.T, args ...string) string {
+func (c *changeOver) command(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), binary, append([]string{"cutover"}, args...)...)
 	cmd.Env = environment("TICKETWIRE_STATE="+c.state, "TICKETWIRE_API_KEY="+c.tenant.APIKey)
@@ -87,7 +87,7 @@ func (c *cutover) command(t *testing.T, args ...string) string {
 }
 
 // change changes tickets, one every few milliseconds, until the flow is to end.
-func (c *cutover) change(t *testing.T) {
+func (c *changeOver) change(t *testing.T) {
 	c.flow.Go(func() {
 		tick := time.NewTicker(25 * time.Millisecond)
 		defer tick.Stop()
@@ -111,7 +111,7 @@ func (c *cutover) change(t *testing.T) {
 }
 
 // await waits for so many further changes.
-func (c *cutover) await(t *testing.T, changes int) {
+func (c *changeOver) await(t *testing.T, changes int) {
 	t.Helper()
 	limit := time.After(patience)
 	for range changes {
@@ -132,7 +132,7 @@ type cutoverSetup struct {
 	} `json:"turns"`
 }
 
-func (c *cutover) setup(t *testing.T) cutoverSetup {
+func (c *changeOver) setup(t *testing.T) cutoverSetup {
 	t.Helper()
 	var s cutoverSetup
 	text, err := os.ReadFile(filepath.Join(c.state, "cutover.json"))
@@ -157,7 +157,7 @@ func (s cutoverSetup) side(at string) string {
 }
 
 // reactions are the runs of the reaction, by ticket and updated_at.
-func (c *cutover) reactions(t *testing.T) map[[2]string][]string {
+func (c *changeOver) reactions(t *testing.T) map[[2]string][]string {
 	t.Helper()
 	text, err := os.ReadFile(c.acts)
 	if err != nil && !os.IsNotExist(err) {
@@ -181,7 +181,7 @@ func (c *cutover) reactions(t *testing.T) map[[2]string][]string {
 
 // missing says which changes nobody has acted on: those of the receiver one by
 // one, and of the poller, which cannot see them all, the last of each run of them.
-func (c *cutover) missing(t *testing.T, acts map[[2]string][]string) (out []string, byReceiver, byPoller int) {
+func (c *changeOver) missing(t *testing.T, acts map[[2]string][]string) (out []string, byReceiver, byPoller int) {
 	setup := c.setup(t)
 	changes := map[string][]string{} // of each ticket, updated_at
 	for _, e := range c.feed(t, nil) {
@@ -213,7 +213,7 @@ func (c *cutover) missing(t *testing.T, acts map[[2]string][]string) (out []stri
 
 // finish ends the flow, waits until everything is acted on, and ends the cutover.
 // It returns how many runs of the reaction were too many.
-func (c *cutover) finish(t *testing.T) (doubles int) {
+func (c *changeOver) finish(t *testing.T) (doubles int) {
 	t.Helper()
 	close(c.enough)
 	c.flow.Wait()
@@ -251,7 +251,7 @@ func (c *cutover) finish(t *testing.T) (doubles int) {
 
 // collected waits until the record has every event of the feed and every row of
 // the log in its last state.
-func (c *cutover) collected(t *testing.T) {
+func (c *changeOver) collected(t *testing.T) {
 	t.Helper()
 	hook := hook{ID: c.setup(t).Webhook}
 	eventually(t, "the record has the feed and the log", func() bool {
