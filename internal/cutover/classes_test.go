@@ -343,6 +343,20 @@ func TestClasses(t *testing.T) {
 			s.pollerOff = []stretch{{momentOf(happens), momentOf(s.end)}}
 			s.got(s.fed(s.event(s.changed("a", -time.Second), "e")), time.Second, 1)
 		}, nil, map[string]Class{"truth b": Unexplained, "event e": CreatedDeleted}},
+		{"a ticket that the list does not show any more", func(s *scene) {
+			s.pollerOff = []stretch{{momentOf(happens.Add(-5 * time.Second)), momentOf(s.end)}}
+			s.got(s.fed(s.event(s.changed("a", 0), "e")), time.Second, 1)
+			at := happens.Add(time.Minute)
+			s.entries = append(s.entries,
+				Entry{Poll: &Poll{At: at, Done: at, Round: at, HTTP: 200, List: &ListPage{For: ForChanges, Page: 1, Last: true}}},
+				Entry{Poll: &Poll{At: at.Add(time.Minute), Done: at.Add(time.Minute), Round: at, Ticket: "a", HTTP: 404, Failure: NotFound}})
+		}, nil, map[string]Class{"event e": CreatedDeleted}},
+		{"the list does not show a change", func(s *scene) {
+			s.pollerOff = []stretch{{momentOf(happens.Add(-5 * time.Second)), momentOf(s.end)}}
+			s.got(s.fed(s.event(s.changed("a", 0), "e")), time.Second, 1)
+			at := happens.Add(time.Minute)
+			s.entries = append(s.entries, Entry{Poll: &Poll{At: at, Done: at, Round: at, HTTP: 200, List: &ListPage{For: ForChanges, Page: 1, Last: true}}})
+		}, nil, map[string]Class{"event e": Unexplained}},
 		{"a sweep", func(s *scene) {
 			c := s.changed("a", 0)
 			s.got(s.fed(s.event(c, "e")), 0, 1)

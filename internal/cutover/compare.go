@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -193,7 +194,7 @@ func (c *comparison) lost(g *change) (Class, string) {
 }
 
 // sent reports whether the server itself knows the event.
-func (e *event) sent() bool { return e.fed != nil || e.rowsTo > e.rows }
+func (e *event) sent() bool { return e.fed.at != never || e.rowsTo > e.rows }
 
 func (c *comparison) classifyOther(g *change) {
 	switch {
@@ -290,7 +291,7 @@ func (c *comparison) alone(i int32, watched bool) (Class, string) {
 	began := c.began(e)
 	_, everSeen := c.ofTicket[e.ticket]
 	look, looked := c.lookAfter(e.ticket, began+c.fresh)
-	goneAt, gone := c.goneAt[e.ticket]
+	goneAt, gone := c.vanishedAfter(e.ticket, began+c.fresh)
 	switch p := c.standsAs[i]; {
 	case !watched && e.ticket == 0:
 		return NotWatched, "not about a ticket"
@@ -302,7 +303,7 @@ func (c *comparison) alone(i int32, watched bool) (Class, string) {
 		return Unmoved, ""
 	case p == earlier:
 		return PollerMissed, "before the poller first saw the ticket, at " + c.clock(c.changes[c.changeOf[i]].done)
-	case gone && (!looked || goneAt <= look):
+	case gone:
 		return CreatedDeleted, "the ticket was gone for the poller at " + c.clock(goneAt)
 	case !looked:
 		return PollerMissed, "the poller had no answer for the ticket after it"
@@ -311,6 +312,16 @@ func (c *comparison) alone(i int32, watched bool) (Class, string) {
 	default:
 		return Unexplained, fmt.Sprintf("the poll at %s should show the change of %s and does not", c.clock(look), c.clock(max(e.updated, began)))
 	}
+}
+
+// vanishedAfter returns when the poller was told that the ticket is not there, if
+// no answer about it, which can take a while to be asked for where the list is
+// polled, came between t and that.
+func (c *comparison) vanishedAfter(ticket textID, t moment) (moment, bool) {
+	at, gone := c.goneAt[ticket]
+	asked := c.looked[ticket]
+	i := sort.Search(len(asked), func(i int) bool { return asked[i] >= t })
+	return at, gone && (i == len(asked) || asked[i] >= at)
 }
 
 // sequence finds the copies that came out of order.
@@ -437,10 +448,16 @@ func (c *comparison) classifySweeps() {
 			told[[2]moment{moment(e.ticket), e.updated}] = c.classOf[i]
 		}
 	}
+	swept := map[[2]moment]bool{} // sweeps overlap
 	for _, s := range c.sweeps {
+		key := [2]moment{moment(s.ticket), s.updated}
+		if swept[key] {
+			continue
+		}
+		swept[key] = true
 		row := Row{Kind: StateRead, At: c.time(s.at), Ticket: c.text(s.ticket), UpdatedAt: c.time(s.updated)}
 		g, seen := c.at(s.ticket, s.updated)
-		class, has := told[[2]moment{moment(s.ticket), s.updated}]
+		class, has := told[key]
 		switch {
 		case !c.inside(s.updated), seen && c.changes[g].begins:
 			row.Class = Unsettled

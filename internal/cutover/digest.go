@@ -18,13 +18,18 @@ type moment = int64
 // never is the moment of the zero time.
 const never moment = -62135596800000000
 
+// latest is the end of the year 9999.
+const latest moment = 253402300799999999
+
 func momentOf(t time.Time) moment { return t.UnixMicro() }
 
+// time returns a moment as a time. A sum of times that are wrong can lie outside
+// of the years that have a text.
 func (d *digest) time(m moment) time.Time {
-	if m == never {
+	if m <= never {
 		return time.Time{}
 	}
-	return time.UnixMicro(m).UTC()
+	return time.UnixMicro(min(m, latest)).UTC()
 }
 
 // span is a duration in microseconds; it does not overflow where time.Duration
@@ -120,13 +125,21 @@ type event struct {
 	ticket            textID
 	occurred, updated moment
 	state             int32
-	fed               *Truth // as the feed shows it; nil if it does not
+	fed               fed // as the feed shows it
 
 	copies, copiesTo int32
 	rows, rowsTo     int32
 	handled          moment // the first reaction that succeeded
 	acted            int32  // how many did
 	signed           bool   // a signed copy came
+}
+
+// fed is an event as the feed shows it.
+type fed struct {
+	at                moment // when it was read; never if the feed does not show it
+	occurred, updated moment
+	ticket            textID
+	state             int32
 }
 
 // logRow is a row of the sender's log as it was last read.
@@ -423,7 +436,7 @@ func (d *digest) event(id, typ string) int32 {
 	i, has := d.eventOf[key]
 	if !has {
 		i = int32(len(d.events))
-		d.events = append(d.events, event{eventKey: key, occurred: never, updated: never, handled: never})
+		d.events = append(d.events, event{eventKey: key, occurred: never, updated: never, handled: never, fed: fed{at: never}})
 		d.eventOf[key] = i
 	}
 	return i
@@ -462,16 +475,14 @@ func (d *digest) truth(t *Truth) {
 		d.sweeps = append(d.sweeps, swept{momentOf(t.At), momentOf(t.UpdatedAt), d.id(strings.ToLower(t.Ticket)), d.state(t.Hash, t.Fields)})
 		return
 	}
+	f := fed{momentOf(t.At), momentOf(t.OccurredAt), momentOf(t.UpdatedAt), d.id(strings.ToLower(t.Ticket)), d.state(t.Hash, t.Fields)}
 	e := &d.events[d.event(t.EventID, t.EventType)]
-	d.state(t.Hash, t.Fields)
-	kept := *t
-	kept.Fields = nil
-	if e.fed == nil || compareTruths(&kept, e.fed) < 0 {
-		e.fed = &kept
+	if e.fed.at == never || d.compareFed(f, e.fed) < 0 {
+		e.fed = f
 	}
 }
 
-func compareTruths(a, b *Truth) int {
-	return cmp.Or(a.At.Compare(b.At), a.OccurredAt.Compare(b.OccurredAt), strings.Compare(a.Ticket, b.Ticket),
-		a.UpdatedAt.Compare(b.UpdatedAt), strings.Compare(a.Hash, b.Hash))
+func (d *digest) compareFed(a, b fed) int {
+	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.occurred, b.occurred), d.compareText(a.ticket, b.ticket),
+		cmp.Compare(a.updated, b.updated), d.compareStates(a.state, b.state))
 }

@@ -29,6 +29,7 @@ func (c *comparison) fill(r *Report, rules Rules) {
 	r.Blind.Receiver, r.Blind.Disabled = c.length(c.down), c.length(c.disabled)
 	r.Blind.Exposed = r.Changes(ReceiverDown, Disabled)
 	r.Clocks = Clocks{Poller: secs(c.ahead), Receiver: secs(c.hookLag), Publish: distribution(c.delays)}
+	r.Clocks.Least, r.Clocks.Most = c.offset.low.Seconds(), c.offset.high.Seconds()
 	if len(c.delays) > 0 {
 		r.Clocks.Earliest = secs(c.delays[0])
 	}
@@ -307,9 +308,9 @@ func (c *comparison) fillRecall(r *Report) {
 		if c.taken[i] >= 0 {
 			caught[key{e.ticket, e.updated}] = true
 		}
-		if f := e.fed; f != nil {
+		if e.fed.at != never {
 			r.Recall.Source = "feed"
-			know(e.ticket, momentOf(f.UpdatedAt))
+			know(e.ticket, e.fed.updated)
 		}
 	}
 	if r.Recall.Source == "" {

@@ -26,6 +26,7 @@ func (d *digest) order() {
 	d.reconcilers = ordered(d.reconcilers, func(r *Reconciler) moment { return momentOf(r.At) })
 	d.turns = ordered(d.turns, func(t *Turn) moment { return momentOf(t.At) })
 	d.drills = ordered(d.drills, func(l *Drill) moment { return momentOf(l.At) })
+	d.eventOf, d.stateOf = nil, nil // nothing is added any more
 	for i := range d.events {
 		d.settleEvent(&d.events[i])
 	}
@@ -171,8 +172,8 @@ func (d *digest) settleEvent(e *event) {
 			return
 		}
 	}
-	if t := e.fed; t != nil {
-		e.ticket, e.occurred, e.updated, e.state = d.id(strings.ToLower(t.Ticket)), momentOf(t.OccurredAt), momentOf(t.UpdatedAt), d.stateAt(t.Hash)
+	if f := e.fed; f.at != never {
+		e.ticket, e.occurred, e.updated, e.state = f.ticket, f.occurred, f.updated, f.state
 		return
 	}
 	for i := range copies {
@@ -188,4 +189,4 @@ func (d *digest) settleEvent(e *event) {
 
 // known reports whether an event is one, and not just an id in the header of a
 // request that anybody may have sent.
-func (e *event) known() bool { return e.signed || e.fed != nil || e.rowsTo > e.rows }
+func (e *event) known() bool { return e.signed || e.fed.at != never || e.rowsTo > e.rows }

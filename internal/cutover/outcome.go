@@ -31,6 +31,9 @@ func (r *Report) decide(rules Rules, dir string) {
 		r.Outcome, r.Exit = Go, 0
 		r.Headline = fmt.Sprintf("none of %s was missed, so at most %s are, with 95 %% confidence", plural(r.Coverage.Eligible, "change", "changes"), percent(r.Coverage.MissBound))
 	}
+	if r.Outcome == Go || r.Outcome == GoWithReconciler {
+		r.Notes = append(r.Notes, Finding{Code: "next", Title: "the receiver can take the turn", Command: v.cutover("finish")})
+	}
 }
 
 // advice finds what stands in the way of GO.
@@ -227,7 +230,7 @@ func (v *advice) proofs(rules Rules) {
 		})
 	case w.Seconds < w.Required:
 		v.wait(Finding{
-			Code: "window", Title: fmt.Sprintf("the window is %s of %s", duration(w.Seconds), duration(w.Required)),
+			Code: "window", Title: fmt.Sprintf("a window of %s: %s more", duration(w.Required), duration(w.Required-w.Seconds)),
 			Cause: "Both pipelines have to go on running.", Command: v.cutover("report"),
 		})
 	}
@@ -278,7 +281,7 @@ func (v *advice) proofs(rules Rules) {
 		v.wait(Finding{Code: "silence", Title: "no alarm for silence", Cause: "The receiver was started without one.", Command: "ticketwire receive --silence 1h"})
 	}
 	if v.Safety.Reconciler == 0 {
-		v.wait(Finding{Code: "reconciler", Title: "no reconciler", Cause: "None was started.", Command: "ticketwire reconcile --every 15m"})
+		v.wait(Finding{Code: "reconciler", Title: "no reconciler", Cause: "None was started.", Command: "ticketwire reconcile --state " + quoted(v.dir)})
 	}
 }
 

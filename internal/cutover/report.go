@@ -177,6 +177,8 @@ type Blind struct {
 // Clocks is how the clocks differ.
 type Clocks struct {
 	Poller   float64      `json:"server_ahead_of_poller"`
+	Least    float64      `json:"server_ahead_of_poller_min"`
+	Most     float64      `json:"server_ahead_of_poller_max"`
 	Receiver float64      `json:"server_ahead_of_receiver"` // at least; 0 if nothing shows that it is
 	Publish  Distribution `json:"occurred_after_updated"`
 	Earliest float64      `json:"occurred_after_updated_min"`

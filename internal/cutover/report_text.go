@@ -250,8 +250,8 @@ func (r *Report) facts() [][2]string {
 	if r.Window.Peak > 0 {
 		add("busiest hour", "%s with %s", stamped(r.Window.PeakHour), plural(r.Window.Peak, "change", "changes"))
 	}
-	add("clocks", "the server is %s ahead of the poller and at least %s of the receiver; events occur %s after updated_at (%s to %s)",
-		duration(r.Clocks.Poller), duration(r.Clocks.Receiver), duration(r.Clocks.Publish.Median), duration(r.Clocks.Earliest), duration(r.Clocks.Publish.Max))
+	add("clocks", "the server is %s ahead of the poller (%s to %s) and at least %s of the receiver; events occur %s after updated_at (%s to %s)",
+		duration(r.Clocks.Poller), duration(r.Clocks.Least), duration(r.Clocks.Most), duration(r.Clocks.Receiver), duration(r.Clocks.Publish.Median), duration(r.Clocks.Earliest), duration(r.Clocks.Publish.Max))
 	for _, p := range r.Drills {
 		if p.Proved {
 			add("proved", "%s: %s", p.Kind, p.Evidence)

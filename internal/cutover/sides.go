@@ -16,6 +16,7 @@ type sides struct {
 	*digest
 
 	ahead    moment // how far the server's clock is ahead of the poller's
+	offset   skew   // what is known of that
 	hookLag  moment // how far it is at least ahead of the receiver's
 	interval moment // of the poller
 	givesUp  moment // how long the sender tries
@@ -80,7 +81,7 @@ func (s *sides) clocks() {
 			clock.learn(s.time(p.date), s.time(p.at), s.time(p.done))
 		}
 	}
-	s.ahead = span(clock.ahead())
+	s.ahead, s.offset = span(clock.ahead()), clock
 	for i := range s.copies {
 		if c := &s.copies[i]; c.signed && !c.synthetic && c.occurred != never {
 			s.hookLag = max(s.hookLag, c.occurred-c.at)
@@ -206,22 +207,22 @@ func (s *sides) coverage() {
 	}
 	for i := range s.events {
 		f := s.events[i].fed
-		if f == nil {
+		if f.at == never {
 			continue
 		}
-		for _, t := range []moment{momentOf(f.OccurredAt), began} {
+		for _, t := range []moment{f.occurred, began} {
 			if t != never && (s.feedFrom == never || t < s.feedFrom) {
 				s.feedFrom = t
 			}
 		}
-		s.feedTo = max(s.feedTo, momentOf(f.OccurredAt))
+		s.feedTo = max(s.feedTo, f.occurred)
 	}
 }
 
-// logTells reports whether the log would show a delivery of an event at t. It is
-// read a little later than it is written.
+// logTells reports whether the log would show a delivery of an event at t. An
+// attempt may be in it only when it is over, which takes ten seconds at most.
 func (s *sides) logTells(t moment) bool {
-	return s.logTo != never && s.logFrom <= t && t+span(10*time.Second) <= s.logTo
+	return s.logTo != never && s.logFrom <= t && t+span(30*time.Second) <= s.logTo
 }
 
 // feedTells reports whether the feed would show an event at t: it has later ones.
