@@ -180,7 +180,7 @@ func (b *bucket) take(now time.Time) time.Duration {
 	}
 	b.at = now
 	if left := b.size - b.spent; left < 1 {
-		return time.Duration((1 - left) / perSecond * float64(time.Second))
+		return max(time.Duration((1-left)/perSecond*float64(time.Second)), time.Millisecond)
 	}
 	b.spent++
 	return 0

@@ -202,7 +202,10 @@ func day(t *testing.T, shared bool, open func(t *testing.T, file string, secret 
 }
 
 // deaf is an answer that nobody gets.
-type deaf struct{ header http.Header }
+type deaf struct {
+	header http.Header
+	status int
+}
 
 func (d *deaf) Header() http.Header {
 	if d.header == nil {
@@ -211,7 +214,7 @@ func (d *deaf) Header() http.Header {
 	return d.header
 }
 func (d *deaf) Write(b []byte) (int, error) { return len(b), nil }
-func (d *deaf) WriteHeader(int)             {}
+func (d *deaf) WriteHeader(status int)      { d.status = status }
 
 // collect is a receiver that keeps what it gets.
 type collect struct {
