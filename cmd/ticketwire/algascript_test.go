@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/test/alga"
 )
 
@@ -53,6 +56,24 @@ func algaDesk(t *testing.T) func(*testscript.TestScript, bool, []string) {
 			ts.Check(d.Header.Write(&b))
 			fmt.Fprintf(&b, "\r\n%s", d.Body)
 			ts.Check(os.WriteFile(ts.MkAbs(args[2]), b.Bytes(), 0o600))
+		}
+	}
+}
+
+func TestWebhookState(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	for want, w := range map[string]client.Webhook{
+		"active":               {IsActive: true},
+		"disabled":             {},
+		"disabled by failures": {AutoDisabledAt: &at},
+		// AlgaPSA, after it was switched on again.
+		"active ": {IsActive: true, AutoDisabledAt: &at},
+	} {
+		for _, c := range webhookColumns() {
+			if got := c.cell(&w); c.head == "STATE" && got != strings.TrimSpace(want) {
+				t.Errorf("%+v is %q, want %q", w, got, want)
+			}
 		}
 	}
 }

@@ -153,7 +153,9 @@ func Start(t testing.TB, cfg Config) *Server {
 	s.tasks.Go(func() { s.work(ctx) })
 	t.Cleanup(func() {
 		s.stop()
-		s.server.Close()
+		if err := s.server.Close(); err != nil {
+			t.Error(err)
+		}
 		s.tasks.Wait()
 		s.sender.CloseIdleConnections()
 	})

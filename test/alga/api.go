@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -44,8 +45,6 @@ func invalid(what, field, code, message string) answer {
 	return a
 }
 
-var broken = failed(http.StatusInternalServerError, "INTERNAL_ERROR", "An unexpected error occurred") //nolint:gochecknoglobals // a constant
-
 // metering says what a route does with the limiter (1.6).
 type metering int
 
@@ -65,8 +64,6 @@ func (s *Server) routes() http.Handler {
 		"POST /api/v1/tickets":                 {metered, s.post},
 		"GET /api/v1/tickets/{id}":             {metered, s.onTicket(s.get)},
 		"PUT /api/v1/tickets/{id}":             {silent, s.onTicket(s.put)},
-		"PUT /api/v1/tickets/{id}/status":      {unmetered, s.onTicket(s.put)},
-		"PUT /api/v1/tickets/{id}/assignment":  {unmetered, s.onTicket(s.assign)},
 		"DELETE /api/v1/tickets/{id}":          {silent, s.onTicket(s.remove)},
 		"GET /api/v1/tickets/{id}/comments":    {unmetered, s.onTicket(s.comments)},
 		"POST /api/v1/tickets/{id}/comments":   {unmetered, s.onTicket(s.postComment)},
@@ -188,14 +185,12 @@ func (s *Server) onTicket(route func(*http.Request, *ticket) answer) func(*http.
 // get has no board_name and no tags (2.1).
 func (s *Server) get(_ *http.Request, t *ticket) answer {
 	row := t.row()
-	for key, value := range map[string]any{
+	maps.Copy(row, map[string]any{
 		"client_name": name(ClientID), "location_name": nil, "client_email": nil, "client_phone": nil, "contact_name": name(ContactID),
 		"contact_email": "ines.duarte@harbourpine.example", "contact_phone": nil, "status_name": name(t.status),
 		"status_is_closed": closes(t.status), "priority_name": name(High), "category_name": nil, "assigned_to_name": null(name(t.assigned)),
 		"description_html": "", "documents": []any{}, "contact_avatar_url": nil, "client_logo_url": nil,
-	} {
-		row[key] = value
-	}
+	})
 	return ok(row)
 }
 
@@ -221,7 +216,7 @@ func (s *Server) put(r *http.Request, t *ticket) answer {
 		}
 		text, is := value.(string)
 		if !is { // null too, though the documentation allows it (2.5, D25)
-			return invalid("Validation failed", field, "invalid_type", "Expected string, received "+kind(value))
+			return invalid("Validation failed", field, "invalid_type", fmt.Sprintf("Expected string, received %s", map[bool]string{true: "null", false: "object"}[value == nil]))
 		}
 		if field != "title" && !uuids.MatchString(text) {
 			return invalid("Validation failed", field, "invalid_string", "Invalid uuid")
@@ -242,33 +237,6 @@ func (s *Server) put(r *http.Request, t *ticket) answer {
 	}
 	row["description_html"] = ""
 	return ok(row)
-}
-
-// assign takes null, for nobody (2.2).
-func (s *Server) assign(r *http.Request, t *ticket) answer {
-	var c Change
-	if value, given := body(r)["assigned_to"]; given {
-		text, _ := value.(string) // null is nobody
-		c.Assign = &text
-	}
-	s.update(REST, t, s.cfg.Now().UTC().Truncate(time.Microsecond), c)
-	row := t.row()
-	row["description_html"] = ""
-	return ok(row)
-}
-
-func kind(v any) string {
-	switch v.(type) {
-	case nil:
-		return "null"
-	case []any:
-		return "array"
-	case bool:
-		return "boolean"
-	case float64:
-		return "number"
-	}
-	return "object"
 }
 
 // post answers the row, and echoes tags that it does not store (2.4, D22).
@@ -361,13 +329,11 @@ func (s *Server) list(r *http.Request) answer {
 	data := []any{}
 	for _, t := range rows[min(len(rows), (page-1)*limit):min(len(rows), page*limit)] {
 		row := t.row()
-		for key, value := range map[string]any{ // no contact_email, no tags (2.1)
+		maps.Copy(row, map[string]any{ // no contact_email, no tags (2.1)
 			"client_name": name(ClientID), "contact_name": name(ContactID), "status_name": name(t.status),
 			"status_is_closed": closes(t.status), "priority_name": name(High), "category_name": nil, "subcategory_name": nil,
 			"board_name": name(BoardID), "entered_by_name": name(Mara), "assigned_to_name": null(name(t.assigned)),
-		} {
-			row[key] = value
-		}
+		})
 		data = append(data, row)
 	}
 	return answer{status: http.StatusOK, data: data, more: map[string]any{

@@ -202,16 +202,6 @@ func (s *Server) Delete(ids ...string) {
 	}
 }
 
-// Title returns a ticket's title as it is now.
-func (s *Server) Title(id string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t := s.tickets[id]; t != nil {
-		return t.title
-	}
-	return ""
-}
-
 // row returns the columns of a ticket as JSON has them (2.1).
 func (t *ticket) row() map[string]any {
 	return map[string]any{

@@ -29,7 +29,7 @@ func effects(box *inbox.Inbox, db *sql.DB) webhook.Reaction {
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback() //nolint:errcheck // after the commit it has nothing to do
+		defer tx.Rollback()
 		if err := box.FinishTx(ctx, tx, time.Now(), e.Claim); err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ type running struct {
 }
 
 // ways are the two ways to use the inbox.
-var ways = map[string]func(t *testing.T, file string, secret func() []string) running{ //nolint:gochecknoglobals // a constant
+var ways = map[string]func(t *testing.T, file string, secret func() []string) running{
 	"deduper": func(t *testing.T, file string, secret func() []string) running {
 		box, db, end := openInbox(t, file)
 		return running{webhook.NewHandler(secret, effects(box, db), webhook.WithDeduper(box), webhook.WithLogger(quiet())), db, end}

@@ -209,6 +209,34 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
+// A long thread makes every event of its ticket large (W23): too large for a
+// receiver with the usual bound, which has to be raised for AlgaPSA.
+func TestLongThreads(t *testing.T) {
+	t.Parallel()
+	for most, want := range map[int64]string{0: "abandoned", 8 << 20: "delivered"} {
+		synctest.Test(t, func(t *testing.T) {
+			p := start(t, alga.Config{})
+			id := p.Create("Printer")
+			for range 5 {
+				p.Comment(id, strings.Repeat("as I said before, ", 15000), false)
+			}
+			_, secret := p.Subscribe(hookURL, 0)
+			var c collect
+			p.listen(webhook.NewHandler(webhook.NewSecretList(secret).All, c.react, webhook.WithMaxBody(most), webhook.WithLogger(quiet())))
+			p.Update(alga.WebUI, alga.Change{Status: ptr(alga.Closed)}, id) // status_changed and closed
+			time.Sleep(4 * time.Hour)
+			for _, d := range p.Deliveries() {
+				if d.State != want && d.State != "retrying" {
+					t.Errorf("bound %d: attempt %d of %s is %s: %d %s", most, d.Attempt, d.Event.Type, d.State, d.Status, d.Answer)
+				}
+			}
+			if got := len(c.took()); (got == 2) != (want == "delivered") {
+				t.Errorf("bound %d: %d reactions", most, got)
+			}
+		})
+	}
+}
+
 // An event that was held back comes after newer ones of its ticket: it is marked,
 // or left out where that was asked for, in each of the three memories.
 func TestLateEventsAreStale(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/http"
 	"slices"
-	"time"
 )
 
 // onWebhooks is the state of the management of webhooks (3.1): no key has the
@@ -39,7 +38,7 @@ func (s *Server) brokenWebhooks(r *http.Request) answer {
 			return failed(http.StatusBadRequest, "VALIDATION_ERROR", "Unsupported event type: "+t)
 		}
 	}
-	return broken
+	return failed(http.StatusInternalServerError, "INTERNAL_ERROR", "An unexpected error occurred")
 }
 
 // texts are the texts of a JSON array.
@@ -168,28 +167,3 @@ type raw []byte
 
 // MarshalJSON implements json.Marshaler.
 func (r raw) MarshalJSON() ([]byte, error) { return r, nil }
-
-// SetURL points a webhook to another address, as a person does in the web UI.
-func (s *Server) SetURL(id, url string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if h := s.hook(id); h != nil {
-		h.url, h.changed = url, s.cfg.Now()
-	}
-}
-
-// Active reports whether a webhook is switched on, and when it was switched off
-// by its failures.
-func (s *Server) Active(id string) (active bool, disabled time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h := s.hook(id)
-	return h != nil && h.active, h.disabledAt()
-}
-
-func (h *hook) disabledAt() time.Time {
-	if h == nil {
-		return time.Time{}
-	}
-	return h.disabled
-}
