@@ -21,7 +21,7 @@ func TestReleaseWhileAProgramStarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer syscall.Close(child) //nolint:errcheck // it was open for the test only
+	defer syscall.Close(child)
 	if err := l.Release(); err != nil {
 		t.Fatal(err)
 	}
