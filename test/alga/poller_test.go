@@ -213,8 +213,8 @@ func TestPollerSeesWhatWebhooksLose(t *testing.T) {
 			ids = append(ids, p.Create("Printer"))
 		}
 		time.Sleep(3 * time.Minute)
-		if got := w.took(); !maps.Equal(got, each(ids)) || len(a.hits) != 6 {
-			t.Errorf("the poller saw %d of 9 tickets, %d webhooks arrived", len(got), len(a.hits))
+		if got := w.took(); !maps.Equal(got, each(ids)) || len(a.took()) != 6 {
+			t.Errorf("the poller saw %d of 9 tickets, %d webhooks arrived", len(got), len(a.took()))
 		}
 	})
 }
@@ -334,8 +334,8 @@ func TestDisabledWebhook(t *testing.T) {
 		}
 		p.Create("four")
 		time.Sleep(5 * time.Hour)
-		if w := state(); !w.IsActive || w.AutoDisabledAt == nil || len(a.hits) != 1 || p.Waiting() != 0 {
-			t.Errorf("switched on again: %d requests, %+v", len(a.hits), w)
+		if w := state(); !w.IsActive || w.AutoDisabledAt == nil || len(a.took()) != 1 || p.Waiting() != 0 {
+			t.Errorf("switched on again: %d requests, %+v", len(a.took()), w)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -262,7 +263,7 @@ func TestStalePayloadsAreRefetched(t *testing.T) {
 		p := start(t, alga.Config{})
 		_, secret := p.Subscribe(hookURL, 0)
 		var c collect
-		var stale, refetched int
+		var stale, refetched atomic.Int32
 		get := func(ctx context.Context, id string) (*client.Ticket, error) { return p.api.Ticket(ctx, id) }
 		p.listen(webhook.NewHandler(webhook.NewSecretList(secret).All, webhook.Refetch(webhook.OldPayload(5*time.Second), get,
 			func(ctx context.Context, e *webhook.Envelope, now *client.Ticket) error {
@@ -275,11 +276,11 @@ func TestStalePayloadsAreRefetched(t *testing.T) {
 				want := *truth.Title + ", " + *truth.StatusName
 				acted := sent
 				if now != nil {
-					refetched++
+					refetched.Add(1)
 					acted = *now.Title + ", " + *now.StatusName
 				}
 				if sent != want {
-					stale++
+					stale.Add(1)
 				}
 				if acted != want {
 					t.Errorf("%s at %s: acted on %q, the ticket is %q", e.EventType, e.OccurredAt, acted, want)
@@ -312,8 +313,8 @@ func TestStalePayloadsAreRefetched(t *testing.T) {
 		p.Update(alga.WebUI, alga.Change{Assign: ptr(alga.Mara)}, id)
 		time.Sleep(time.Minute)
 		got := c.took()
-		if stale < 6 || refetched == len(got) || len(got) != 13 {
-			t.Errorf("%d events, %d payloads were stale, %d were fetched again", len(got), stale, refetched)
+		if stale.Load() < 6 || int(refetched.Load()) == len(got) || len(got) != 13 {
+			t.Errorf("%d events, %d payloads were stale, %d were fetched again", len(got), stale.Load(), refetched.Load())
 		}
 	})
 }

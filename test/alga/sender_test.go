@@ -46,6 +46,13 @@ func (a *answering) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(a.status)
 }
 
+// took returns what came so far.
+func (a *answering) took() []hit {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.hits)
+}
+
 // Five requests at 0, 1, 6, 36 and 156 minutes, with the same bytes under the same
 // event id, and a new delivery id and signature each.
 func TestSchedule(t *testing.T) {
@@ -58,17 +65,18 @@ func TestSchedule(t *testing.T) {
 		begun := time.Now()
 		p.Create("Printer")
 		time.Sleep(20 * time.Hour)
-		if len(a.hits) != 5 {
-			t.Fatalf("%d requests, want 5", len(a.hits))
+		hits := a.took()
+		if len(hits) != 5 {
+			t.Fatalf("%d requests, want 5", len(hits))
 		}
 		deliveryIDs := map[string]bool{}
-		for i, h := range a.hits {
+		for i, h := range hits {
 			due := []time.Duration{0, time.Minute, 6 * time.Minute, 36 * time.Minute, 156 * time.Minute}[i]
 			if late := h.at.Sub(begun) - due; late < 0 || late > 5*2*time.Second { // each look is up to 2 s late
 				t.Errorf("attempt %d came after %s, want %s", i+1, h.at.Sub(begun), due)
 			}
-			if string(h.body) != string(a.hits[0].body) || h.header.Get(webhook.AttemptHeader) != strconv.Itoa(i+1) ||
-				h.header.Get(webhook.EventIDHeader) != a.hits[0].header.Get(webhook.EventIDHeader) || h.header.Get(webhook.WebhookIDHeader) != id {
+			if string(h.body) != string(hits[0].body) || h.header.Get(webhook.AttemptHeader) != strconv.Itoa(i+1) ||
+				h.header.Get(webhook.EventIDHeader) != hits[0].header.Get(webhook.EventIDHeader) || h.header.Get(webhook.WebhookIDHeader) != id {
 				t.Errorf("attempt %d: %v %s", i+1, h.header, h.body)
 			}
 			deliveryIDs[h.header.Get(webhook.DeliveryIDHeader)] = true
@@ -101,7 +109,7 @@ func TestPayloadsHaveTheKeysOfTheContract(t *testing.T) {
 		time.Sleep(time.Minute)
 		files := map[string]string{"ticket.comment.added": "ticket.comment.added.with-thread"}
 		var types []string
-		for _, h := range a.hits {
+		for _, h := range a.took() {
 			kind := h.header.Get(webhook.EventTypeHeader)
 			types = append(types, kind)
 			name := kind
@@ -177,7 +185,7 @@ func TestBurstsLoseEvents(t *testing.T) {
 				p.Create("Printer")
 			}
 			time.Sleep(time.Hour)
-			if n := len(a.hits); waits && n != 300 || !waits && (n < 110 || n > 200) || p.Waiting() != 0 {
+			if n := len(a.took()); waits && n != 300 || !waits && (n < 110 || n > 200) || p.Waiting() != 0 {
 				t.Errorf("the limit waits: %t, %d of 300 arrived, %d wait", waits, n, p.Waiting())
 			}
 		})
@@ -301,15 +309,16 @@ func TestCapturedRequests(t *testing.T) {
 		p.listen(a)
 		p.Create("Printer")
 		time.Sleep(time.Minute)
+		captured := a.took()[0]
 		var c collect
 		h := webhook.NewHandler(webhook.NewSecretList(secret).All, c.react, webhook.WithLogger(quiet()))
 		p.listen(h)
 		again := func(change map[string]string) int {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, hookURL, strings.NewReader(string(a.hits[0].body)))
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, hookURL, strings.NewReader(string(captured.body)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.Header = maps.Clone(a.hits[0].header)
+			r.Header = maps.Clone(captured.header)
 			for k, v := range change {
 				r.Header.Set(k, v)
 			}
