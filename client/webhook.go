@@ -205,7 +205,8 @@ type DeliveryFilter struct {
 }
 
 // Deliveries walks through the attempts of a webhook, newest first. An error
-// comes as the last pair.
+// comes as the last pair. AlgaPSA does not apply the filter (contract section 5,
+// D13), so the status is compared here again.
 func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFilter) iter.Seq2[*Delivery, error] {
 	q := make(query)
 	q.text("status", f.Status)
@@ -214,7 +215,23 @@ func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFil
 	q.text("event_type", f.EventType)
 	q.text("event_id", f.EventID)
 	q.text("ticket_id", f.TicketID)
-	return pages[Delivery](ctx, c, url.Values(q), "webhooks", webhookID, "deliveries")
+	return func(yield func(*Delivery, error) bool) {
+		for d, err := range pages[Delivery](ctx, c, url.Values(q), "webhooks", webhookID, "deliveries") {
+			if (err != nil || f.wants(d)) && !yield(d, err) {
+				return
+			}
+		}
+	}
+}
+
+func (f DeliveryFilter) wants(d *Delivery) bool {
+	switch f.Status {
+	case "":
+		return true
+	case "failed":
+		return d.Status == "retrying" || d.Status == "abandoned"
+	}
+	return d.Status == f.Status
 }
 
 // Delivery returns one attempt. Ticketwire knows those of a deleted webhook too,
