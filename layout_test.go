@@ -45,6 +45,7 @@ var floors = map[string]int{
 	"internal/cutover":   3,
 	"internal/api":       4,
 	"internal/console":   4,
+	"internal/receiver":  4,
 	"internal/app":       5,
 	"cmd/ticketwire":     6,
 }

@@ -204,7 +204,8 @@ func (b *Inbox) takeOne(ctx context.Context, w Work) (j *job, empty bool, err er
 	err = json.Unmarshal(body, e)
 	e.Claim = webhook.ClaimOf(e)
 	e.Claim.Key, e.Claim.OccurredAt = c.Key, instant(occurred)
-	e.Claim.State, e.Claim.Fence = webhook.Fresh, fence
+	e.Claim.State, e.Claim.Fence, e.Claim.Attempt = webhook.Fresh, fence, int(attempts)
+	e.Raw = body
 	e.Claim.Stale = newest.Valid && occurred < newest.Int64
 	j = &job{event: e, attempt: int(attempts)}
 	switch {

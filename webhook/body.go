@@ -47,6 +47,7 @@ func (v *Verifier) receive(w http.ResponseWriter, r *http.Request) (*Envelope, [
 	if err != nil {
 		return nil, nil, &refusal{BadEnvelope, http.StatusBadRequest, "envelope refused: " + string(ReasonOf(err)), err}
 	}
+	e.Raw = body
 	return e, body, nil
 }
 

@@ -71,6 +71,9 @@ type Claim struct {
 	// Fence tells this claim from others of the same key. A store counts it up,
 	// or writes a random number, on every Fresh claim.
 	Fence int64
+	// Attempt is which run of the reaction this is, from 1, where the store
+	// counts them; 0 elsewhere.
+	Attempt int
 	// Stale says that an event of the same ticket that occurred later was done
 	// before. Events of the same millisecond are not stale: their order is not
 	// known.

@@ -70,6 +70,10 @@ type Envelope struct {
 	// It tells a reaction that the event is stale, and lets it record the event
 	// as done in a transaction of its own (see package inbox).
 	Claim Claim `json:"-"`
+
+	// Raw is the event byte by byte as it was signed, for handing it on. A reaction
+	// has it and must not change it; elsewhere it can be nil.
+	Raw []byte `json:"-"`
 }
 
 // TicketID returns the ticket that the event is about, in lower case, and "" for

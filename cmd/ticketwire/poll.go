@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -159,7 +158,7 @@ func (c *pollCmd) watched(ctx context.Context, api *client.Client) ([]string, er
 	}
 	ids := slices.Clone(c.IDs)
 	if c.IDsFile != "" {
-		more, err := readIDs(c.IDsFile)
+		more, err := readIDs("--ids-file", c.IDsFile)
 		if err != nil {
 			return nil, err
 		}
@@ -188,19 +187,20 @@ func (c *pollCmd) watched(ctx context.Context, api *client.Client) ([]string, er
 	return ids, nil
 }
 
-func readIDs(name string) ([]string, error) {
+// readIDs reads the file of a flag.
+func readIDs(flag, name string) ([]string, error) {
 	in := io.Reader(os.Stdin)
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--ids-file: %w", err), ""}
+			return nil, usageError{fmt.Errorf("%s: %w", flag, err), ""}
 		}
 		defer f.Close()
 		in = f
 	}
 	text, err := io.ReadAll(in)
 	if err != nil {
-		return nil, fmt.Errorf("--ids-file: %w", err)
+		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	var ids []string
 	for line := range strings.Lines(string(text)) {
@@ -252,17 +252,7 @@ func (c *pollCmd) react(ctx context.Context, t terminal, change cutover.Change) 
 		return err
 	}
 	// A signal lets the command finish: broken off, it would run again.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.ExecTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", c.Exec) //nolint:gosec // running what the flag says is its purpose
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = &line, t.out, t.err
-	cmd.WaitDelay = time.Second // for what holds on to its standard input
-	isolate(cmd)
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return fmt.Errorf("--exec took longer than %s", c.ExecTimeout)
-	}
-	return err
+	return runCommand(context.WithoutCancel(ctx), t, "--exec", c.Exec, c.ExecTimeout, line.Bytes())
 }
 
 func statusLine(s cutover.Status, now time.Time) string {

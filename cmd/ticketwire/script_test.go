@@ -26,14 +26,14 @@ import (
 // TestMain lets the scripts run the real command, with its signals and exit
 // codes, under the name ticketwire.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"ticketwire": main, "receiver": receiver})
+	testscript.Main(m, map[string]func(){"ticketwire": main, "receiver": receiverProgram})
 }
 
-// receiver is a program that receives webhooks with the webhook package, as an
+// receiverProgram is a program that receives webhooks with the webhook package, as an
 // integrator would write it. It prints its address, and a line for each request.
 // RECEIVER_SECRET is its secret, and RECEIVER_FAILS, as in 1-3, which requests it
 // answers with 503.
-func receiver() {
+func receiverProgram() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -56,6 +56,11 @@ type serviceFlags struct {
 	SMTPURL  string `name:"smtp-url" help:"Mail server, smtp://user:password@host:587 or smtps://...; without it mail stays in the outbox." placeholder:"URL"`
 	MailFrom string `help:"Sender of mails." default:"Ticketwire <ticketwire@localhost>"`
 
+	logFlags
+}
+
+// logFlags say how a command that runs on and on tells what it does.
+type logFlags struct {
 	LogFormat string `help:"text or json." enum:"text,json" default:"text"`
 	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
 }
@@ -151,7 +156,7 @@ func (f *serviceFlags) policy() (delivery.Policy, error) {
 	return p, nil
 }
 
-func (f *serviceFlags) logger(w io.Writer) *slog.Logger {
+func (f *logFlags) logger(w io.Writer) *slog.Logger {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		level = slog.LevelInfo // kong has checked the name already

@@ -223,6 +223,9 @@ func (r *Record) Append(entries ...Entry) error {
 	return nil
 }
 
+// Dir is the cutover directory.
+func (r *Record) Dir() string { return filepath.Dir(r.lines.file.Name()) }
+
 // Close closes the file.
 func (r *Record) Close() error { return r.lines.close() }
 

@@ -19,6 +19,7 @@ import (
 // it. The server may be killed and started again; the rest stays.
 type desk struct {
 	dir    string
+	extra  []string // arguments of the server
 	server *process
 	url    string // of the running server
 	tenant tenant
@@ -35,10 +36,10 @@ type tenant struct {
 }
 
 // openDesk starts a server on an empty data directory and makes its tenant while
-// the server runs.
-func openDesk(t *testing.T) *desk {
+// the server runs; extra are arguments of the server.
+func openDesk(t *testing.T, extra ...string) *desk {
 	t.Helper()
-	d := &desk{dir: t.TempDir()}
+	d := &desk{dir: t.TempDir(), extra: extra}
 	d.start(t)
 	cmd := exec.CommandContext(t.Context(), binary, "bootstrap", "--json", "--data", d.dir)
 	cmd.Env = environment()
@@ -55,10 +56,10 @@ func openDesk(t *testing.T) *desk {
 // serve is the command line of a server that any receiver of a test can be
 // called by.
 func (d *desk) serve() []string {
-	return []string{
+	return append([]string{
 		"serve", "--data", d.dir, "--listen", "127.0.0.1:0", "--allow-targets", "127.0.0.0/8",
 		"--api-rate", "100000/100000",
-	}
+	}, d.extra...)
 }
 
 // start starts the server and waits until it is ready.

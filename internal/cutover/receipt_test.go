@@ -1,0 +1,60 @@
+package cutover
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ticketwire/ticketwire/client"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// What a poll shows of a ticket and what an event carries are the same state when
+// they are, although each has fields that the other lacks.
+func TestReceiptAndObservationAreComparable(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2027, 1, 31, 8, 0, 0, 123456000, time.UTC)
+	const common = `"ticket_id":"T1","title":"Drucker \u0026 Söhne","status_name":"Open","is_closed":false,"due_date":null`
+	polled := new(client.Ticket)
+	if err := json.Unmarshal([]byte(`{`+common+`,"updated_at":"2027-01-31T08:00:00.123Z","tags":[{"tag_id":"1","tag_text":"b"},{"tag_id":"2","tag_text":"a"}],"url":"x","response_state":"awaiting"}`), polled); err != nil {
+		t.Fatal(err)
+	}
+	o, err := observe(polled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &webhook.Envelope{EventID: "E1", EventType: "ticket.updated", OccurredAt: webhook.At(at)}
+	e.Data = json.RawMessage(`{"tags":["a","b"],` + common + `,"updated_at":"2027-01-31T08:00:00.123Z","url":"y","changes":{}}`)
+	body := []byte(`{"event_id":"E1","event_type":"ticket.updated","occurred_at":"2027-01-31T08:00:00.123Z","data":` + string(e.Data) + `}`)
+	r := NewReceipt(at, at, http.Header{}, body, webhook.Receipt{Outcome: webhook.Kept, Status: 200, Event: e})
+	if r.Hash != o.Hash || !r.UpdatedAt.Equal(o.UpdatedAt) || r.Ticket != "t1" || r.Synthetic || !r.Signed || r.Body != string(body) {
+		t.Errorf("the receipt is %+v and the observation %+v", r, o)
+	}
+	e.Data = json.RawMessage(strings.Replace(string(e.Data), "Open", "Closed", 1))
+	if x := NewReceipt(at, at, http.Header{}, body, webhook.Receipt{Outcome: webhook.Kept, Status: 200, Event: e}); x.Hash == o.Hash {
+		t.Error("another state has the same hash")
+	}
+}
+
+func TestReceiptIsBounded(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	long := strings.Repeat("x", keptBody)
+	e := &webhook.Envelope{EventID: "E1", EventType: "ticket.created", Data: json.RawMessage(`{"ticket_id":"T1","title":"` + long + `"}`)}
+	body := []byte(`{"synthetic":true,"data":` + string(e.Data) + `}`)
+	if r := NewReceipt(at, at, http.Header{}, body, webhook.Receipt{Status: 200, Event: e}); r.Body != "" || r.Hash == "" || !r.Synthetic {
+		t.Errorf("of a long body %d bytes are kept, with the hash %q", len(r.Body), r.Hash)
+	}
+	h := http.Header{}
+	h.Set(webhook.EventIDHeader, long)
+	r := NewReceipt(at, at, h, []byte(`{"event_id":"E9","synthetic":true}`), webhook.Receipt{Outcome: webhook.BadSignature, Status: 401})
+	if len(r.EventID) > keptHeader || r.Body != "" || r.Signed || r.Synthetic || r.Ticket != "" {
+		t.Errorf("of a stranger's request is kept %+v", r)
+	}
+	r = NewReceipt(at, at, h, []byte(`{"event_id":"E9","event_type":7}`), webhook.Receipt{Outcome: webhook.BadEnvelope, Status: 400})
+	if r.EventID != "E9" || !r.Signed || r.Body != "" {
+		t.Errorf("of a signed body that is no envelope is kept %+v", r)
+	}
+}

@@ -1,0 +1,163 @@
+package receiver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ticketwire/ticketwire/client"
+)
+
+func answer(w http.ResponseWriter, status int, body string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	fmt.Fprint(w, body)
+}
+
+// apiServer is a server with an API of the test's own. Its client tries once.
+func apiServer(t *testing.T, h http.HandlerFunc) *client.Client {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	transport := new(http.Transport)
+	t.Cleanup(transport.CloseIdleConnections)
+	api, err := client.New(s.URL, "key", client.WithTries(1), client.WithHTTPClient(&http.Client{Transport: transport}))
+	must(t, err)
+	return api
+}
+
+func next(t *testing.T, alarms <-chan Alarm) Alarm {
+	t.Helper()
+	select {
+	case a := <-alarms:
+		return a
+	case <-time.After(patience):
+		t.Fatal("no alarm")
+		return Alarm{}
+	}
+}
+
+// Case 122: silence is an alarm, once, until something comes.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	alarms := make(chan Alarm, 10)
+	cfg := config(t, new(seen).react)
+	cfg.Silence = 300 * time.Millisecond
+	cfg.OnAlarm = func(_ context.Context, a Alarm) { alarms <- a }
+	cfg.Watch = &Watch{WebhookID: "W1", API: apiServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, 200, `{"data":{"webhook_id":"W1","is_active":true,"last_success_at":"2027-01-31T08:00:00Z"}}`)
+	})}
+	r, c := start(t, cfg), caller(t)
+	a := next(t, alarms)
+	if a.Kind != Silent || a.Over || !strings.Contains(a.Text, "the limit is 300ms; the server says that the webhook is enabled, last success 2027-01-31T08:00:00Z") {
+		t.Errorf("the alarm is %+v", a)
+	}
+	if _, text := get(t, c, r.AdminURL()+"/metrics"); !strings.Contains(text, `ticketwire_receiver_alarm{kind="silence"} 1`) {
+		t.Error("the metric does not show it")
+	}
+	// What nobody signed is no sign of life.
+	req := request(t, r.URL(), envelope("E1", "T1", time.Now()))
+	req.Header.Set("X-Alga-Signature", "t=1,v1=2")
+	send(t, c, req)
+	accepted(t, c, r, envelope("E1", "T1", time.Now()))
+	if a := next(t, alarms); a.Kind != Silent || !a.Over {
+		t.Errorf("then came %+v", a)
+	}
+	if a := next(t, alarms); a.Kind != Silent || a.Over {
+		t.Errorf("then came %+v", a)
+	}
+}
+
+// A webhook that is disabled calls nobody: the server is asked.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	var now atomic.Pointer[string]
+	say := func(status int, body string) {
+		text := fmt.Sprint(status, " ", body)
+		now.Store(&text)
+	}
+	say(200, `{"data":{"webhook_id":"W1","is_active":true}}`)
+	alarms := make(chan Alarm, 10)
+	cfg := config(t, new(seen).react)
+	cfg.OnAlarm = func(_ context.Context, a Alarm) { alarms <- a }
+	cfg.Watch = &Watch{WebhookID: "W1", Every: 20 * time.Millisecond, API: apiServer(t, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path != "/api/v1/webhooks/W1" {
+			t.Errorf("asked for %s", req.URL.Path)
+		}
+		status, body, _ := strings.Cut(*now.Load(), " ")
+		code := 0
+		fmt.Sscan(status, &code)
+		answer(w, code, body)
+	})}
+	start(t, cfg)
+	for _, x := range []struct {
+		status int
+		body   string
+		kind   Kind
+		over   bool
+		text   string
+	}{
+		{200, `{"data":{"webhook_id":"W1","is_active":false,"auto_disabled_at":"2027-01-31T08:00:00Z"}}`, Disabled, false, "is disabled, disabled for its failures 2027-01-31T08:00:00Z"},
+		{200, `{"data":{"webhook_id":"W1","is_active":true}}`, Disabled, true, "over"},
+		{404, `{"error":{"code":"NOT_FOUND","message":"Webhook not found"}}`, Disabled, false, "the webhook W1 is not there any more"},
+		{200, `{"data":{"webhook_id":"W1","is_active":true}}`, Disabled, true, "over"},
+		{503, `{}`, Unwatched, false, "does not say"},
+		{200, `{"data":{"webhook_id":"W1","is_active":true}}`, Unwatched, true, "over"},
+	} {
+		say(x.status, x.body)
+		if a := next(t, alarms); a.Kind != x.kind || a.Over != x.over || !strings.Contains(a.Text, x.text) {
+			t.Errorf("%d %s raised %+v", x.status, x.body, a)
+		}
+	}
+}
+
+// What LearnSilence makes of the traffic.
+func TestUsualSilence(t *testing.T) {
+	t.Parallel()
+	began := time.Date(2027, 1, 4, 8, 0, 0, 0, time.UTC) // a Monday
+	file := filepath.Join(t.TempDir(), "receiver.json")
+	p := readPulse(file, began)
+	now := began
+	for n := 1; n <= 9; n++ { // an event an hour until 17 h
+		now = began.Add(time.Duration(n) * time.Hour)
+		p.event(now)
+	}
+	if got := p.usual(now); got != 0 {
+		t.Errorf("after a day's work the limit is %s", got)
+	}
+	for day := 1; day <= 4; day++ { // nights of 15 hours
+		for h := range 10 {
+			now = began.AddDate(0, 0, day).Add(time.Duration(h) * time.Hour)
+			p.event(now)
+		}
+	}
+	want := 15 * time.Hour * 3 / 2
+	if got := p.usual(now); got != want {
+		t.Errorf("after a week the limit is %s, want %s", got, want)
+	}
+	must(t, p.save(now))
+	p = readPulse(file, now.Add(time.Minute))
+	if got := p.usual(now); got != want || !p.alive().Equal(now) || !p.last().Equal(now) {
+		t.Errorf("after a restart the limit is %s, alive %s", got, p.alive())
+	}
+	if got := p.quietSince(); !got.Equal(now.Add(time.Minute)) {
+		t.Errorf("a receiver that was away is quiet since %s", got)
+	}
+	// What was long ago is forgotten: events come every minute now.
+	for range 16 * 24 * 60 {
+		now = now.Add(time.Minute)
+		p.event(now)
+	}
+	if got := p.usual(now); got != leastLimit {
+		t.Errorf("in dense traffic the limit is %s", got)
+	}
+	if n := len(p.kept.Pauses); n > learnDays {
+		t.Errorf("%d days are kept", n)
+	}
+}

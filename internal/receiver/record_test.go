@@ -1,0 +1,174 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/cutover"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+func receipt(e cutover.Entry) *cutover.Receipt   { return e.Receipt }
+func reaction(e cutover.Entry) *cutover.Reaction { return e.Reaction }
+func gapOf(e cutover.Entry) *cutover.Gap         { return e.Gap }
+func started(e cutover.Entry) *cutover.Receiver  { return e.Receiver }
+
+// What came in, what was answered and what was done is in the record.
+func TestRecord(t *testing.T) {
+	t.Parallel()
+	var got seen
+	turn := time.Now().Truncate(time.Millisecond)
+	cfg := config(t, got.react)
+	dir := t.TempDir()
+	cfg.Record = openRecord(t, dir)
+	cfg.Acts = func(at time.Time) bool { return !at.Before(turn) }
+	cfg.Tickets = []string{"T1"}
+	r, c := start(t, cfg), caller(t)
+
+	before, after := envelope("E1", "T1", turn.Add(-time.Hour)), envelope("E2", "T1", turn)
+	synthetic := []byte(strings.Replace(string(envelope("E3", "T1", turn.Add(time.Hour))), `"tenant_id"`, `"synthetic":true,"tenant_id"`, 1))
+	accepted(t, c, r, before)
+	accepted(t, c, r, after)
+	accepted(t, c, r, after) // a copy
+	accepted(t, c, r, synthetic)
+	accepted(t, c, r, envelope("E4", "T2", turn)) // nobody watches T2
+	forged := request(t, r.URL(), envelope("E5", "T1", turn))
+	forged.Header.Set(webhook.SignatureHeader, webhook.Sign("wrong", time.Now(), before))
+	if status, _ := send(t, c, forged); status != 401 {
+		t.Errorf("a forged request was answered with %d", status)
+	}
+	moved := request(t, r.URL(), envelope("E6", "T1", turn))
+	moved.Header.Set(webhook.EventIDHeader, strings.Repeat("x", 1000))
+	if status, _ := send(t, c, moved); status != 400 {
+		t.Errorf("a captured body under another id was answered with %d", status)
+	}
+	got.await(t, 2)
+	var all []cutover.Entry
+	eventually(t, "every reaction is written down", func() bool {
+		all = written(t, dir)
+		return len(pick(all, reaction)) == 3
+	})
+
+	var lines []string
+	for _, x := range pick(all, receipt) {
+		lines = append(lines, fmt.Sprint(x.HTTP, " ", x.Outcome, " ", x.Signed, " ", x.EventID, " ", x.Ticket, " ", x.Synthetic, " ", x.Body != ""))
+		if x.At.After(x.Done) || x.BodyHash == "" || x.Attempt != 1 || !strings.HasPrefix(x.DeliveryID, "D-") {
+			t.Errorf("a receipt is %+v", x)
+		}
+	}
+	if want := []string{
+		"200 kept true E1 t1 false true", "200 kept true E2 t1 false true", "200 duplicate true E2 t1 false true",
+		"200 kept true E3 t1 true true", "200 unwatched true E4 t2 false true",
+		"401 bad_signature false E5  false false", "400 bad_envelope true E6  false false",
+	}; !slices.Equal(lines, want) {
+		t.Errorf("the receipts are\n%s", strings.Join(lines, "\n"))
+	}
+	if x := pick(all, receipt)[1]; !x.OccurredAt.Equal(turn) || !x.UpdatedAt.Equal(turn) || x.Hash == "" || x.Body != string(after) {
+		t.Errorf("the receipt of E2 is %+v", x)
+	}
+	lines = nil
+	for _, x := range pick(all, reaction) {
+		lines = append(lines, fmt.Sprint(x.EventID, " ", x.Ticket, " ", x.Attempt, " ", x.Acted, " ", x.Stale, " ", x.Error))
+	}
+	if want := []string{"E1 t1 1 false false ", "E2 t1 1 true false ", "E3 t1 1 true false "}; !slices.Equal(lines, want) {
+		t.Errorf("the reactions are\n%s", strings.Join(lines, "\n"))
+	}
+	if s := pick(all, started); len(s) != 1 || s[0].SecretFrom != "config" || !slices.Equal(s[0].Tickets, []string{"T1"}) || len(pick(all, gapOf)) != 0 {
+		t.Errorf("the beginning is %+v", s)
+	}
+}
+
+// A failed reaction, and one that panics, is in the record with its reason.
+func TestRecordOfFailures(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, func(_ context.Context, e *Event) error {
+		switch e.Attempt {
+		case 1:
+			return errors.New("no")
+		case 2:
+			panic("oh")
+		}
+		return nil
+	})
+	dir := t.TempDir()
+	cfg.Record = openRecord(t, dir)
+	r, c := start(t, cfg), caller(t)
+	accepted(t, c, r, envelope("E1", "T1", time.Now()))
+	var got []*cutover.Reaction
+	eventually(t, "three reactions", func() bool {
+		got = pick(written(t, dir), reaction)
+		return len(got) == 3
+	})
+	for i, want := range []string{"no", "reaction panicked: oh", ""} {
+		if got[i].Attempt != i+1 || !got[i].Acted || got[i].Error != want {
+			t.Errorf("reaction %d is %+v, want the error %q", i, got[i], want)
+		}
+	}
+}
+
+// A receiver that was away says for how long.
+func TestGapOfARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cfg := config(t, new(seen).react)
+	cfg.Record = openRecord(t, dir)
+	r := start(t, cfg)
+	stop(t, r)
+	stopped := time.Now()
+	again := stopped.Add(time.Hour)
+	cfg.Now = func() time.Time { return again }
+	start(t, cfg)
+	gaps := pick(written(t, dir), gapOf)
+	if len(gaps) != 1 || stopped.Sub(gaps[0].From) > time.Minute || gaps[0].From.After(stopped) ||
+		!gaps[0].To.Equal(again.Truncate(time.Microsecond)) || gaps[0].Side != cutover.SideReceiver {
+		t.Errorf("the gaps are %+v", gaps)
+	}
+	if n := len(pick(written(t, dir), started)); n != 2 {
+		t.Errorf("%d starts are written down", n)
+	}
+}
+
+// What cannot be written down is not acknowledged.
+func TestRecordThatFails(t *testing.T) {
+	t.Parallel()
+	var got seen
+	cfg := config(t, got.react)
+	cfg.Record = openRecord(t, t.TempDir())
+	r, c := start(t, cfg), caller(t)
+	must(t, cfg.Record.Close())
+	if status, text := send(t, c, request(t, r.URL(), envelope("E1", "T1", time.Now()))); status != 503 || text != "the record is not available" {
+		t.Errorf("the answer is %d %s", status, text)
+	}
+	if status, _ := get(t, c, r.AdminURL()+"/readyz"); status != 503 || !r.alarms.isOn(Unstored) {
+		t.Errorf("readiness is %d", status)
+	}
+	if _, text := get(t, c, r.AdminURL()+"/metrics"); !strings.Contains(text, `ticketwire_receiver_requests_total{outcome="store_failed"} 1`) ||
+		!strings.Contains(text, `ticketwire_receiver_requests_total{outcome="kept"} 0`) {
+		t.Error("the metrics count it as kept")
+	}
+}
+
+// Who does not know the secret cannot fill the record.
+func TestRecordIsBounded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	now := time.Now()
+	cfg := config(t, new(seen).react)
+	cfg.Record = openRecord(t, dir)
+	cfg.Now = func() time.Time { return now }
+	r, c := start(t, cfg), caller(t)
+	for range strangeBurst + 50 {
+		req := request(t, r.URL(), []byte("{}"))
+		req.Header.Set(webhook.SignatureHeader, "t=1")
+		send(t, c, req)
+	}
+	accepted(t, c, r, envelope("E1", "T1", now))
+	if n := len(pick(written(t, dir), receipt)); n != strangeBurst+1 {
+		t.Errorf("%d receipts are written, want %d", n, strangeBurst+1)
+	}
+}
