@@ -302,6 +302,29 @@ func TestBehindAProxy(t *testing.T) {
 	}
 }
 
+// A ticket with years of comments is more than the usual bound.
+func TestLongThread(t *testing.T) {
+	t.Parallel()
+	var got seen
+	cfg := config(t, got.react)
+	cfg.MaxBody = 4 << 20
+	r, c := start(t, cfg), caller(t)
+	for i, coding := range []string{"", "gzip"} {
+		body := envelope(fmt.Sprint("E", i), fmt.Sprint("T", i), time.Now())
+		body = fmt.Appendf(bytes.TrimSuffix(body, []byte("}")), `,"thread":%q}`, strings.Repeat("comment ", 300_000))
+		req := request(t, r.URL(), body)
+		if coding != "" {
+			encode(req, coding, packed(t, body))
+		}
+		if status, text := send(t, c, req); status != 200 {
+			t.Errorf("%d bytes, coding %q: %d %s", len(body), coding, status, text)
+		}
+	}
+	if n := len(got.await(t, 2)); n != 2 {
+		t.Errorf("%d reactions", n)
+	}
+}
+
 func encode(req *http.Request, coding string, body []byte) {
 	if coding != "" {
 		req.Header.Set("Content-Encoding", coding)
