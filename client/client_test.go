@@ -204,8 +204,9 @@ func exchanges() []exchange {
 		{"Deliveries", func(ctx context.Context, c *Client) (any, error) {
 			return collect(c.Deliveries(ctx, id1, DeliveryFilter{Status: "failed", From: at}))
 		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?from_date=2026-03-09T08%3A14%3A02.117Z&limit=100&page=1&status=failed", "", 200,
-			`{"data":[{"delivery_id":"d","attempt_number":2,"response_status_code":null,"error_type":"dns","next_retry_at":null}]}`,
-			[]Delivery{{DeliveryID: "d", AttemptNumber: 2, ErrorType: ptr("dns")}}},
+			`{"data":[{"delivery_id":"d","status":"retrying","attempt_number":2,"response_status_code":null,"error_type":"dns","next_retry_at":null},` +
+				`{"delivery_id":"e","status":"delivered"}]}`, // as AlgaPSA, which does not filter
+			[]Delivery{{DeliveryID: "d", Status: "retrying", AttemptNumber: 2, ErrorType: ptr("dns")}}},
 		{"StartReplay", func(ctx context.Context, c *Client) (any, error) {
 			return c.StartReplay(ctx, id1, ReplayInput{Since: at, Until: at.Add(time.Hour), Only: "all"})
 		}, "POST", "/api/v1/webhooks/" + id1 + "/replay",

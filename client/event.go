@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
@@ -69,6 +70,9 @@ func (c *Client) Events(ctx context.Context, cursor string, f EventFilter) (*Eve
 	}
 	page := new(EventPage)
 	if err := c.do(ctx, call{method: http.MethodGet, path: []string{"events"}, query: url.Values(q)}, page); err != nil {
+		if answer, is := errors.AsType[*Error](err); is && answer.Status == http.StatusNotFound {
+			err = fmt.Errorf("the server has no event feed (AlgaPSA has none): %w", err)
+		}
 		return nil, err
 	}
 	if page.NextCursor == "" {

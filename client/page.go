@@ -18,9 +18,7 @@ const pageSize = 100
 // last pair.
 //
 // Pages are counted from the top. A row that is inserted or moved meanwhile can
-// appear twice or not at all, unless the order keeps old rows in place: for a
-// complete walk sort by updated_at ascending and start again from the last one
-// seen.
+// appear twice or not at all, unless the order keeps old rows in place.
 func pages[T any](ctx context.Context, c *Client, query url.Values, path ...string) iter.Seq2[*T, error] {
 	return func(yield func(*T, error) bool) {
 		query := maps.Clone(query) // the walk may be started more than once

@@ -184,8 +184,8 @@ func (f TicketFilter) values() url.Values {
 
 // Tickets walks through the tickets that fit the filter, page by page. An error
 // comes as the last pair. A ticket that moves in the sort order meanwhile can
-// come twice or be missed: for a complete walk sort by updated_at ascending and
-// begin again at the last UpdatedAt until nothing new comes.
+// come twice or be missed, and with AlgaPSA, which does not order what is equal,
+// so can tickets with the same time: for a complete walk sort by ticket_number.
 func (c *Client) Tickets(ctx context.Context, f TicketFilter) iter.Seq2[*Ticket, error] {
 	return pages[Ticket](ctx, c, f.values(), "tickets")
 }

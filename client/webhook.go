@@ -250,9 +250,26 @@ type DeliveryFilter struct {
 }
 
 // Deliveries walks through the attempts of a webhook, newest first. An error
-// comes as the last pair.
+// comes as the last pair. AlgaPSA does not apply the filter (contract section 5,
+// D13), so the status is compared here again.
 func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFilter) iter.Seq2[*Delivery, error] {
-	return pages[Delivery](ctx, c, f.values(), "webhooks", webhookID, "deliveries")
+	return func(yield func(*Delivery, error) bool) {
+		for d, err := range pages[Delivery](ctx, c, f.values(), "webhooks", webhookID, "deliveries") {
+			if (err != nil || f.wants(d)) && !yield(d, err) {
+				return
+			}
+		}
+	}
+}
+
+func (f DeliveryFilter) wants(d *Delivery) bool {
+	switch f.Status {
+	case "":
+		return true
+	case "failed":
+		return d.Status == "retrying" || d.Status == "abandoned"
+	}
+	return d.Status == f.Status
 }
 
 // DeliveryPage is one page of the log of a webhook.
@@ -263,7 +280,8 @@ type DeliveryPage struct {
 
 // DeliveriesPage returns page n, from 1, of the attempts that fit the filter,
 // newest first, with at most limit of them, 1 to 100. It is for those who pace the
-// requests of a walk themselves; Deliveries makes the whole walk.
+// requests of a walk themselves, and shows what came; Deliveries makes the whole
+// walk.
 func (c *Client) DeliveriesPage(ctx context.Context, webhookID string, f DeliveryFilter, n, limit int) (*DeliveryPage, error) {
 	q := f.values()
 	q.Set("limit", strconv.Itoa(limit))

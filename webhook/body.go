@@ -10,8 +10,9 @@ import (
 	"strings"
 )
 
-// MaxBody is the largest body that a receiver reads, in bytes. A larger one is
-// answered with 413 after at most one byte more was read.
+// MaxBody is the largest body that a receiver reads, in bytes, unless its Verifier
+// has another bound. A larger one is answered with 413 after at most one byte more
+// was read.
 const MaxBody = 1 << 20
 
 // firstRead bounds the memory that a Content-Length alone can claim.
@@ -28,7 +29,11 @@ type refusal struct {
 // receive reads, verifies and parses a request, in that order: nothing looks
 // into a body that was not signed.
 func (v *Verifier) receive(w http.ResponseWriter, r *http.Request) (*Envelope, []byte, *refusal) {
-	body, bad := readBody(w, r)
+	most := v.MaxBody
+	if most <= 0 {
+		most = MaxBody
+	}
+	body, bad := readBody(w, r, most)
 	if bad != nil {
 		return nil, nil, bad
 	}
@@ -46,18 +51,18 @@ func (v *Verifier) receive(w http.ResponseWriter, r *http.Request) (*Envelope, [
 	return e, body, nil
 }
 
-// readBody returns the raw body, or why there is none.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
-	if r.ContentLength > MaxBody {
+// readBody returns the raw body of at most most bytes, or why there is none.
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *refusal) {
+	if r.ContentLength > most {
 		// The body stays unread, and so the connection cannot be used again.
 		w.Header().Set("Connection", "close")
-		return nil, tooLarge()
+		return nil, tooLarge(most)
 	}
 	if r.Body == nil {
 		return nil, consumed()
 	}
 	body := make([]byte, 0, min(max(r.ContentLength, 0)+1, firstRead))
-	in := http.MaxBytesReader(w, r.Body, MaxBody)
+	in := http.MaxBytesReader(w, r.Body, most)
 	for {
 		n, err := in.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
@@ -67,7 +72,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
 		var over *http.MaxBytesError
 		switch {
 		case errors.As(err, &over):
-			return nil, tooLarge()
+			return nil, tooLarge(most)
 		case errors.Is(err, http.ErrBodyReadAfterClose):
 			return nil, consumed()
 		case err != nil:
@@ -84,8 +89,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
 	return body, nil
 }
 
-func tooLarge() *refusal {
-	text := fmt.Sprintf("the request body is larger than %d bytes", MaxBody)
+func tooLarge(most int64) *refusal {
+	text := fmt.Sprintf("the request body is larger than %d bytes", most)
 	return &refusal{TooLarge, http.StatusRequestEntityTooLarge, text, errors.New(text)}
 }
 

@@ -163,6 +163,10 @@ func WithLease(d time.Duration) Option { return func(h *Handler) { h.lease = d }
 // WithTolerance replaces DefaultTolerance.
 func WithTolerance(d time.Duration) Option { return func(h *Handler) { h.verifier.Tolerance = d } }
 
+// WithMaxBody replaces MaxBody, in bytes. AlgaPSA sends all comments of a ticket
+// with every event, and a ticket that has outgrown the bound is never received.
+func WithMaxBody(n int64) Option { return func(h *Handler) { h.verifier.MaxBody = n } }
+
 // WithNow replaces time.Now, for tests.
 func WithNow(now func() time.Time) Option { return func(h *Handler) { h.verifier.Now = now } }
 

@@ -172,6 +172,7 @@ func TestRefetch(t *testing.T) {
 		occurred := time.Date(2026, 3, 9, 8, 14, 2, 0, time.UTC)
 		return &Envelope{EventID: "1", OccurredAt: At(occurred), Data: []byte("{" + data + "}")}
 	}
+	const now = `"ticket_id":"T1","updated_at":"2026-03-09T08:14:01.990Z"`
 	for _, tt := range []struct {
 		name, data, asked string
 		ticket            *ticket
@@ -183,12 +184,24 @@ func TestRefetch(t *testing.T) {
 		{"gone", `"ticket_id":"T1"`, "t1", nil, nil, nil},
 		{"cannot get it", `"ticket_id":"T1"`, "t1", nil, broken, broken},
 		{"no ticket", ``, "", &ticket{"x"}, nil, nil},
+		{"of this change", now + `,"title":"b","changes":{"title":{"previous":"a","new":"b"},"due_date":{"previous":null,"new":"x"}}`, "", &ticket{"x"}, nil, nil},
+		{"of before a quick change", now + `,"title":"a","changes":{"title":{"previous":"a","new":"b"}}`, "t1", &ticket{"x"}, nil, errors.New("x")},
+		{"unassigned", now + `,"assigned_to":null,"changes":{"assigned_to":{"previous":"u","new":null}}`, "", &ticket{"x"}, nil, nil},
+		{"of before a quick change of status", now + `,"status_id":"s1","previous_status_id":"s1"`, "t1", &ticket{"x"}, nil, errors.New("x")},
+		{"of this change of status", now + `,"status_id":"s2","previous_status_id":"s1"`, "", &ticket{"x"}, nil, nil},
 	} {
 		asked, got, gotErr = "", tt.ticket, tt.err
 		err := react(t.Context(), event(tt.data))
 		same := errors.Is(err, tt.want) || err != nil && tt.want != nil && err.Error() == tt.want.Error()
 		if !same || asked != tt.asked {
 			t.Errorf("%s: error %v, want %v; asked %q, want %q", tt.name, err, tt.want, asked, tt.asked)
+		}
+	}
+	for data, want := range map[string]string{now: "", now + `,"is_closed":true`: "", now + `,"is_closed":false`: "t1"} {
+		e := event(data)
+		e.EventType, asked, got, gotErr = TicketClosed, "", nil, nil
+		if err := react(t.Context(), e); err != nil || asked != want {
+			t.Errorf("closed, %s: asked %q, want %q; %v", data, asked, want, err)
 		}
 	}
 	all := Refetch(nil, func(context.Context, string) (*ticket, error) { return &ticket{"y"}, nil },

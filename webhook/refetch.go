@@ -2,7 +2,9 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 )
 
@@ -35,12 +37,40 @@ func Refetch[T any](
 }
 
 // OldPayload returns a condition for Refetch: it is true for an event whose
-// payload has no updated_at, and for one whose updated_at lies more than slack
-// before occurred_at, as it does when the state of before the change was sent.
-// The two times come from two clocks, so slack should be a few seconds.
+// payload is older than the event itself. Such a payload has no updated_at, or one
+// that lies more than slack before occurred_at, or it contradicts the event: it
+// does not have what "changes" says is new, is not closed in a ticket.closed, or
+// still has the previous status. The two times come from two clocks, so slack
+// should be a few seconds.
+//
+// Of a change within slack of another one, a ticket.assigned or
+// ticket.comment.added does not show that the rest of its payload is of before.
+// Where that matters, and the sender has a cache, let Refetch ask for every event.
 func OldPayload(slack time.Duration) func(*Envelope) bool {
 	return func(e *Envelope) bool {
 		t, err := e.Ticket()
-		return err != nil || t.UpdatedAt == nil || e.OccurredAt.Sub(t.UpdatedAt.Time) > slack
+		return err != nil || t.UpdatedAt == nil || e.OccurredAt.Sub(t.UpdatedAt.Time) > slack || contradicts(e, t)
 	}
+}
+
+// contradicts reports whether a payload cannot be the state after its event.
+// Fields that were left out say nothing.
+func contradicts(e *Envelope, t *TicketData) bool {
+	var sent map[string]any
+	if json.Unmarshal(e.Data, &sent) != nil {
+		return true
+	}
+	switch closed, has := sent["is_closed"]; {
+	case e.EventType == TicketClosed && has && closed != true:
+		return true
+	case t.PreviousStatusID != nil && t.StatusID != nil && *t.PreviousStatusID == *t.StatusID:
+		return true
+	}
+	for _, c := range t.Changes {
+		var after any
+		if v, has := sent[c.Field]; has && json.Unmarshal(c.New, &after) == nil && !reflect.DeepEqual(v, after) {
+			return true
+		}
+	}
+	return false
 }

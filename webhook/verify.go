@@ -44,6 +44,8 @@ type Verifier struct {
 	// Tolerance replaces DefaultTolerance where it is positive. It is used in
 	// whole seconds, rounded down.
 	Tolerance time.Duration
+	// MaxBody replaces the constant MaxBody where it is positive.
+	MaxBody int64
 	// Now replaces time.Now, for tests.
 	Now func() time.Time
 }

@@ -182,7 +182,7 @@ func (c *watchFlags) watched(ctx context.Context, api *client.Client) ([]string,
 		if err != nil {
 			return nil, usageError{fmt.Errorf("--query: %w", err), "--query 'is_open=true&board_name=Support'"}
 		}
-		for t, err := range api.Tickets(ctx, client.TicketFilter{Sort: "entered_at", Order: "asc", Other: q}) {
+		for t, err := range api.Tickets(ctx, client.TicketFilter{Sort: "ticket_number", Order: "asc", Other: q}) {
 			if err != nil {
 				return nil, fmt.Errorf("--query: %w", err)
 			}

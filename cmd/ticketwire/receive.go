@@ -55,6 +55,7 @@ type receiveRunCmd struct {
 	WatchFile  string   `help:"File with such ids, one on a line; # begins a comment, - is standard input." placeholder:"FILE"`
 	Types      []string `help:"Event types to react to. Default: all six." placeholder:"TYPE"`
 	SkipStale  bool     `help:"Do not react to an event that is older than one of its ticket that is done."`
+	MaxBody    int64    `help:"Refuse larger requests with 413. AlgaPSA sends all comments of a ticket with each new one." default:"1048576" placeholder:"BYTES"`
 	Refetch    bool     `help:"Read the ticket from --url before each reaction; the event gets it as ticket."`
 
 	Silence   string `help:"Alarm after so long without an event, or auto to learn that from the traffic." default:"off" placeholder:"DURATION"`
@@ -128,7 +129,7 @@ func (c *receiveRunCmd) Run(ctx context.Context, k *kong.Context, t terminal) (e
 func (c *receiveRunCmd) config(k *kong.Context, t terminal, log *slog.Logger) (receiver.Config, error) {
 	cfg := receiver.Config{
 		Listen: c.Listen, Path: c.Path, TLSCert: c.TLSCert, TLSKey: c.TLSKey, AdminListen: c.AdminListen,
-		DataDir: c.Data, DatabaseURL: c.DatabaseURL, Types: c.Types, SkipStale: c.SkipStale,
+		DataDir: c.Data, DatabaseURL: c.DatabaseURL, Types: c.Types, SkipStale: c.SkipStale, MaxBody: c.MaxBody,
 		Workers: c.Workers, Lease: c.ReactTimeout, Attempts: c.Retries + 1, Log: log, Now: time.Now,
 	}
 	if c.AdminListen == "none" {
@@ -171,6 +172,8 @@ func (c *receiveRunCmd) check() error {
 		wrong = "--tls-cert and --tls-key belong together"
 	case c.Path == "" || c.Path[0] != '/':
 		wrong = "--path must begin with /"
+	case c.MaxBody <= 0:
+		wrong = "--max-body must be positive"
 	case c.Workers < 1:
 		wrong = "--workers must be 1 or more"
 	case c.Retries < 0:

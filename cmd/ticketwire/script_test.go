@@ -19,6 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/ticketwire/ticketwire/test/alga"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -83,6 +84,7 @@ func TestScripts(t *testing.T) {
 		Deadline:            time.Now().Add(3 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("COLUMNS", "100")
+			e.Values[algaKey{}] = new(*alga.Server)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -91,6 +93,7 @@ func TestScripts(t *testing.T) {
 			"capture":  capture,
 			"api":      callAPI,
 			"freeport": freePort,
+			"alga":     algaDesk(t),
 		},
 	})
 }

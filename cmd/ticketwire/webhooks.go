@@ -46,12 +46,12 @@ func webhookColumns() []column[client.Webhook] {
 		{"NAME", func(w *client.Webhook) string { return w.Name }},
 		{"STATE", func(w *client.Webhook) string {
 			switch {
+			case w.IsActive: // AlgaPSA does not clear auto_disabled_at then
+				return "active"
 			case w.AutoDisabledAt != nil:
 				return "disabled by failures"
-			case !w.IsActive:
-				return "disabled"
 			}
-			return "active"
+			return "disabled"
 		}},
 		{"DELIVERED", func(w *client.Webhook) string {
 			return fmt.Sprintf("%d of %d attempts", w.SuccessfulDeliveries, w.TotalDeliveries)

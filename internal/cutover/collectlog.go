@@ -153,13 +153,13 @@ func (c *Collector) sweep(ctx context.Context, from time.Time) (int, error) {
 	for !w.done {
 		var page *client.TicketPage
 		poll, err := c.ask(ctx, func(ctx context.Context) (err error) {
-			page, err = c.asker.api.TicketsPage(ctx, client.TicketFilter{UpdatedFrom: w.from, Sort: "updated_at", Order: "asc"}, w.page, listPage)
+			page, err = c.asker.api.TicketsPage(ctx, w.filter(), w.page, listPage)
 			return err
 		})
 		if err != nil {
 			return len(noted), err
 		}
-		last, err := lastUpdate(page.Data)
+		last, err := lastUpdate(page.Data, !w.one)
 		if err != nil {
 			return len(noted), noAnswer{err, *poll}
 		}

@@ -135,10 +135,16 @@ func late(due, now time.Time, interval time.Duration) *Gap {
 // walk is a walk through the list of tickets in the order of updated_at. It does
 // not count pages from the top, because a ticket that changes meanwhile moves to
 // the end and everything behind it moves up, across the edge of a page. Each
-// page begins at the last time of the one before. Only where one time fills
-// whole pages are these counted, and read again until nothing new is in them.
+// page begins at the last time of the one before.
+//
+// Where one time fills a whole page, that does not get on, and the pages of one
+// time have no order of their own: AlgaPSA has no tie-breaker, so they can overlap
+// and leave tickets out, always the same ones (contract section 2.3, W28). So the
+// tickets of that time are read by their numbers. Those pages are counted, and
+// read again until nothing new is in them.
 type walk struct {
 	from   time.Time // updated_from; zero for all
+	one    bool      // reads the tickets of the time from alone, by their numbers
 	page   int       // from 1
 	high   time.Time // the latest updated_at so far
 	clock  time.Time // the server's when the walk began
@@ -150,6 +156,10 @@ type walk struct {
 
 // maxPasses bounds how often the pages of one time are read again.
 const maxPasses = 5
+
+// shown is how exactly the API shows a time: all that looks like one is within
+// it.
+const shown = time.Millisecond
 
 // overlap is how far walks go back behind the end of the last one, and for how
 // long they do. updated_at is when a transaction began, so a change can appear
@@ -174,7 +184,7 @@ func settle(marks []mark, began time.Time) (time.Time, []mark) {
 // behind what is settled, and no further back than overlap.
 func cursorAfter(cursor, high, settled time.Time) time.Time {
 	if !settled.IsZero() {
-		settled = settled.Add(time.Millisecond) // what the API shows of a time
+		settled = settled.Add(shown)
 	}
 	for _, t := range []time.Time{high.Add(-overlap), settled} {
 		if t.After(cursor) {
@@ -191,19 +201,29 @@ func (w walk) next(last time.Time, fresh, more bool) walk {
 	if last.After(w.high) {
 		w.high = last
 	}
-	moved := last.After(w.from)
-	if w.page > 1 && w.fresh && (moved || !more) && w.passes < maxPasses {
+	moved := !w.one && last.After(w.from)
+	switch {
+	case w.page > 1 && w.fresh && (moved || !more) && w.passes < maxPasses:
 		w.page, w.fresh = 1, false
 		w.passes++
-		return w
-	}
-	switch {
+	case w.one && !more:
+		w.one, w.from, w.page, w.passes, w.fresh = false, w.from.Add(shown), 1, 0, false
 	case !more:
 		w.done = true
 	case moved:
 		w.from, w.page, w.passes, w.fresh = last, 1, 0, false
-	default:
+	case !w.one && last.Equal(w.from) && !last.IsZero():
+		w.one, w.page, w.passes, w.fresh = true, 1, 0, false
+	default: // rows that were never updated are behind all others
 		w.page++
 	}
 	return w
+}
+
+// filter is what the walk asks for next.
+func (w walk) filter() client.TicketFilter {
+	if w.one {
+		return client.TicketFilter{UpdatedFrom: w.from, UpdatedTo: w.from.Add(shown), Sort: "ticket_number", Order: "asc"}
+	}
+	return client.TicketFilter{UpdatedFrom: w.from, Sort: "updated_at", Order: "asc"}
 }

@@ -1,8 +1,10 @@
 package cutover
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -118,12 +120,19 @@ func TestLate(t *testing.T) {
 type row struct{ id, at int }
 
 // listModel is a server's list in the order of updated_at, in pages of three. Of
-// equal times the order is another one with each request, as without a tie-break.
-func listModel(rt *rapid.T, rows []row, from, page int) (out []row, more bool) {
-	shuffled := rapid.Permutation(rows).Draw(rt, "order")
-	slices.SortStableFunc(shuffled, func(a, b row) int { return a.at - b.at })
-	for _, r := range shuffled {
-		if r.at >= from {
+// equal times the order is another one on each page, and the same whenever that
+// page is read, as without a tie-breaker. The list of one time is in the order of
+// the ids.
+func listModel(rows []row, from int, one bool, page int) (out []row, more bool) {
+	sorted := slices.Clone(rows)
+	slices.SortFunc(sorted, func(a, b row) int {
+		if one {
+			return cmp.Compare(a.id, b.id)
+		}
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare((a.id*7+page*5)%13, (b.id*7+page*5)%13))
+	})
+	for _, r := range sorted {
+		if r.at == from || r.at > from && !one {
 			out = append(out, r)
 		}
 	}
@@ -133,32 +142,39 @@ func listModel(rt *rapid.T, rows []row, from, page int) (out []row, more bool) {
 	return out[begin:end], end < len(out)
 }
 
-// Where one time fills more than a page, a ticket that moves away pulls another
-// one across the edge of a page that was read. The pages are read again.
+// Where one time fills a page, its tickets are read by their numbers. One that
+// moves away pulls another across the edge of a page that was read, so the pages
+// are read again.
 func TestPagesOfOneTimeAreReadAgain(t *testing.T) {
 	t.Parallel()
+	later := day.Add(time.Hour)
 	pages := []struct {
 		last  time.Time
 		fresh bool
 		more  bool
 		want  walk // what is asked for next
 	}{
-		{day, true, true, walk{from: day, page: 1}},                                             // the first page moved to day
-		{day, true, true, walk{from: day, page: 2}},                                             // a whole page of day
-		{day, true, true, walk{from: day, page: 3}},                                             // and another
-		{day.Add(time.Hour), true, true, walk{from: day, page: 1}},                              // behind day, but something was new: again
-		{day, false, true, walk{from: day, page: 2}},                                            //
-		{day, true, true, walk{from: day, page: 3}},                                             // here is what had been skipped
-		{day.Add(time.Hour), false, true, walk{from: day, page: 1}},                             // so again
-		{day, false, true, walk{from: day, page: 2}},                                            //
-		{day, false, true, walk{from: day, page: 3}},                                            //
-		{day.Add(time.Hour), false, true, walk{from: day.Add(time.Hour), page: 1}},              // nothing new: on
-		{day.Add(time.Hour), false, false, walk{from: day.Add(time.Hour), page: 1, done: true}}, // the end
+		{day, true, true, walk{from: day, page: 1}},                                                 // the first page moved to day
+		{day, true, true, walk{from: day, page: 1, one: true}},                                      // a whole page of day
+		{day, true, true, walk{from: day, page: 2, one: true}},                                      //
+		{day, true, true, walk{from: day, page: 3, one: true}},                                      //
+		{day, false, false, walk{from: day, page: 1, one: true}},                                    // the end of day, but something was new: again
+		{day, false, true, walk{from: day, page: 2, one: true}},                                     //
+		{day.Add(shown), true, false, walk{from: day, page: 1, one: true}},                          // here is what had been skipped
+		{day, false, true, walk{from: day, page: 2, one: true}},                                     // so again
+		{day, false, false, walk{from: day.Add(shown), page: 1}},                                    // nothing new: on
+		{later, true, true, walk{from: later, page: 1}},                                             //
+		{later, false, true, walk{from: later, page: 1, one: true}},                                 // a whole page of later
+		{later, true, false, walk{from: later.Add(shown), page: 1}},                                 // which was all of it
+		{time.Time{}, true, true, walk{from: later.Add(shown), page: 2}},                            // rows that were never updated
+		{time.Time{}, true, false, walk{from: later.Add(shown), page: 1}},                           //
+		{time.Time{}, false, true, walk{from: later.Add(shown), page: 2}},                           //
+		{time.Time{}, false, false, walk{from: later.Add(shown), page: 2, done: true, fresh: true}}, // the end
 	}
 	w := walk{page: 1}
 	for i, p := range pages {
 		w = w.next(p.last, p.fresh, p.more)
-		if w.from != p.want.from || w.page != p.want.page || w.done != p.want.done {
+		if w.from != p.want.from || w.one != p.want.one || w.page != p.want.page || w.done != p.want.done {
 			t.Fatalf("after page %d: %+v, want %+v", i, w, p.want)
 		}
 	}
@@ -168,7 +184,16 @@ func TestPagesOfOneTimeAreReadAgain(t *testing.T) {
 		if n > 20 {
 			t.Fatal("the walk does not end")
 		}
-		w = w.next(day, true, w.page == 1)
+		w = w.next(day, true, w.page == 1 && w.from.Equal(day))
+	}
+	for asked, want := range map[walk]client.TicketFilter{
+		{}:                     {Sort: "updated_at", Order: "asc"},
+		{from: day}:            {UpdatedFrom: day, Sort: "updated_at", Order: "asc"},
+		{from: day, one: true}: {UpdatedFrom: day, UpdatedTo: day.Add(time.Millisecond), Sort: "ticket_number", Order: "asc"},
+	} {
+		if got := asked.filter(); !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v asks for %+v, want %+v", asked, got, want)
+		}
 	}
 }
 
@@ -193,9 +218,9 @@ func TestWalksSeeEverything(t *testing.T) {
 				}
 				from := 0
 				if !w.from.IsZero() {
-					from = int(w.from.Sub(day) / (10 * time.Minute))
+					from = int((w.from.Sub(day) + 10*time.Minute - 1) / (10 * time.Minute))
 				}
-				got, more := listModel(rt, rows, from, w.page)
+				got, more := listModel(rows, from, w.one, w.page)
 				fresh, last := false, 0
 				for _, r := range got {
 					fresh = fresh || seenAt[r.id] != r.at

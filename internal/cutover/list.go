@@ -40,15 +40,14 @@ func (p *Poller) readChanges(ctx context.Context, round time.Time) (done bool, e
 		p.floor = time.Time{}
 	}
 	for !p.walk.done {
-		asked := client.TicketFilter{UpdatedFrom: p.walk.from, Sort: "updated_at", Order: "asc"}
-		poll, page, fresh, err := p.page(ctx, round, ForChanges, asked, p.walk.page, listPage)
+		poll, page, fresh, err := p.page(ctx, round, ForChanges, p.walk.filter(), p.walk.page, listPage)
 		if err != nil || page == nil {
 			return false, err
 		}
 		if p.walk.clock.IsZero() {
 			p.walk.clock = poll.Date
 		}
-		last, err := lastUpdate(page.Data)
+		last, err := lastUpdate(page.Data, !p.walk.one)
 		if err != nil {
 			return false, err
 		}
@@ -74,17 +73,18 @@ func (p *Poller) readChanges(ctx context.Context, round time.Time) (done bool, e
 }
 
 // lastUpdate returns the latest updated_at of a page, and an error if the page is
-// not in that order. Rows that were never updated come last and do not count.
-func lastUpdate(tickets []client.Ticket) (last time.Time, err error) {
+// to be in that order and is not. Rows that were never updated come last and do
+// not count.
+func lastUpdate(tickets []client.Ticket, sorted bool) (last time.Time, err error) {
 	for i := range tickets {
 		at := tickets[i].UpdatedAt
-		if at == nil {
-			continue
-		}
-		if at.Before(last) {
+		switch {
+		case at == nil:
+		case !at.Before(last):
+			last = micros(*at)
+		case sorted:
 			return last, errors.New("the server does not sort its list by updated_at: poll the tickets by their ids")
 		}
-		last = micros(*at)
 	}
 	return last, nil
 }
@@ -111,8 +111,8 @@ func (p *Poller) page(ctx context.Context, round time.Time, why Purpose, f clien
 	return poll, page, fresh, err
 }
 
-// sweep is a walk through the whole list in an order in which no ticket moves,
-// to find those that are not on it any more.
+// sweep is a walk through the whole list in an order in which no ticket moves and
+// no two are equal, to find those that are not on it any more.
 type sweep struct {
 	page   int
 	seen   map[string]bool
@@ -143,7 +143,7 @@ func (p *Poller) goOnSweeping(ctx context.Context, round time.Time) error {
 	s := p.sweep
 	for range sweepStep {
 		if !s.listed {
-			_, page, _, err := p.page(ctx, round, ForSweep, client.TicketFilter{Sort: "entered_at", Order: "asc"}, s.page, listPage)
+			_, page, _, err := p.page(ctx, round, ForSweep, client.TicketFilter{Sort: "ticket_number", Order: "asc"}, s.page, listPage)
 			if err != nil || page == nil {
 				return err
 			}

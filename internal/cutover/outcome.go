@@ -62,8 +62,8 @@ func quoted(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// shown is how many pieces of evidence a finding has.
-const shown = 5
+// evidenceShown is how many pieces of evidence a finding has.
+const evidenceShown = 5
 
 // evidence lists observations in the classes, first those that have a kind before
 // others.
@@ -81,7 +81,7 @@ func (v *advice) evidence(kind Kind, classes ...Class) []string {
 		}
 		listed := 0
 		for _, row := range n.Samples {
-			if (kind == "" || row.Kind == kind) && len(out) < shown {
+			if (kind == "" || row.Kind == kind) && len(out) < evidenceShown {
 				out = append(out, row.String())
 				listed++
 			}

@@ -48,15 +48,43 @@ func (e *Engine) done(list ...finished) {
 	}
 }
 
-// releasePage bounds one transaction of release: others wait for it.
-const releasePage = 256
+// A receiver that stops answering has thousands of deliveries to give back, and
+// every change waits while the writer does it. So they go in small pages with
+// pauses between them, which nobody notices; only at the end, when nobody else is
+// there, in large ones.
+const (
+	releasePage     = 32
+	releaseRest     = 5 * time.Millisecond
+	releasePageLast = 256
+)
 
 // release gives leases back. It tries until it has, since nobody else may send
 // what this process holds, or until Stop's grace is over: the next start voids
 // every lease.
 func (e *Engine) release(list ...store.Claimed) {
-	for page := range slices.Chunk(list, releasePage) {
-		e.releaseSome(page)
+	for len(list) > 0 {
+		n := releasePage
+		if e.stopping() {
+			n = releasePageLast
+		}
+		n = min(n, len(list))
+		e.releaseSome(list[:n])
+		if list = list[n:]; len(list) > 0 {
+			select {
+			case <-time.After(releaseRest):
+			case <-e.stop:
+			}
+		}
+	}
+}
+
+// stopping reports whether Stop was called.
+func (e *Engine) stopping() bool {
+	select {
+	case <-e.stop:
+		return true
+	default:
+		return false
 	}
 }
 

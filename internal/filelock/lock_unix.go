@@ -26,4 +26,9 @@ func lockFile(name string) (*os.File, error) {
 	return f, nil
 }
 
-func unlockFile(f *os.File) error { return f.Close() }
+// unlockFile gives the lock back before it closes the file: a program that is
+// being started at this moment has the file open as well, until its exec, and
+// would keep the lock that long.
+func unlockFile(f *os.File) error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+}

@@ -59,7 +59,7 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) {
 	at := r.cfg.Now()
 	x := &exchange{ResponseWriter: w}
 	if req.Body != nil {
-		body := decoded(w, req)
+		body := decoded(w, req, r.cfg.MaxBody)
 		req.Body = struct {
 			io.Reader
 			io.Closer
@@ -80,13 +80,13 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) {
 // decoded returns the body without the compression of a proxy on the way: what
 // is signed is what the sender sent. How much may come out is bounded by who
 // reads it.
-func decoded(w http.ResponseWriter, req *http.Request) io.ReadCloser {
+func decoded(w http.ResponseWriter, req *http.Request, most int64) io.ReadCloser {
 	coding := strings.ToLower(strings.TrimSpace(req.Header.Get("Content-Encoding")))
 	if coding == "" || coding == "identity" {
 		return req.Body
 	}
 	req.ContentLength = -1
-	return &gunzip{coding: coding, packed: http.MaxBytesReader(w, req.Body, webhook.MaxBody)}
+	return &gunzip{coding: coding, packed: http.MaxBytesReader(w, req.Body, most)}
 }
 
 // gunzip unpacks when it is read first, so that a bad body is an error of

@@ -115,7 +115,7 @@ func stop(t *testing.T, r *Receiver) {
 // caller is a client that does not outlive its test.
 func caller(t *testing.T) *http.Client {
 	t.Helper()
-	transport := &http.Transport{MaxIdleConnsPerHost: 100}
+	transport := &http.Transport{MaxIdleConnsPerHost: 100, ExpectContinueTimeout: patience}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: patience}
 }

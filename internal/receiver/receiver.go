@@ -78,6 +78,7 @@ type Config struct {
 	Tickets   []string        // ids; empty for all
 	Types     []string        // event types; empty for the six of the contract
 	SkipStale bool            // events older than what was done of their ticket are done without a reaction
+	MaxBody   int64           // bytes; larger requests are refused with 413. 0 means webhook.MaxBody
 
 	React Reaction
 	// Refetch reads the ticket of each event before React runs; nil means that the
@@ -199,6 +200,9 @@ func (cfg *Config) complete() error {
 	if cfg.RefetchRate == 0 {
 		cfg.RefetchRate = 30
 	}
+	if cfg.MaxBody == 0 {
+		cfg.MaxBody = webhook.MaxBody
+	}
 	if cfg.Watch != nil && cfg.Watch.Every == 0 {
 		w := *cfg.Watch
 		w.Every = 5 * time.Minute
@@ -215,6 +219,8 @@ func (cfg *Config) complete() error {
 		return errors.New("the TLS certificate and its key belong together")
 	case cfg.Silence < 0 && cfg.Silence != LearnSilence:
 		return fmt.Errorf("the silence of %s is negative", cfg.Silence)
+	case cfg.MaxBody < 0:
+		return fmt.Errorf("the bound of %d bytes on bodies is negative", cfg.MaxBody)
 	case cfg.RefetchRate < 0:
 		return fmt.Errorf("the refetch rate of %g per minute is negative", cfg.RefetchRate)
 	}
@@ -224,7 +230,7 @@ func (cfg *Config) complete() error {
 // options are those of the webhook handler.
 func (r *Receiver) options() []webhook.Option {
 	opts := []webhook.Option{
-		webhook.WithLogger(r.log), webhook.WithNow(r.cfg.Now), webhook.WithObserver(observe),
+		webhook.WithLogger(r.log), webhook.WithNow(r.cfg.Now), webhook.WithObserver(observe), webhook.WithMaxBody(r.cfg.MaxBody),
 	}
 	if len(r.cfg.Types) > 0 {
 		opts = append(opts, webhook.WithEventTypes(r.cfg.Types...))

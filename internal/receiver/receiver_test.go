@@ -282,7 +282,10 @@ func TestBehindAProxy(t *testing.T) {
 		{"gzip cut off", func(req *http.Request, body []byte) { encode(req, "gzip", packed(t, body)[:40]) }, c, 400, "ended early"},
 		{"another coding", func(req *http.Request, body []byte) { encode(req, "br", body) }, c, 400, "ended early"},
 		{"a bomb", func(req *http.Request, _ []byte) { encode(req, "gzip", bomb) }, c, 413, "larger than"},
-		{"a body that is too large", func(req *http.Request, _ []byte) { encode(req, "", make([]byte, 2<<20)) }, c, 413, "larger than"},
+		{"a body that is too large", func(req *http.Request, _ []byte) {
+			encode(req, "", make([]byte, 2<<20))
+			req.Header.Set("Expect", "100-continue") // the answer comes first, and the connection ends
+		}, c, 413, "larger than"},
 		{"another method", func(req *http.Request, _ []byte) { req.Method = http.MethodPut }, c, 405, "POST"},
 		{"another path", func(req *http.Request, _ []byte) { req.URL.Path = DefaultPath }, c, 404, "not found"},
 		{"the operator's", func(req *http.Request, _ []byte) { req.URL.Path = "/metrics" }, c, 404, "not found"},
@@ -295,6 +298,29 @@ func TestBehindAProxy(t *testing.T) {
 		}
 	}
 	if n := len(got.await(t, 7)); n != 7 {
+		t.Errorf("%d reactions", n)
+	}
+}
+
+// A ticket with years of comments is more than the usual bound.
+func TestLongThread(t *testing.T) {
+	t.Parallel()
+	var got seen
+	cfg := config(t, got.react)
+	cfg.MaxBody = 4 << 20
+	r, c := start(t, cfg), caller(t)
+	for i, coding := range []string{"", "gzip"} {
+		body := envelope(fmt.Sprint("E", i), fmt.Sprint("T", i), time.Now())
+		body = fmt.Appendf(bytes.TrimSuffix(body, []byte("}")), `,"thread":%q}`, strings.Repeat("comment ", 300_000))
+		req := request(t, r.URL(), body)
+		if coding != "" {
+			encode(req, coding, packed(t, body))
+		}
+		if status, text := send(t, c, req); status != 200 {
+			t.Errorf("%d bytes, coding %q: %d %s", len(body), coding, status, text)
+		}
+	}
+	if n := len(got.await(t, 2)); n != 2 {
 		t.Errorf("%d reactions", n)
 	}
 }

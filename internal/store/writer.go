@@ -103,7 +103,11 @@ func (w *writer) stop() {
 
 // checkpoint asks for one when enough was committed.
 func (w *writer) checkpoint(calls int) {
-	if w.committed += calls; w.committed >= checkpointEvery && w.checkpointer != nil {
+	every := checkpointEvery
+	if calls == 1 {
+		every = checkpointLone
+	}
+	if w.committed += calls; w.committed >= every && w.checkpointer != nil {
 		w.committed = 0
 		w.checkpointer.nudge()
 	}
