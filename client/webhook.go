@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -204,9 +205,7 @@ type DeliveryFilter struct {
 	EventType, EventID, TicketID string // Ticketwire only
 }
 
-// Deliveries walks through the attempts of a webhook, newest first. An error
-// comes as the last pair.
-func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFilter) iter.Seq2[*Delivery, error] {
+func (f DeliveryFilter) values() url.Values {
 	q := make(query)
 	q.text("status", f.Status)
 	q.time("from_date", f.From)
@@ -214,7 +213,32 @@ func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFil
 	q.text("event_type", f.EventType)
 	q.text("event_id", f.EventID)
 	q.text("ticket_id", f.TicketID)
-	return pages[Delivery](ctx, c, url.Values(q), "webhooks", webhookID, "deliveries")
+	return url.Values(q)
+}
+
+// Deliveries walks through the attempts of a webhook, newest first. An error
+// comes as the last pair.
+func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFilter) iter.Seq2[*Delivery, error] {
+	return pages[Delivery](ctx, c, f.values(), "webhooks", webhookID, "deliveries")
+}
+
+// DeliveryPage is one page of a webhook's deliveries.
+type DeliveryPage struct {
+	Data    []Delivery
+	HasNext bool // whether there is a page behind this one
+}
+
+// DeliveriesPage returns page n, from 1, of the attempts of a webhook, with at
+// most limit of them, 1 to 100. It is for those who pace the requests of a walk
+// themselves; Deliveries makes the whole walk.
+func (c *Client) DeliveriesPage(ctx context.Context, webhookID string, f DeliveryFilter, n, limit int) (*DeliveryPage, error) {
+	q := f.values()
+	q.Set("limit", strconv.Itoa(limit))
+	p, err := onePage[Delivery](ctx, c, q, n, "webhooks", webhookID, "deliveries")
+	if err != nil {
+		return nil, err
+	}
+	return &DeliveryPage{Data: p.Data, HasNext: p.Pagination.HasNext}, nil
 }
 
 // Delivery returns one attempt. Ticketwire knows those of a deleted webhook too,
