@@ -356,16 +356,19 @@ func (b *Backfill) Count(ctx context.Context, p *Plan) error {
 	counted.report = Report{Sent: map[string]int{}}
 	counted.passed, counted.shown = map[string]time.Time{}, map[string]bool{}
 	j := b.jobOf(p)
-	if p.Source == FromReplay {
+	if p.Source == FromReplay && b.hook.IsActive {
 		n, err := counted.countReplay(ctx, j)
 		p.Counts = n
+		return err
+	}
+	if err := counted.learn(ctx, j); err != nil {
 		return err
 	}
 	at := b.ledger.place
 	if !p.Resumed {
 		at = place{}
 	}
-	if p.Source == FromFeed {
+	if p.Source != FromList { // what a disabled webhook has missed is in the feed
 		if err := counted.readFeed(ctx, j, &at); err != nil {
 			return err
 		}
