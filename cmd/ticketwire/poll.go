@@ -251,16 +251,21 @@ func (c *pollCmd) react(ctx context.Context, t terminal, change cutover.Change) 
 		_, err := t.out.Write(line.Bytes())
 		return err
 	}
+	return runShell(ctx, t, "--exec", c.Exec, c.ExecTimeout, line.Bytes())
+}
+
+// runShell runs the command of a flag with input.
+func runShell(ctx context.Context, t terminal, flag, command string, limit time.Duration, input []byte) error {
 	// A signal lets the command finish: broken off, it would run again.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.ExecTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", c.Exec) //nolint:gosec // running what the flag says is its purpose
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = &line, t.out, t.err
+	cmd := exec.CommandContext(ctx, "sh", "-c", command) //nolint:gosec // running what the flag says is its purpose
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), t.out, t.err
 	cmd.WaitDelay = time.Second // for what holds on to its standard input
 	isolate(cmd)
 	err := cmd.Run()
 	if ctx.Err() != nil {
-		return fmt.Errorf("--exec took longer than %s", c.ExecTimeout)
+		return fmt.Errorf("%s took longer than %s", flag, limit)
 	}
 	return err
 }

@@ -71,18 +71,23 @@ func (l *letter) post(ctx context.Context, send Send, retries []time.Duration, s
 // acks is what the receiver has accepted, whoever sent it.
 type acks struct {
 	newest map[string]time.Time // ticket -> the latest updated_at
-	events map[webhook.Key]bool
+	events map[webhook.Key]time.Time
 }
 
-func newAcks() *acks { return &acks{map[string]time.Time{}, map[webhook.Key]bool{}} }
+func newAcks() *acks { return &acks{map[string]time.Time{}, map[webhook.Key]time.Time{}} }
 
 func (a *acks) add(k webhook.Key, ticket string, updatedAt time.Time) {
 	if k.EventID != "" {
-		a.events[k] = true
+		a.events[k] = updatedAt
 	}
 	if updatedAt.After(a.newest[ticket]) {
 		a.newest[ticket] = updatedAt
 	}
+}
+
+func (a *acks) accepted(k webhook.Key) bool {
+	_, has := a.events[k]
+	return has
 }
 
 // covers reports whether the receiver has the ticket as it was at t, or later.

@@ -217,7 +217,7 @@ func (b *Backfill) forward(ctx context.Context, j *job, e *client.Event) error {
 		b.report.Filtered++
 		b.pass(l.ticket, l.updatedAt)
 		return nil
-	case b.acks.events[l.key] || b.ledger.acks.events[l.key]:
+	case b.acks.accepted(l.key) || b.ledger.acks.accepted(l.key):
 		b.report.Known++
 		return nil
 	}
@@ -340,7 +340,7 @@ func (b *Backfill) repair(ctx context.Context, j *job, t *client.Ticket) error {
 		b.pass(id, changed)
 	}
 	for _, l := range letters {
-		if b.acks.events[l.key] {
+		if b.acks.accepted(l.key) || b.ledger.acks.accepted(l.key) {
 			b.report.Known++
 			b.acks.add(l.key, id, l.updatedAt)
 			continue
