@@ -427,24 +427,7 @@ func (s *Sweeper) repair(ctx context.Context, id string, o *owed, t *client.Tick
 		return false, err
 	}
 	if !explained {
-		if t == nil {
-			err := s.ask.ask(ctx, func(ctx context.Context) (err error) {
-				t, err = s.ask.api.Ticket(ctx, id)
-				return err
-			})
-			if err != nil && classify(err, true) == NotFound {
-				return true, nil
-			}
-			if err != nil {
-				return false, err
-			}
-		}
-		at, err := changedAt(t)
-		if err != nil {
-			return false, err
-		}
-		o.UpdatedAt = at
-		made, err := synthesize(t, at, s.acks.newest[id], o.Since, s.want)
+		made, err := s.made(ctx, id, o, t)
 		if err != nil {
 			return false, err
 		}
@@ -459,6 +442,29 @@ func (s *Sweeper) repair(ctx context.Context, id string, o *owed, t *client.Tick
 		}
 	}
 	return len(letters) == 0, nil
+}
+
+// made returns synthetic events for a ticket as it is now; none for one that is
+// gone.
+func (s *Sweeper) made(ctx context.Context, id string, o *owed, t *client.Ticket) ([]*letter, error) {
+	if t == nil {
+		err := s.ask.ask(ctx, func(ctx context.Context) (err error) {
+			t, err = s.ask.api.Ticket(ctx, id)
+			return err
+		})
+		if err != nil && classify(err, true) == NotFound {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	at, err := changedAt(t)
+	if err != nil {
+		return nil, err
+	}
+	o.UpdatedAt = at
+	return synthesize(t, at, s.acks.newest[id], o.Since, s.want)
 }
 
 // missing reads the events of a ticket that the receiver does not have and the
