@@ -580,3 +580,53 @@ func TestBackfillCounts(t *testing.T) {
 		})
 	}
 }
+
+// A backfill keeps to its share of the key's limit, waits as long as a 429 says,
+// and outlasts a server that fails for a while.
+func TestBackfillKeepsToItsBudget(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a hundred requests take too long under the race detector")
+	}
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := openOutage(t, func(c *app.Config) { c.Enforce = true })
+		var err error
+		if o.recorded, err = cutover.OpenRecord(o.state); err != nil {
+			t.Fatal(err)
+		}
+		defer o.recorded.Close()
+		for range 90 { // each is asked for by its id
+			o.createTicket()
+		}
+		sleep(time.Hour) // the bucket is full again
+		from, before := time.Now(), o.requests
+		refused, limited := 0, false
+		o.breaks(func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case !limited && strings.HasPrefix(r.URL.Path, "/api/v1/tickets/"):
+				limited = true
+				return answers(http.StatusTooManyRequests, "Retry-After", "300")(w, r)
+			case limited && refused < 4:
+				refused++
+				return answers(http.StatusBadGateway)(w, r)
+			}
+			return false
+		})
+		_, r := o.mustBackfill(func(c *cutover.BackfillConfig) { c.From = from })
+		if !limited || refused != 4 || r.Requests != o.requests-before || r.Requests < 95 {
+			t.Errorf("%d requests of %d, %d failures", r.Requests, o.requests-before, refused)
+		}
+		if took := time.Since(from); took < 5*time.Minute || took > 7*time.Minute {
+			t.Errorf("it took %s; want the 300 s that it was told to wait, and the pace of its budget", took)
+		}
+		if len(r.Deleted) != 0 {
+			t.Errorf("deleted %v", r.Deleted)
+		}
+		// Now the bucket is not full: 30 requests a minute.
+		from = time.Now()
+		_, r = o.mustBackfill(func(c *cutover.BackfillConfig) { c.From = from })
+		if least := time.Duration(r.Requests-60-1) * 2 * time.Second; time.Since(from) < least {
+			t.Errorf("%d requests in %s", r.Requests, time.Since(from))
+		}
+	})
+}

@@ -189,7 +189,7 @@ func (b *Backfill) Look(ctx context.Context) (*Plan, error) {
 	if p.Until.IsZero() {
 		p.Until = began
 	}
-	if !p.From.IsZero() && p.From.After(p.Until) {
+	if p.From.After(p.Until.Add(time.Second)) { // a Date has no fractions
 		return nil, fault.New(fault.Invalid, "the window ends before it begins: %s to %s", stamp(p.From), stamp(p.Until))
 	}
 	if p.Source == FromFeed {
