@@ -6,6 +6,8 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"time"
 )
 
@@ -204,10 +206,7 @@ type DeliveryFilter struct {
 	EventType, EventID, TicketID string // Ticketwire only
 }
 
-// Deliveries walks through the attempts of a webhook, newest first. An error
-// comes as the last pair. AlgaPSA does not apply the filter (contract section 5,
-// D13), so the status is compared here again.
-func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFilter) iter.Seq2[*Delivery, error] {
+func (f DeliveryFilter) values() url.Values {
 	q := make(query)
 	q.text("status", f.Status)
 	q.time("from_date", f.From)
@@ -215,13 +214,7 @@ func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFil
 	q.text("event_type", f.EventType)
 	q.text("event_id", f.EventID)
 	q.text("ticket_id", f.TicketID)
-	return func(yield func(*Delivery, error) bool) {
-		for d, err := range pages[Delivery](ctx, c, url.Values(q), "webhooks", webhookID, "deliveries") {
-			if (err != nil || f.wants(d)) && !yield(d, err) {
-				return
-			}
-		}
-	}
+	return url.Values(q)
 }
 
 func (f DeliveryFilter) wants(d *Delivery) bool {
@@ -232,6 +225,40 @@ func (f DeliveryFilter) wants(d *Delivery) bool {
 		return d.Status == "retrying" || d.Status == "abandoned"
 	}
 	return d.Status == f.Status
+}
+
+// Deliveries walks through the attempts of a webhook, newest first. An error
+// comes as the last pair. AlgaPSA does not apply the filter (contract section 5,
+// D13), so the status is compared here again.
+func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFilter) iter.Seq2[*Delivery, error] {
+	return func(yield func(*Delivery, error) bool) {
+		for d, err := range pages[Delivery](ctx, c, f.values(), "webhooks", webhookID, "deliveries") {
+			if (err != nil || f.wants(d)) && !yield(d, err) {
+				return
+			}
+		}
+	}
+}
+
+// DeliveryPage is one page of a webhook's deliveries.
+type DeliveryPage struct {
+	Data    []Delivery
+	HasNext bool // whether there is a page behind this one
+}
+
+// DeliveriesPage returns page n, from 1, of the attempts of a webhook, with at
+// most limit of them, 1 to 100; there may be fewer although more are behind it.
+// It is for those who pace the requests of a walk themselves; Deliveries makes
+// the whole walk.
+func (c *Client) DeliveriesPage(ctx context.Context, webhookID string, f DeliveryFilter, n, limit int) (*DeliveryPage, error) {
+	q := f.values()
+	q.Set("limit", strconv.Itoa(limit))
+	p, err := onePage[Delivery](ctx, c, q, n, "webhooks", webhookID, "deliveries")
+	if err != nil {
+		return nil, err
+	}
+	unwanted := func(d Delivery) bool { return !f.wants(&d) }
+	return &DeliveryPage{Data: slices.DeleteFunc(p.Data, unwanted), HasNext: p.Pagination.HasNext}, nil
 }
 
 // Delivery returns one attempt. Ticketwire knows those of a deleted webhook too,

@@ -90,6 +90,7 @@ type bubble struct {
 	secret string
 	hits   []hit
 	mails  []string
+	serve  http.HandlerFunc // receives in place of the bubble; nil for none
 }
 
 // openBubble starts everything. It must be called inside a synctest bubble.
@@ -143,6 +144,10 @@ func openBubble(t *testing.T, change func(*app.Config)) *bubble {
 }
 
 func (b *bubble) receive(w http.ResponseWriter, r *http.Request) {
+	if b.serve != nil {
+		b.serve(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		b.t.Errorf("read a webhook: %v", err)

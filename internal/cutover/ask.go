@@ -31,6 +31,21 @@ func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
+// connect returns a client whose answers the meter sees; base sends its requests
+// and may be nil. It has one try: a failure is an observation of its own, and
+// who asks decides when to ask again.
+func connect(url, key string, base *http.Client, agent string, timeout time.Duration, now func() time.Time) (*client.Client, *meter, error) {
+	h := http.Client{Transport: http.DefaultTransport}
+	if base != nil {
+		h = *base
+	}
+	m := &meter{base: h.Transport}
+	h.Transport = m
+	api, err := client.New(url, key, client.WithHTTPClient(&h), client.WithTries(1),
+		client.WithTimeout(timeout), client.WithUserAgent(agent), client.WithNow(now))
+	return api, m, err
+}
+
 // describe writes what the answer said about itself into a poll.
 func (m *meter) describe(p *Poll) {
 	p.HTTP = m.status

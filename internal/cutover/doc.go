@@ -2,6 +2,7 @@
 // integrator's side. It holds the poller, which stays the control until the
 // webhooks have proved themselves, and the record, in which both pipelines write
 // down what they learned and when. The comparison is a function of the record.
+// The backfill and the standing reconciler are for afterwards.
 //
 // # The poller
 //
@@ -23,8 +24,18 @@
 // repeats the observation and the reaction, and loses neither: a reaction
 // happens at least once.
 //
+// # After an outage
+//
+// A Backfill brings a receiver what it missed when it was down for longer than
+// the sender tries, and a Sweeper watches that nothing is missed without anybody
+// noticing. Both send to the receiver's own URL what its webhook would have sent,
+// so that it goes the way of live traffic, and both take for delivered only what
+// the receiver has accepted.
+//
 // # Files
 //
 // A cutover directory has the record, record.jsonl; what the poller has seen,
-// seen.jsonl; and poll.lock, which one poller at a time holds.
+// seen.jsonl; how far a backfill has come, backfill.jsonl; what the Sweeper knows,
+// reconcile.json; and poll.lock, backfill.lock and reconcile.lock, each held by
+// one process at a time.
 package cutover

@@ -96,16 +96,7 @@ func Open(cfg Config) (_ *Poller, err error) {
 	}
 	slices.Sort(p.cfg.IDs)
 	p.cfg.IDs = slices.Compact(p.cfg.IDs)
-	h := http.Client{Transport: http.DefaultTransport}
-	if cfg.HTTP != nil {
-		h = *cfg.HTTP
-	}
-	p.meter = &meter{base: h.Transport}
-	h.Transport = p.meter
-	// One try: a failure is an observation of its own, and the next poll comes
-	// anyway.
-	p.api, err = client.New(cfg.URL, cfg.Key, client.WithHTTPClient(&h), client.WithTries(1),
-		client.WithTimeout(cmp.Or(cfg.Timeout, client.DefaultTimeout)), client.WithUserAgent("ticketwire-poll"), client.WithNow(cfg.Now))
+	p.api, p.meter, err = connect(cfg.URL, cfg.Key, cfg.HTTP, "ticketwire-poll", cmp.Or(cfg.Timeout, client.DefaultTimeout), cfg.Now)
 	if err != nil {
 		return nil, err
 	}
