@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -249,6 +250,27 @@ type DeliveryFilter struct {
 	EventType, EventID, TicketID string // Ticketwire only
 }
 
+func (f DeliveryFilter) values() url.Values {
+	q := make(query)
+	q.text("status", f.Status)
+	q.time("from_date", f.From)
+	q.time("to_date", f.To)
+	q.text("event_type", f.EventType)
+	q.text("event_id", f.EventID)
+	q.text("ticket_id", f.TicketID)
+	return url.Values(q)
+}
+
+func (f DeliveryFilter) wants(d *Delivery) bool {
+	switch f.Status {
+	case "":
+		return true
+	case "failed":
+		return d.Status == "retrying" || d.Status == "abandoned"
+	}
+	return d.Status == f.Status
+}
+
 // Deliveries walks through the attempts of a webhook, newest first. An error
 // comes as the last pair. AlgaPSA does not apply the filter (contract section 5,
 // D13), so the status is compared here again.
@@ -262,26 +284,16 @@ func (c *Client) Deliveries(ctx context.Context, webhookID string, f DeliveryFil
 	}
 }
 
-func (f DeliveryFilter) wants(d *Delivery) bool {
-	switch f.Status {
-	case "":
-		return true
-	case "failed":
-		return d.Status == "retrying" || d.Status == "abandoned"
-	}
-	return d.Status == f.Status
-}
-
-// DeliveryPage is one page of the log of a webhook.
+// DeliveryPage is one page of a webhook's deliveries.
 type DeliveryPage struct {
 	Data    []Delivery
 	HasNext bool // whether there is a page behind this one
 }
 
-// DeliveriesPage returns page n, from 1, of the attempts that fit the filter,
-// newest first, with at most limit of them, 1 to 100. It is for those who pace the
-// requests of a walk themselves, and shows what came; Deliveries makes the whole
-// walk.
+// DeliveriesPage returns page n, from 1, of the attempts of a webhook, with at
+// most limit of them, 1 to 100; there may be fewer although more are behind it.
+// It is for those who pace the requests of a walk themselves; Deliveries makes
+// the whole walk.
 func (c *Client) DeliveriesPage(ctx context.Context, webhookID string, f DeliveryFilter, n, limit int) (*DeliveryPage, error) {
 	q := f.values()
 	q.Set("limit", strconv.Itoa(limit))
@@ -289,18 +301,8 @@ func (c *Client) DeliveriesPage(ctx context.Context, webhookID string, f Deliver
 	if err != nil {
 		return nil, err
 	}
-	return &DeliveryPage{Data: p.Data, HasNext: p.Pagination.HasNext}, nil
-}
-
-func (f DeliveryFilter) values() url.Values {
-	q := make(query)
-	q.text("status", f.Status)
-	q.time("from_date", f.From)
-	q.time("to_date", f.To)
-	q.text("event_type", f.EventType)
-	q.text("event_id", f.EventID)
-	q.text("ticket_id", f.TicketID)
-	return url.Values(q)
+	unwanted := func(d Delivery) bool { return !f.wants(&d) }
+	return &DeliveryPage{Data: slices.DeleteFunc(p.Data, unwanted), HasNext: p.Pagination.HasNext}, nil
 }
 
 // Delivery returns one attempt. Ticketwire knows those of a deleted webhook too,

@@ -130,7 +130,7 @@ type cutoverRun struct {
 	refused map[string]bool         // tickets whose next event a drill wants to be refused
 	restart chan time.Duration      // asks the receiver not to listen for that long
 	down    chan struct{}           // it does not listen now
-	failing map[cutover.Source]bool // sources that were complained about
+	failing map[cutover.Topic]bool // sources that were complained about
 }
 
 // all runs the parts and returns when all of them have ended.
@@ -150,7 +150,7 @@ func (r *cutoverRun) all(ctx context.Context) (err error) {
 		return err
 	}
 	defer closing(r.acted, &err)
-	r.refused, r.failing = map[string]bool{}, map[cutover.Source]bool{}
+	r.refused, r.failing = map[string]bool{}, map[cutover.Topic]bool{}
 	r.restart, r.down = make(chan time.Duration), make(chan struct{})
 
 	parts, err := r.parts(ctx)
@@ -427,11 +427,11 @@ func (r *cutoverRun) collected(c cutover.Collected) {
 	}
 }
 
-func what(s cutover.Source) string {
+func what(s cutover.Topic) string {
 	switch s {
-	case cutover.SourceFeed:
+	case cutover.TopicFeed:
 		return "event feed or the list of tickets"
-	case cutover.SourceDeliveries:
+	case cutover.TopicDeliveries:
 		return "delivery log"
 	default:
 		return "webhook"

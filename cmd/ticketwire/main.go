@@ -50,6 +50,8 @@ type commands struct {
 	Poll       pollCmd       `cmd:"" group:"Integrate" help:"Poll tickets for changes, the way webhooks replace, and record what is seen."`
 	Cutover    cutoverCmd    `cmd:"" group:"Integrate" help:"Move from polling to webhooks: run both, compare, change over, go back."`
 	Receive    receiveCmd    `cmd:"" group:"Integrate" help:"Receive webhooks: keep each event, react to it, repeat what failed."`
+	Backfill   backfillCmd   `cmd:"" group:"Integrate" help:"Deliver to a receiver what it missed in an outage."`
+	Reconcile  reconcileCmd  `cmd:"" group:"Integrate" help:"Watch that webhooks bring everything, and repair what they did not."`
 	Listen     listenCmd     `cmd:"" group:"Integrate" help:"Forward events to a receiver on this machine."`
 	Trigger    triggerCmd    `cmd:"" group:"Integrate" help:"Send a made event to a receiver, to see what it does."`
 	Sign       signCmd       `cmd:"" group:"Integrate" help:"Sign a body as the service signs webhooks."`

@@ -304,7 +304,7 @@ func TestCollectorAgainstAlgaPSA(t *testing.T) {
 		last := d.updatedAt(id)
 		swept := false
 		for _, truth := range got.truth {
-			if truth.Source != cutover.FromSweep || truth.Ticket == other {
+			if truth.Source != cutover.TruthOfSweep || truth.Ticket == other {
 				t.Errorf("truth %+v", truth)
 			}
 			swept = swept || truth.Ticket == id && truth.UpdatedAt.Equal(last)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httputil"
 	"os"
@@ -41,6 +43,7 @@ func openDesk(t *testing.T, change func(*app.Config)) *desk {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "desk.example"
 		},
 		Transport: d.api.Transport,
+		ErrorLog:  log.New(io.Discard, "", 0), // it complains when a client hangs up
 	}
 	proxy := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d.mu.Lock()

@@ -71,7 +71,7 @@ func openChangeOver(t *testing.T) *changeOver {
 	if err := record.Append(cutover.Entry{Receiver: &cutover.Receiver{At: time.Now(), SecretFrom: "file"}}); err != nil {
 		t.Fatal(err)
 	}
-	c.hook = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	c.serve = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Error(err)
@@ -345,7 +345,7 @@ func TestADayWithFaultsIsExplained(t *testing.T) {
 		switch {
 		case report.Outcome != cutover.Extend || cover.Missed > 0 || cover.Doubtful > 0 || cover.Mismatched > 0:
 			t.Error("the day is not explained")
-		case cover.Matched < 120 || cover.Changes < 140 || report.Recall.Source != cutover.FromFeed || report.Recall.Changes < 140:
+		case cover.Matched < 120 || cover.Changes < 140 || report.Recall.Source != cutover.TruthOfFeed || report.Recall.Changes < 140:
 			t.Error("the day is not in the report")
 		case report.Blind.Exposed < 2 || report.Blind.Disabled < (19*time.Minute).Seconds() || report.Blind.Disabled > (21*time.Minute).Seconds():
 			t.Errorf("disabled for %g s, with %d changes", report.Blind.Disabled, report.Blind.Exposed)

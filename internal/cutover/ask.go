@@ -15,7 +15,7 @@ import (
 	"github.com/ticketwire/ticketwire/client"
 )
 
-// meter is the transport of an asker's client. It keeps of the last answer
+// meter is the transport of a caller's client. It keeps of the last answer
 // what the client does not hand on. Used by one goroutine.
 type meter struct {
 	base   http.RoundTripper
@@ -30,6 +30,24 @@ func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
 		m.status, m.header = res.StatusCode, res.Header
 	}
 	return res, err
+}
+
+// connect returns a client whose answers the meter sees; base sends its requests
+// and may be nil. It has one try: a failure is an observation of its own, and
+// who asks decides when to ask again.
+func connect(url, key string, base *http.Client, agent string, timeout time.Duration, now func() time.Time) (*client.Client, *meter, error) {
+	var h http.Client
+	if base != nil {
+		h = *base
+	}
+	if h.Transport == nil {
+		h.Transport = http.DefaultTransport
+	}
+	m := &meter{base: h.Transport}
+	h.Transport = m
+	api, err := client.New(url, key, client.WithHTTPClient(&h), client.WithTries(1),
+		client.WithTimeout(timeout), client.WithUserAgent(agent), client.WithNow(now))
+	return api, m, err
 }
 
 // describe writes what the answer said about itself into a poll.
@@ -49,41 +67,30 @@ func (m *meter) describe(p *Poll) {
 	}
 }
 
-// asker makes requests within a budget. Used by one goroutine.
-type asker struct {
+// caller makes requests within a budget, each once. Used by one goroutine.
+type caller struct {
 	api    *client.Client
 	meter  *meter
 	budget *budget
 	now    func() time.Time
 }
 
-// newAsker returns one that uses a share of the key's limit. h may be nil, and
+// newCaller returns one that uses a share of the key's limit. h may be nil, and
 // timeout 0.
-func newAsker(url, key string, h *http.Client, share float64, timeout time.Duration, agent string, now func() time.Time) (*asker, error) {
-	var own http.Client
-	if h != nil {
-		own = *h
-	}
-	if own.Transport == nil {
-		own.Transport = http.DefaultTransport
-	}
-	a := &asker{meter: &meter{base: own.Transport}, budget: newBudget(share), now: now}
-	own.Transport = a.meter
-	// One try: a failure is an observation of its own, and the next request comes
-	// anyway.
+func newCaller(url, key string, h *http.Client, share float64, timeout time.Duration, agent string, now func() time.Time) (*caller, error) {
+	c := &caller{budget: newBudget(share), now: now}
 	var err error
-	a.api, err = client.New(url, key, client.WithHTTPClient(&own), client.WithTries(1),
-		client.WithTimeout(cmp.Or(timeout, client.DefaultTimeout)), client.WithUserAgent(agent), client.WithNow(now))
-	return a, err
+	c.api, c.meter, err = connect(url, key, h, agent, cmp.Or(timeout, client.DefaultTimeout), now)
+	return c, err
 }
 
-// ask waits for the budget, makes one request with send and completes the poll
+// call waits for the budget, makes one request with send and completes the poll
 // with how it went. waits is told until when it waits; it may be nil. ended is
 // the context's error; any other failure is in the poll, and in err.
-func (a *asker) ask(ctx context.Context, poll *Poll, waits func(until time.Time), send func(context.Context) error) (err, ended error) {
+func (c *caller) call(ctx context.Context, poll *Poll, waits func(until time.Time), send func(context.Context) error) (err, ended error) {
 	for {
-		now := a.now()
-		wait := a.budget.take(now)
+		now := c.now()
+		wait := c.budget.take(now)
 		if wait <= 0 {
 			break
 		}
@@ -94,21 +101,21 @@ func (a *asker) ask(ctx context.Context, poll *Poll, waits func(until time.Time)
 			return nil, err
 		}
 	}
-	poll.At = a.now()
+	poll.At = c.now()
 	err = send(ctx)
 	if ctx.Err() != nil {
 		return nil, ctx.Err() // broken off by us, so it says nothing
 	}
-	poll.Done = a.now()
-	a.meter.describe(poll)
-	a.budget.learn(poll.Done, poll.Limit)
+	poll.Done = c.now()
+	c.meter.describe(poll)
+	c.budget.learn(poll.Done, poll.Limit)
 	if err == nil {
 		return nil, nil
 	}
 	poll.Failure, poll.Error = classify(err, poll.Ticket != ""), err.Error()
 	answer, _ := errors.AsType[*client.Error](err)
 	if poll.Failure == RateLimited || poll.HTTP == http.StatusServiceUnavailable && answer != nil && answer.RetryAfter > 0 {
-		a.budget.pause(poll.Done, answer.RetryAfter, rand.Float64())
+		c.budget.pause(poll.Done, answer.RetryAfter, rand.Float64())
 	}
 	return err, nil
 }
@@ -117,7 +124,7 @@ func (a *asker) ask(ctx context.Context, poll *Poll, waits func(until time.Time)
 // context's, or that whatever answers is not the API or does not take the key.
 // Any other failure is in the poll.
 func (p *Poller) ask(ctx context.Context, poll *Poll, send func(context.Context) error) error {
-	err, ended := p.asker.ask(ctx, poll, p.show, send)
+	err, ended := p.caller.call(ctx, poll, p.show, send)
 	if ended != nil {
 		return ended
 	}

@@ -49,7 +49,7 @@ const (
 	Explained Weight = "explained" // they differ, and it is known why
 	Exposed   Weight = "exposure"  // nothing was wrong with the webhook but that it was off
 	ByDesign  Weight = "by design" // webhooks cannot tell: a reconciler must
-	Missed    Weight = "missed"    // counts against webhooks
+	Lost      Weight = "missed"    // counts against webhooks
 	Mismatch  Weight = "mismatch"  // the webhook said something else than the poll
 	Misset    Weight = "setup"     // the webhook is not set up for it
 	Alarm     Weight = "alarm"
@@ -80,12 +80,12 @@ func Classes() []ClassInfo {
 		{CreatedDeleted, Explained, "webhook only: the ticket came or went meanwhile"},
 		{NoEvent, Explained, "no event: a test, a resend, a backfill"},
 		{Pending, Explained, "poll only: late, the sender still tries"},
-		{Abandoned, Missed, "poll only: the sender gave up"},
-		{Rejected, Missed, "poll only: the receiver refused it"},
+		{Abandoned, Lost, "poll only: the sender gave up"},
+		{Rejected, Lost, "poll only: the receiver refused it"},
 		{NotSubscribed, Misset, "poll only: not subscribed, or filtered out"},
 		{NoType, ByDesign, "poll only: no event type tells of it"},
 		{Disabled, Exposed, "poll only: the webhook was disabled"},
-		{NeverSent, Missed, "poll only: the sender never sent it"},
+		{NeverSent, Lost, "poll only: the sender never sent it"},
 		{Noise, Explained, "poll only: no change of the ticket"},
 		{StalePayload, Mismatch, "the payload is older than its event"},
 		{Followed, Explained, "the payload has a later change in it already"},

@@ -40,7 +40,7 @@ func (s *scene) fed(e *worldEvent) *worldEvent {
 		s.t.Fatal(err)
 	}
 	s.entries = append(s.entries, Entry{Truth: &Truth{
-		At: e.occurred.Add(20 * time.Second), Source: FromFeed, EventID: e.id, EventType: e.typ, OccurredAt: micros(e.occurred),
+		At: e.occurred.Add(20 * time.Second), Source: TruthOfFeed, EventID: e.id, EventType: e.typ, OccurredAt: micros(e.occurred),
 		Ticket: e.change.ticket, UpdatedAt: micros(e.change.at), Hash: hash, Fields: fields,
 	}})
 	return e
@@ -339,7 +339,7 @@ func TestClasses(t *testing.T) {
 		{"a ticket that goes", func(s *scene) {
 			s.entries = append(s.entries,
 				Entry{Poll: &Poll{At: happens, Done: happens, Round: happens, Ticket: "a", HTTP: 404, Failure: NotFound}},
-				Entry{Truth: &Truth{At: s.end, Source: FromSweep, Ticket: "b", UpdatedAt: happens, Hash: "x"}})
+				Entry{Truth: &Truth{At: s.end, Source: TruthOfSweep, Ticket: "b", UpdatedAt: happens, Hash: "x"}})
 			s.pollerOff = []stretch{{momentOf(happens), momentOf(s.end)}}
 			s.got(s.fed(s.event(s.changed("a", -time.Second), "e")), time.Second, 1)
 		}, nil, map[string]Class{"truth b": Unexplained, "event e": CreatedDeleted}},
@@ -360,7 +360,7 @@ func TestClasses(t *testing.T) {
 		{"a sweep", func(s *scene) {
 			c := s.changed("a", 0)
 			s.got(s.fed(s.event(c, "e")), 0, 1)
-			s.entries = append(s.entries, Entry{Truth: &Truth{At: s.end, Source: FromSweep, Ticket: "a", UpdatedAt: micros(c.at), Hash: "x"}})
+			s.entries = append(s.entries, Entry{Truth: &Truth{At: s.end, Source: TruthOfSweep, Ticket: "a", UpdatedAt: micros(c.at), Hash: "x"}})
 		}, nil, map[string]Class{"truth a": WebhookFirst}},
 		{"what says nothing", func(s *scene) {
 			s.entries = append(s.entries, Entry{Receipt: &Receipt{}}, Entry{})

@@ -28,14 +28,14 @@ const (
 	gapEvery = 10 * time.Minute
 )
 
-// Source is what a Collector reads from.
-type Source string
+// Topic is what a Collector asks about.
+type Topic string
 
-// The sources.
+// The topics.
 const (
-	SourceWebhook    Source = "webhook"    // its configuration and health
-	SourceFeed       Source = "feed"       // the event feed, or the list of tickets where there is none
-	SourceDeliveries Source = "deliveries" // the log of deliveries
+	TopicWebhook    Topic = "webhook"    // its configuration and health
+	TopicFeed       Topic = "feed"       // the event feed, or the list of tickets where there is none
+	TopicDeliveries Topic = "deliveries" // the log of deliveries
 )
 
 // Collector reads from the server what neither pipeline can know, and writes it
@@ -46,10 +46,10 @@ const (
 // record ignores lines that say the same.
 type Collector struct {
 	cfg    CollectorConfig
-	asker  *asker
+	caller *caller
 	lock   *filelock.Lock
 	record *Record
-	place  place
+	place  collectorPlace
 
 	subscribed *Subscription // as the record of this run has it
 	seen       map[string]Delivery
@@ -79,12 +79,12 @@ type CollectorConfig struct {
 // Collected is how a Collector goes.
 type Collected struct {
 	Events, Deliveries, Tickets int // lines written in this run
-	// Failing are the sources whose last request was no answer, and why.
-	Failing map[Source]string
+	// Failing are the topics whose last request was no answer, and why.
+	Failing map[Topic]string
 }
 
-// place is how far the collector has come; it is kept in collect.json.
-type place struct {
+// collectorPlace is how far the collector has come; it is kept in collect.json.
+type collectorPlace struct {
 	WebhookID string    `json:"webhook_id"`
 	Feed      string    `json:"feed,omitempty"` // cursor of the event feed
 	Log       time.Time `json:"log,omitzero"`   // the log of deliveries is read up to there
@@ -101,8 +101,8 @@ type place struct {
 // came. It does not call the server. A directory with another collector in it is
 // a Conflict.
 func OpenCollector(cfg CollectorConfig) (_ *Collector, err error) {
-	c := &Collector{cfg: cfg, seen: map[string]Delivery{}, status: Collected{Failing: map[Source]string{}}}
-	c.asker, err = newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Timeout, "ticketwire-collect", cfg.Now)
+	c := &Collector{cfg: cfg, seen: map[string]Delivery{}, status: Collected{Failing: map[Topic]string{}}}
+	c.caller, err = newCaller(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Timeout, "ticketwire-collect", cfg.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (c *Collector) recall() error {
 		}
 	}
 	if c.place.WebhookID != c.cfg.WebhookID {
-		c.place = place{WebhookID: c.cfg.WebhookID}
+		c.place = collectorPlace{WebhookID: c.cfg.WebhookID}
 	}
 	return nil
 }
@@ -195,9 +195,9 @@ func (c *Collector) Look(ctx context.Context) error {
 	// whose delivery was really not there. It is read first of all, because whether
 	// there is a feed says whose server this is.
 	for _, source := range []struct {
-		name Source
+		name Topic
 		look func(context.Context) error
-	}{{SourceFeed, c.truth}, {SourceWebhook, c.webhook}, {SourceDeliveries, c.deliveries}} {
+	}{{TopicFeed, c.truth}, {TopicWebhook, c.webhook}, {TopicDeliveries, c.deliveries}} {
 		err := source.look(ctx)
 		var failed noAnswer
 		switch {
@@ -228,7 +228,7 @@ func (e noAnswer) Unwrap() error { return e.error }
 // ask makes one request. Its error is a noAnswer, or ctx's.
 func (c *Collector) ask(ctx context.Context, send func(context.Context) error) (*Poll, error) {
 	poll := new(Poll)
-	err, ended := c.asker.ask(ctx, poll, nil, send)
+	err, ended := c.caller.call(ctx, poll, nil, send)
 	switch {
 	case ended != nil:
 		return nil, ended
@@ -244,7 +244,7 @@ func (c *Collector) ask(ctx context.Context, send func(context.Context) error) (
 func (c *Collector) webhook(ctx context.Context) error {
 	var w *client.Webhook
 	poll, err := c.ask(ctx, func(ctx context.Context) (err error) {
-		w, err = c.asker.api.Webhook(ctx, c.cfg.WebhookID)
+		w, err = c.caller.api.Webhook(ctx, c.cfg.WebhookID)
 		return err
 	})
 	if err != nil {
@@ -351,7 +351,7 @@ func (c *Collector) truth(ctx context.Context) error {
 			if c.place.Feed == "" {
 				filter.Since = c.cfg.Since
 			}
-			page, err = c.asker.api.Events(ctx, c.place.Feed, filter)
+			page, err = c.caller.api.Events(ctx, c.place.Feed, filter)
 			return err
 		})
 		if poll != nil && poll.HTTP == http.StatusNotFound {
@@ -398,7 +398,7 @@ func truthOf(e *client.Event, at time.Time) (*Truth, error) {
 		return nil, fmt.Errorf("event %s: %w", e.EventID, err)
 	}
 	return &Truth{
-		At: at, Source: FromFeed, EventID: e.EventID, EventType: e.EventType, OccurredAt: e.OccurredAt,
+		At: at, Source: TruthOfFeed, EventID: e.EventID, EventType: e.EventType, OccurredAt: e.OccurredAt,
 		Ticket: d.TicketID, UpdatedAt: updatedAtOf(e.Data), Hash: hash, Fields: fields,
 	}, nil
 }

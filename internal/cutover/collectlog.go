@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -31,7 +30,7 @@ func (c *Collector) deliveries(ctx context.Context) error {
 	for n, more := 1, true; more; n++ {
 		var page *client.DeliveryPage
 		poll, err := c.ask(ctx, func(ctx context.Context) (err error) {
-			page, err = c.asker.api.DeliveriesPage(ctx, c.cfg.WebhookID, client.DeliveryFilter{From: from}, n, listPage)
+			page, err = c.caller.api.DeliveriesPage(ctx, c.cfg.WebhookID, client.DeliveryFilter{From: from}, n, listPage)
 			return err
 		})
 		if err != nil {
@@ -125,24 +124,38 @@ func aboutTicket(d *client.Delivery) string {
 
 // ClosingSweep reads the state of every ticket that changed since cfg.Since into
 // the record, where the server has no feed, and returns how many that were. It may
-// run beside a Collector, and an error is an answer that was none.
+// run beside a Collector. It asks until there is an answer.
 func ClosingSweep(ctx context.Context, cfg CollectorConfig) (n int, err error) {
-	c := &Collector{cfg: cfg}
-	if c.asker, err = newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Timeout, "ticketwire-collect", cfg.Now); err != nil {
+	a, err := newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Now)
+	if err != nil {
 		return 0, err
 	}
-	poll, err := c.ask(ctx, func(ctx context.Context) error {
-		_, err := c.asker.api.EventsEnd(ctx)
-		return err
+	if feed, err := a.hasFeed(ctx); feed || err != nil {
+		return 0, err
+	}
+	record, err := OpenRecord(cfg.Dir)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, record.Close()) }()
+	_, err = a.changed(ctx, cfg.Since, func(t *client.Ticket, _ time.Time) error {
+		truth, err := sweptTruth(t, cfg.Now())
+		if err != nil {
+			return err
+		}
+		n++
+		return record.Append(Entry{Truth: truth})
 	})
-	if err == nil || poll == nil || poll.HTTP != http.StatusNotFound {
-		return 0, err
+	return n, err
+}
+
+// sweptTruth is a ticket as a sweep shows it.
+func sweptTruth(t *client.Ticket, at time.Time) (*Truth, error) {
+	o, err := observe(t)
+	if err != nil {
+		return nil, err
 	}
-	if c.record, err = OpenRecord(cfg.Dir); err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, c.record.Close()) }()
-	return c.sweep(ctx, cfg.Since)
+	return &Truth{At: at, Source: TruthOfSweep, Ticket: o.Ticket, UpdatedAt: o.UpdatedAt, Hash: o.Hash, Fields: o.Fields}, nil
 }
 
 // sweep walks through the tickets that changed since from, by the list, and notes
@@ -153,7 +166,7 @@ func (c *Collector) sweep(ctx context.Context, from time.Time) (int, error) {
 	for !w.done {
 		var page *client.TicketPage
 		poll, err := c.ask(ctx, func(ctx context.Context) (err error) {
-			page, err = c.asker.api.TicketsPage(ctx, w.filter(), w.page, listPage)
+			page, err = c.caller.api.TicketsPage(ctx, w.filter(), w.page, listPage)
 			return err
 		})
 		if err != nil {
@@ -165,17 +178,15 @@ func (c *Collector) sweep(ctx context.Context, from time.Time) (int, error) {
 		}
 		var entries []Entry
 		for i := range page.Data {
-			o, err := observe(&page.Data[i])
+			truth, err := sweptTruth(&page.Data[i], poll.Done)
 			if err != nil {
 				return len(noted), noAnswer{err, *poll}
 			}
-			if at, was := noted[o.Ticket]; was && !o.UpdatedAt.After(at) {
+			if at, was := noted[truth.Ticket]; was && !truth.UpdatedAt.After(at) {
 				continue
 			}
-			noted[o.Ticket] = o.UpdatedAt
-			entries = append(entries, Entry{Truth: &Truth{
-				At: poll.Done, Source: FromSweep, Ticket: o.Ticket, UpdatedAt: o.UpdatedAt, Hash: o.Hash, Fields: o.Fields,
-			}})
+			noted[truth.Ticket] = truth.UpdatedAt
+			entries = append(entries, Entry{Truth: truth})
 		}
 		if len(entries) > 0 {
 			if err := c.record.Append(entries...); err != nil {

@@ -39,7 +39,7 @@ func busyDay() iter.Seq2[Entry, error] {
 			id, delivery := fmt.Sprintf("01991111-0000-7000-8000-%012d", i), fmt.Sprintf("01992222-0000-7000-8000-%012d", i)
 			page = append(page, Observation{Ticket: c.ticket, UpdatedAt: at, Verdict: Changed, Hash: hash, Fields: fields})
 			occurred := at.Add(time.Millisecond)
-			put(Entry{Truth: &Truth{At: at.Add(20 * time.Second), Source: FromFeed, EventID: id, EventType: webhook.TicketUpdated, OccurredAt: occurred, Ticket: c.ticket, UpdatedAt: at, Hash: hash, Fields: fields}})
+			put(Entry{Truth: &Truth{At: at.Add(20 * time.Second), Source: TruthOfFeed, EventID: id, EventType: webhook.TicketUpdated, OccurredAt: occurred, Ticket: c.ticket, UpdatedAt: at, Hash: hash, Fields: fields}})
 			put(Entry{Receipt: &Receipt{
 				At: at.Add(30 * time.Millisecond), Done: at.Add(31 * time.Millisecond), HTTP: 200, Outcome: "kept", Signed: true, EventID: id, EventType: webhook.TicketUpdated,
 				DeliveryID: delivery, Attempt: 1, OccurredAt: occurred, Ticket: c.ticket, UpdatedAt: at, Hash: hash, BodyHash: id, Body: fmt.Sprintf(`{"data":%s}`, c.data()),

@@ -164,7 +164,7 @@ func TestCompareWithoutLogAndFeed(t *testing.T) {
 			}
 			got := rows[fmt.Sprint(c.ticket, micros(webhook.At(c.at).Time))]
 			switch want := w.expectChange(c, from, settled); want.Info().Weight {
-			case Missed, Doubt:
+			case Lost, Doubt:
 				partly := slices.ContainsFunc(c.events, func(e *worldEvent) bool { return e.fate == got.Class }) // what the record knows of
 				if !partly && !slices.Contains([]Class{Pending, Rejected, Abandoned, NeverSent, Unexplained, ReceiverDown}, got.Class) {
 					t.Fatalf("change %d of %s at %v is %v, and the world knows %s%s", c.n, c.ticket, c.at, got, want, w.story(c.ticket))

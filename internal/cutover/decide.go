@@ -58,24 +58,33 @@ func compared() []string {
 	}
 }
 
-// observe reads the state of a ticket. A ticket that was never updated has the
-// time at which it was entered.
-func observe(t *client.Ticket) (Observation, error) {
+// changedAt returns when a ticket last changed. A ticket that was never updated
+// has the time at which it was entered.
+func changedAt(t *client.Ticket) (time.Time, error) {
 	at := t.UpdatedAt
 	if at == nil {
 		at = t.EnteredAt
 	}
 	switch {
 	case t.TicketID == "":
-		return Observation{}, errors.New("a ticket without ticket_id")
+		return time.Time{}, errors.New("a ticket without ticket_id")
 	case at == nil:
-		return Observation{}, fmt.Errorf("ticket %s has no updated_at", t.TicketID)
+		return time.Time{}, fmt.Errorf("ticket %s has no updated_at", t.TicketID)
+	}
+	return micros(*at), nil
+}
+
+// observe reads the state of a ticket.
+func observe(t *client.Ticket) (Observation, error) {
+	at, err := changedAt(t)
+	if err != nil {
+		return Observation{}, err
 	}
 	fields, hash, err := stateOf(t.Raw)
 	if err != nil {
 		return Observation{}, fmt.Errorf("ticket %s: %w", t.TicketID, err)
 	}
-	return Observation{Ticket: t.TicketID, UpdatedAt: micros(*at), Hash: hash, Fields: fields}, nil
+	return Observation{Ticket: t.TicketID, UpdatedAt: at, Hash: hash, Fields: fields}, nil
 }
 
 // stateOf picks the compared fields out of a ticket, or out of a webhook's data.

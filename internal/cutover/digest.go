@@ -55,7 +55,7 @@ type digest struct {
 	rows      []logRow
 	rowOf     map[textID]int32
 	reactions []reacted
-	sweeps    []swept
+	sweeps    []sweptState
 	broken    []string
 
 	watches       []*Watch
@@ -159,8 +159,8 @@ type reacted struct {
 	ok           bool
 }
 
-// swept is a ticket as a closing sweep read it.
-type swept struct {
+// sweptState is a ticket as a closing sweep read it.
+type sweptState struct {
 	at, updated moment
 	ticket      textID
 	state       int32
@@ -472,7 +472,7 @@ func (d *digest) compareRows(a, b *logRow) int {
 
 func (d *digest) truth(t *Truth) {
 	if t.Source == "sweep" {
-		d.sweeps = append(d.sweeps, swept{momentOf(t.At), momentOf(t.UpdatedAt), d.id(strings.ToLower(t.Ticket)), d.state(t.Hash, t.Fields)})
+		d.sweeps = append(d.sweeps, sweptState{momentOf(t.At), momentOf(t.UpdatedAt), d.id(strings.ToLower(t.Ticket)), d.state(t.Hash, t.Fields)})
 		return
 	}
 	f := fed{momentOf(t.At), momentOf(t.OccurredAt), momentOf(t.UpdatedAt), d.id(strings.ToLower(t.Ticket)), d.state(t.Hash, t.Fields)}

@@ -2,6 +2,7 @@
 // integrator's side. It holds the poller, which stays the control until the
 // webhooks have proved themselves, and the record, in which both pipelines write
 // down what they learned and when. The comparison is a function of the record.
+// The backfill and the standing reconciler are for afterwards.
 //
 // # The poller
 //
@@ -29,10 +30,20 @@
 // reaches whoever works in the directory, and Poller for the change that only the
 // turn before could have shown.
 //
+// # After an outage
+//
+// A Backfill brings a receiver what it missed when it was down for longer than
+// the sender tries, and a Sweeper watches that nothing is missed without anybody
+// noticing. Both send to the receiver's own URL what its webhook would have sent,
+// so that it goes the way of live traffic, and both take for delivered only what
+// the receiver has accepted.
+//
 // # Files
 //
 // A cutover directory has the setup, cutover.json; the record, record.jsonl; what
 // the poller has seen, seen.jsonl; how far the collector came, collect.json; what
-// was acted on, acted.jsonl; drill.json while somebody asks for a drill; and the
-// locks poll.lock, collect.lock and cutover.lock.
+// was acted on, acted.jsonl; drill.json while somebody asks for a drill; how far a
+// backfill has come, backfill.jsonl; what the Sweeper knows, reconcile.json; and the
+// locks poll.lock, collect.lock, backfill.lock, reconcile.lock and cutover.lock,
+// each held by one process at a time.
 package cutover

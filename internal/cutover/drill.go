@@ -118,14 +118,8 @@ type ScratchConfig struct {
 	Now      func() time.Time
 }
 
-const (
-	// scratchTries is how often an edit is tried, and scratchPause how long to wait
-	// behind the first failure.
-	scratchTries = 6
-	scratchPause = time.Second
-	// maxTitle is the longest title (contract section 8, P11), in characters.
-	maxTitle = 255
-)
+// maxTitle is the longest title (contract section 8, P11), in characters.
+const maxTitle = 255
 
 // drillMark finds what an edit leaves in a title. One that was killed leaves it there,
 // and the next takes it away.
@@ -133,13 +127,13 @@ var drillMark = regexp.MustCompile(`( \[drill [0-9]+\])+$`)
 
 // OpenScratch reads the ticket.
 func OpenScratch(ctx context.Context, cfg ScratchConfig) (*Scratch, error) {
-	a, err := newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, 0, "ticketwire-drill", cfg.Now)
+	a, err := newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Now)
 	if err != nil {
 		return nil, err
 	}
 	s := &Scratch{asker: a, id: cfg.Ticket}
 	var t *client.Ticket
-	err = s.try(ctx, func(ctx context.Context) (err error) {
+	err = s.asker.ask(ctx, func(ctx context.Context) (err error) {
 		t, err = a.api.Ticket(ctx, s.id)
 		return err
 	})
@@ -168,7 +162,7 @@ func (s *Scratch) Restore(ctx context.Context) error {
 }
 
 func (s *Scratch) set(ctx context.Context, title string) (at time.Time, err error) {
-	err = s.try(ctx, func(ctx context.Context) error {
+	err = s.asker.ask(ctx, func(ctx context.Context) error {
 		t, err := s.asker.api.UpdateTicket(ctx, s.id, client.TicketUpdate{Title: client.Set(title)})
 		if err == nil && t.UpdatedAt == nil {
 			err = errors.New("the answer has no updated_at")
@@ -184,48 +178,25 @@ func (s *Scratch) set(ctx context.Context, title string) (at time.Time, err erro
 	return at, nil
 }
 
-// try makes a request that may be repeated, again where a failure may pass.
-func (s *Scratch) try(ctx context.Context, send func(context.Context) error) error {
-	for n := 1; ; n++ {
-		var poll Poll
-		err, ended := s.asker.ask(ctx, &poll, nil, send)
-		if ended != nil {
-			return ended
-		}
-		switch poll.Failure {
-		case RateLimited, ServerError, Timeout, Network:
-		default:
-			return err
-		}
-		if n == scratchTries {
-			return err
-		}
-		if err := sleep(ctx, scratchPause<<(n-1)); err != nil {
-			return err
-		}
-	}
-}
-
 // ServerClock returns a time that the server's clock had not passed when it
 // answered, and that was at most a second ahead of it: what a server says of its
 // clock has no fractions.
 func ServerClock(ctx context.Context, url, key string, h *http.Client, now func() time.Time) (time.Time, error) {
-	a, err := newAsker(url, key, h, 1, 0, "ticketwire-cutover", now)
+	a, err := newAsker(url, key, h, 1, now)
 	if err != nil {
 		return time.Time{}, err
 	}
-	var poll Poll
-	err, ended := a.ask(ctx, &poll, nil, func(ctx context.Context) error {
+	err = a.ask(ctx, func(ctx context.Context) error {
 		_, err := a.api.TicketsPage(ctx, client.TicketFilter{}, 1, 1)
 		return err
 	})
-	if err := errors.Join(err, ended); err != nil {
+	if err != nil {
 		return time.Time{}, fmt.Errorf("ask the server for its clock: %w", err)
 	}
-	if poll.Date.IsZero() {
+	if a.clock.IsZero() {
 		return time.Time{}, errors.New("the server's answer has no Date, so nobody knows its clock")
 	}
-	return poll.Date.Add(time.Second), nil
+	return a.clock.Add(time.Second), nil
 }
 
 // Tail follows a record from its present end on.

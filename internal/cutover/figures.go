@@ -139,10 +139,10 @@ func (c *comparison) fillCoverage(r *Report, rules Rules) {
 	v := &r.Coverage
 	v.Allowed = cmp.Or(rules.MissRate, DefaultMissRate)
 	v.Matched = r.Changes(WebhookFirst, PollerFirstR, PollerFirstS)
-	v.Missed = r.Changes(of(Missed)...)
+	v.Missed = r.Changes(of(Lost)...)
 	for i := range c.events {
-		counted := c.standsAs[i] == told && c.changes[c.changeOf[i]].class.Info().Weight == Missed
-		if c.classOf[i].Info().Weight == Missed && !counted {
+		counted := c.standsAs[i] == told && c.changes[c.changeOf[i]].class.Info().Weight == Lost
+		if c.classOf[i].Info().Weight == Lost && !counted {
 			v.Events++
 		}
 	}

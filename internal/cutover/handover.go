@@ -111,8 +111,8 @@ func updatedAtOf(data json.RawMessage) time.Time {
 func (p *Poller) feedOf(ctx context.Context, c Change, take func(*client.Event) error) error {
 	for cursor, more := "", true; more; {
 		var page *client.EventPage
-		err, ended := p.asker.ask(ctx, new(Poll), p.show, func(ctx context.Context) (err error) {
-			page, err = p.asker.api.Events(ctx, cursor, client.EventFilter{TicketID: c.Ticket, Since: c.Previous})
+		err, ended := p.caller.call(ctx, new(Poll), p.show, func(ctx context.Context) (err error) {
+			page, err = p.caller.api.Events(ctx, cursor, client.EventFilter{TicketID: c.Ticket, Since: c.Previous})
 			return err
 		})
 		if err := errors.Join(err, ended); err != nil {

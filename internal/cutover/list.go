@@ -96,7 +96,7 @@ func (p *Poller) page(ctx context.Context, round time.Time, why Purpose, f clien
 	var page *client.TicketPage
 	var tickets []client.Ticket
 	err := p.ask(ctx, poll, func(ctx context.Context) (err error) {
-		if page, err = p.asker.api.TicketsPage(ctx, f, n, limit); err == nil {
+		if page, err = p.caller.api.TicketsPage(ctx, f, n, limit); err == nil {
 			poll.List.Got, poll.List.Total, poll.List.Last = len(page.Data), page.Total, !page.HasNext
 		}
 		return err

@@ -27,15 +27,15 @@ type change struct {
 	reason   string
 }
 
-// standing says where an event stands to what the poller saw of its ticket.
-type standing uint8
+// stance says where an event stands to what the poller saw of its ticket.
+type stance uint8
 
 const (
-	unseen  standing = iota // the poller has seen nothing that late
-	told                    // it tells of a change that the poller saw
-	between                 // of one that was overwritten before the next poll
-	unmoved                 // of one that did not move updated_at
-	earlier                 // of what was there when the poller began
+	unseen  stance = iota // the poller has seen nothing that late
+	told                  // it tells of a change that the poller saw
+	between               // of one that was overwritten before the next poll
+	unmoved               // of one that did not move updated_at
+	earlier               // of what was there when the poller began
 )
 
 // matcher finds for every event the change that it tells of.
@@ -57,7 +57,7 @@ type matcher struct {
 	early, fresh moment   // how much earlier, and later, than updated_at events occur
 	delays       []moment // occurred_at - updated_at of the changes, sorted
 
-	standsAs []standing
+	standsAs []stance
 	changeOf []int32 // -1 for none
 }
 
@@ -66,7 +66,7 @@ func match(s *sides) *matcher {
 	m.collect()
 	m.vanished()
 	m.measure()
-	m.standsAs = make([]standing, len(s.events))
+	m.standsAs = make([]stance, len(s.events))
 	m.changeOf = make([]int32, len(s.events))
 	for i := range s.events {
 		m.standsAs[i], m.changeOf[i] = m.find(&s.events[i])
@@ -240,7 +240,7 @@ func (m *matcher) until(c int32) moment {
 }
 
 // find finds the place of an event.
-func (m *matcher) find(e *event) (standing, int32) {
+func (m *matcher) find(e *event) (stance, int32) {
 	r, has := m.ofTicket[e.ticket]
 	occurred := e.occurred
 	logged := occurred == never
@@ -279,7 +279,7 @@ func (m *matcher) find(e *event) (standing, int32) {
 
 // overwritten is an event whose change was not there any more when the next one
 // was seen.
-func (m *matcher) overwritten(next int32) (standing, int32) {
+func (m *matcher) overwritten(next int32) (stance, int32) {
 	if m.changes[next].begins {
 		return earlier, next
 	}
@@ -287,7 +287,7 @@ func (m *matcher) overwritten(next int32) (standing, int32) {
 }
 
 // about is an event that can tell of the change, if it did not occur too late.
-func (m *matcher) about(e *event, current int32, occurred moment, logged bool) (standing, int32) {
+func (m *matcher) about(e *event, current int32, occurred moment, logged bool) (stance, int32) {
 	switch {
 	case m.changes[current].begins && occurred <= m.changes[current].at+m.fresh:
 		return earlier, current
@@ -300,7 +300,7 @@ func (m *matcher) about(e *event, current int32, occurred moment, logged bool) (
 
 // after is an event that occurred after the poll that showed the last change
 // before it.
-func (m *matcher) after(e *event, current int32, occurred moment) (standing, int32) {
+func (m *matcher) after(e *event, current int32, occurred moment) (stance, int32) {
 	look, looked := m.lookAfter(e.ticket, occurred)
 	switch next := current + 1; {
 	case next < m.ofTicket[e.ticket][1] && (!looked || look >= m.changes[next].at):

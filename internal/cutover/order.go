@@ -16,7 +16,7 @@ func (d *digest) order() {
 	d.orderRows()
 	d.orderReactions()
 	slices.SortFunc(d.sweeps, d.compareSweeps)
-	d.sweeps = slices.CompactFunc(d.sweeps, func(a, b swept) bool { return a == b })
+	d.sweeps = slices.CompactFunc(d.sweeps, func(a, b sweptState) bool { return a == b })
 	slices.Sort(d.broken)
 	d.broken = slices.Compact(d.broken)
 	d.watches = ordered(d.watches, func(w *Watch) moment { return momentOf(w.At) })
@@ -158,7 +158,7 @@ func (d *digest) orderReactions() {
 	}
 }
 
-func (d *digest) compareSweeps(a, b swept) int {
+func (d *digest) compareSweeps(a, b sweptState) int {
 	return cmp.Or(d.compareText(a.ticket, b.ticket), cmp.Compare(a.at, b.at), cmp.Compare(a.updated, b.updated), d.compareStates(a.state, b.state))
 }
 

@@ -65,7 +65,7 @@ type Status struct {
 // Poller watches tickets by asking for them. Use Open.
 type Poller struct {
 	cfg     Config
-	asker   *asker
+	caller  *caller
 	turns   *Turns
 	lock    *filelock.Lock
 	record  *Record
@@ -96,7 +96,7 @@ func Open(cfg Config) (_ *Poller, err error) {
 	}
 	slices.Sort(p.cfg.IDs)
 	p.cfg.IDs = slices.Compact(p.cfg.IDs)
-	p.asker, err = newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Timeout, "ticketwire-poll", cfg.Now)
+	p.caller, err = newCaller(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Timeout, "ticketwire-poll", cfg.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (p *Poller) one(ctx context.Context, round time.Time, id string) error {
 	poll := Poll{Round: round, Ticket: id}
 	var got []client.Ticket
 	err := p.ask(ctx, &poll, func(ctx context.Context) error {
-		t, err := p.asker.api.Ticket(ctx, id)
+		t, err := p.caller.api.Ticket(ctx, id)
 		if err != nil {
 			return err
 		}

@@ -158,7 +158,7 @@ type Delivery struct {
 // at the end that reads every ticket once.
 type Truth struct {
 	At         time.Time                  `json:"at"`     // when it was read
-	Source     string                     `json:"source"` // FromFeed or FromSweep
+	Source     string                     `json:"source"` // TruthOfFeed or TruthOfSweep
 	EventID    string                     `json:"event_id,omitempty"`
 	EventType  string                     `json:"event_type,omitempty"`
 	OccurredAt time.Time                  `json:"occurred_at,omitzero"`
@@ -170,8 +170,8 @@ type Truth struct {
 
 // Where the truth is from.
 const (
-	FromFeed  = "feed"  // an event; all of them are there
-	FromSweep = "sweep" // the state of a ticket that changed, by the list; those between are not
+	TruthOfFeed  = "feed"  // an event; all of them are there
+	TruthOfSweep = "sweep" // the state of a ticket that changed, by the list; those between are not
 )
 
 // Gap is a time in which one side could not learn of changes, for a reason that

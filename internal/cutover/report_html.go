@@ -105,7 +105,7 @@ func (r *Report) counted() []counted {
 		n, e, k := c.Kinds[ChangeSeen], c.Kinds[EventKnown], c.Kinds[CopyGot]
 		row := counted{
 			ClassInfo: c.Class.Info(), Changes: count(n), Events: count(e), Receipts: count(k), Other: count(c.Total - n - e - k),
-			Tone: map[Weight]string{Missed: "bad", Mismatch: "bad", Misset: "bad", Alarm: "bad", Doubt: "bad", Exposed: "warn", ByDesign: "warn"}[c.Weight],
+			Tone: map[Weight]string{Lost: "bad", Mismatch: "bad", Misset: "bad", Alarm: "bad", Doubt: "bad", Exposed: "warn", ByDesign: "warn"}[c.Weight],
 		}
 		if row.Tone == "" {
 			row.Tone = "good"

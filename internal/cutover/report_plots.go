@@ -129,7 +129,7 @@ func (r *Report) plotWindow() *timeline {
 		row := &r.Rows[i]
 		y, class := laneLost+6, "fb"
 		switch weight := row.Class.Info().Weight; {
-		case weight == Missed && (row.Kind == ChangeSeen || row.Kind == EventKnown):
+		case weight == Lost && (row.Kind == ChangeSeen || row.Kind == EventKnown):
 		case weight == Doubt && !row.At.IsZero():
 			y, class = laneDoubt+6, "fo"
 		default:

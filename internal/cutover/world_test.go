@@ -108,7 +108,7 @@ func (w *world) finish() {
 	}
 	// Something happens at the end, so that the feed and the log are known up to it.
 	w.entries = append(w.entries,
-		Entry{Truth: &Truth{At: w.end, Source: FromFeed, EventID: "last", EventType: webhook.TicketUpdated, OccurredAt: w.end, Ticket: "other", UpdatedAt: w.end}},
+		Entry{Truth: &Truth{At: w.end, Source: TruthOfFeed, EventID: "last", EventType: webhook.TicketUpdated, OccurredAt: w.end, Ticket: "other", UpdatedAt: w.end}},
 		Entry{Delivery: &Delivery{At: w.end, WebhookID: "w", DeliveryID: "last", EventID: "last", EventType: webhook.TicketUpdated, Attempt: 1, Status: "pending", NextRetryAt: w.end}})
 }
 
@@ -219,7 +219,7 @@ func (w *world) send(t *rapid.T, e *worldEvent) {
 			read = w.end
 		}
 		w.entries = append(w.entries, Entry{Truth: &Truth{
-			At: read, Source: FromFeed, EventID: e.id, EventType: e.typ, OccurredAt: micros(webhook.At(e.occurred).Time),
+			At: read, Source: TruthOfFeed, EventID: e.id, EventType: e.typ, OccurredAt: micros(webhook.At(e.occurred).Time),
 			Ticket: e.change.ticket, UpdatedAt: micros(webhook.At(shown.at).Time), Hash: hash, Fields: fields,
 		}})
 	}
