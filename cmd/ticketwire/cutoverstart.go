@@ -127,9 +127,9 @@ type cutoverRun struct {
 	show   *progress
 
 	mu      sync.Mutex
-	refused map[string]bool         // tickets whose next event a drill wants to be refused
-	restart chan time.Duration      // asks the receiver not to listen for that long
-	down    chan struct{}           // it does not listen now
+	refused map[string]bool        // tickets whose next event a drill wants to be refused
+	restart chan time.Duration     // asks the receiver not to listen for that long
+	down    chan struct{}          // it does not listen now
 	failing map[cutover.Topic]bool // sources that were complained about
 }
 
