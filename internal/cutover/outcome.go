@@ -201,10 +201,18 @@ func (v *advice) contents() {
 	}
 }
 
+// lagCounts is how many changes it takes to compare 95 % of them. Of fewer, that is
+// the slowest one, which a single retry decides, and half of them are compared.
+const lagCounts = 20
+
 func (v *advice) operation() {
-	if l := v.Lag; l.Poll.N > 0 && l.FirstByte.P95 >= l.Poll.P95 {
+	first, poll, share := v.Lag.FirstByte.P95, v.Lag.Poll.P95, "95 %"
+	if v.Lag.Poll.N < lagCounts {
+		first, poll, share = v.Lag.FirstByte.Median, v.Lag.Poll.Median, "half"
+	}
+	if v.Lag.Poll.N > 0 && first >= poll {
 		v.block(Finding{
-			Code: "lag", Title: fmt.Sprintf("webhooks are not faster: 95 %% within %s, polls %s", duration(l.FirstByte.P95), duration(l.Poll.P95)),
+			Code: "lag", Title: fmt.Sprintf("webhooks are not faster: %s within %s, polls %s", share, duration(first), duration(poll)),
 			Evidence: []string{fmt.Sprintf("the slowest: %s", slowest(v.Slowest))},
 			Cause:    "Retries, a queue of the sender, or a rate limit of the webhook.",
 			Command:  fmt.Sprintf("ticketwire webhooks deliveries %s --status failed", v.webhook),
@@ -339,7 +347,7 @@ func (v *advice) extend() string {
 	case c.MissBound > c.Allowed:
 		text := fmt.Sprintf("clean so far: %d of %d changes for at most %s missed (now at most %s)", c.Eligible, c.Needed, percent(c.Allowed), percent(c.MissBound))
 		if c.MoreDays > 0 {
-			text += ", about " + days(c.MoreDays) + " at this rate"
+			text += ", about " + days(max(c.MoreDays, (v.Window.Required-v.Window.Seconds)/86400)) + " more"
 		}
 		return text
 	default:

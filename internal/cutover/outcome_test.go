@@ -89,6 +89,13 @@ func TestVerdicts(t *testing.T) {
 		}, rules: func(r *Rules) {
 			r.Ignore = []Ignore{{Field: "title", Owner: "Ann", Until: happens}}
 		}, want: NoGo, exit: 30, code: "M1+M3"},
+		{name: "one of a few is slow", after: func(s *scene) {
+			for _, e := range s.entries {
+				if e.Receipt != nil && e.Receipt.Attempt > 1 {
+					e.Receipt.At = e.Receipt.At.Add(5 * time.Minute)
+				}
+			}
+		}, want: Go},
 		{name: "slower than polling", after: func(s *scene) {
 			for _, e := range s.entries {
 				if e.Receipt != nil {
