@@ -261,7 +261,7 @@ func (c *cutoverEditCmd) Run(ctx context.Context, t terminal) (err error) {
 		}
 	}
 	show.end()
-	fmt.Fprintf(t.out, "%d changes in %s.\n", made, time.Since(began).Round(time.Second))
+	fmt.Fprintf(t.out, "%s in %s.\n", counted(made, "change"), time.Since(began).Round(time.Second))
 	if made == 0 {
 		return nil
 	}

@@ -212,9 +212,6 @@ func (s *cutoverStatus) write(out io.Writer) error {
 	}
 	line("classes", "%s", strings.Join(classes, "  "))
 	line("verdict", "%s: %s", s.Report.Outcome, printable(s.Report.Headline))
-	if c := s.Report.Coverage; c.MoreDays > 0 {
-		line("time", "about %.1f days at %.1f changes a day, or: ticketwire cutover drill edit", c.MoreDays, c.PerDay)
-	}
 	if err := w.Flush(); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ type demoCmd struct {
 	Once   bool          `help:"Exit after the report, instead of staying up: with 0 when every event arrived and the report has nothing against webhooks."`
 	Pace   time.Duration `help:"Pause between two changes." default:"1.5s"`
 	Poll   time.Duration `help:"Interval of the poller; stands for the guide's minute." default:"6s"`
-	Report string        `help:"Where to write the whole cutover report." default:"ticketwire-demo.html" placeholder:"FILE" type:"path"`
+	Report string        `help:"Where to write the whole cutover report. Default: ticketwire-demo.html." default:"ticketwire-demo.html" placeholder:"FILE" type:"path"`
 }
 
 // Help is shown below the flags.

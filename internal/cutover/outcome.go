@@ -263,7 +263,7 @@ func (v *advice) proofs(rules Rules) {
 	if len(unseen) > 0 {
 		v.wait(Finding{
 			Code: "types", Title: "not seen yet: " + strings.Join(unseen, ", "),
-			Cause: "Nothing of the kind happened. A type that is not needed can be left out of the subscription, or waived by name in " + SetupName + ".", Command: v.cutover("drill edit"),
+			Cause: "Nothing of the kind happened. A type that is not needed can be left out of the subscription, or waived by name in " + SetupName + ".", Command: v.cause(unseen[0]),
 		})
 	}
 	if len(v.Types) == 0 {
@@ -290,6 +290,22 @@ func (v *advice) proofs(rules Rules) {
 	}
 	if v.Safety.Reconciler == 0 {
 		v.wait(Finding{Code: "reconciler", Title: "no reconciler", Cause: "None was started.", Command: "ticketwire reconcile --state " + quoted(v.dir)})
+	}
+}
+
+// cause is a command after which there is an event of the type.
+func (v *advice) cause(eventType string) string {
+	switch eventType {
+	case "ticket.created":
+		return "ticketwire tickets create --help"
+	case "ticket.assigned":
+		return "ticketwire tickets update ID --assign USER_ID"
+	case "ticket.status_changed", "ticket.closed":
+		return "ticketwire tickets update ID --status STATUS_ID"
+	case "ticket.comment.added":
+		return "ticketwire tickets comment ID TEXT"
+	default:
+		return v.cutover("drill edit")
 	}
 }
 
