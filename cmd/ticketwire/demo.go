@@ -98,7 +98,7 @@ func (c *demoCmd) Run(ctx context.Context, t terminal) (err error) {
 	case ctx.Err() == nil:
 		return err
 	case c.Once:
-		return errors.New("interrupted")
+		return ctx.Err()
 	default:
 		return nil // which is how a demo ends
 	}

@@ -111,6 +111,9 @@ func run(args []string, t terminal) int {
 		if status, is := errors.AsType[exitStatus](err); is {
 			return int(status)
 		}
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = errors.New("interrupted")
+		}
 		return t.fail(err)
 	}
 	return exitOK
@@ -142,7 +145,7 @@ func (e usageError) Unwrap() error { return e.err }
 func tryHelp(err error) string {
 	words := []string{"ticketwire"}
 	if p, is := errors.AsType[*kong.ParseError](err); is && p.Context != nil {
-		for _, word := range strings.Fields(p.Context.Command()) {
+		for word := range strings.FieldsSeq(p.Context.Command()) {
 			if strings.HasPrefix(word, "<") {
 				break
 			}

@@ -226,8 +226,8 @@ func warnOfBudget(t terminal, tickets int, interval time.Duration, budget float6
 	const usual = 60 // requests per minute (contract section 1.6)
 	need, may := float64(tickets)/interval.Minutes(), usual*budget
 	if need > may {
-		fmt.Fprintf(t.err, "%d tickets every %s are %.0f requests per minute; a key that may make %d leaves %.0f of them to the budget, so rounds will take longer. --all needs two requests per round.\n",
-			tickets, interval, need, usual, may)
+		fmt.Fprintf(t.err, "%s every %s are %.0f requests per minute; a key that may make %d leaves %.0f of them to the budget, so rounds will take longer. --all needs two requests per round.\n",
+			counted(tickets, "ticket"), interval, need, usual, may)
 	}
 }
 
