@@ -193,7 +193,11 @@ func (r *Report) period() string {
 	if w.From.IsZero() {
 		return "no window yet, at " + stamped(w.To)
 	}
-	return fmt.Sprintf("%s to %s (%s, settled to %s)", stamped(w.From), stamped(w.To), duration(w.Seconds), stamped(w.Settled))
+	at := stamped
+	if w.Seconds < 600 {
+		at = func(t time.Time) string { return t.Format("2006-01-02 15:04:05Z") }
+	}
+	return fmt.Sprintf("%s to %s (%s, settled to %s)", at(w.From), at(w.To), duration(w.Seconds), at(w.Settled))
 }
 
 // sentence begins with a capital letter and ends with a full stop.
