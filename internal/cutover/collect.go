@@ -14,7 +14,6 @@ import (
 
 	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/internal/delivery"
-	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/filelock"
 )
 
@@ -106,15 +105,8 @@ func OpenCollector(cfg CollectorConfig) (_ *Collector, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the cutover directory: %w", err)
-	}
-	c.lock, err = filelock.Acquire(filepath.Join(cfg.Dir, "collect.lock"))
-	if errors.Is(err, filelock.ErrHeld) {
-		return nil, fault.Wrap(fault.Conflict, err, "A cutover runs in %s already", cfg.Dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the cutover directory: %w", err)
+	if c.lock, err = occupy(cfg.Dir, "collect.lock", "A cutover runs already"); err != nil {
+		return nil, err
 	}
 	if c.record, err = OpenRecord(cfg.Dir); err == nil {
 		err = c.recall()
