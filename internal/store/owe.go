@@ -102,11 +102,11 @@ func (t *tx) insertOwed(now time.Time, o owed) error {
 		})
 		return nil
 	}
-	_, err := t.exec(insertPending,
+	err := t.change("insert delivery", insertPending,
 		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
 		d.Attempt, d.IsTest, micros(now), micros(now), nullBlob(o.body), nil, nil, 0)
 	if err != nil {
-		return fmt.Errorf("insert delivery: %w", err)
+		return err
 	}
 	t.due(o.lane)
 	return nil

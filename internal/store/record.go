@@ -153,7 +153,7 @@ func (t *tx) recordAttempt(r *Result) (held bool, err error) {
 		retryAt = micros(r.Verdict.RetryAt)
 	}
 	if d := t.w.handovers.by[r.DeliveryID]; d != nil {
-		_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
+		err := t.change("insert delivery", `insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
 				attempt, step, status, is_test, due_at, created_at, body, generation,
 				attempted_at, completed_at, next_retry_at, custom_headers, status_code, response_headers,
 				response_body, duration_ms, error_type, error_message)
@@ -202,14 +202,14 @@ func (t *tx) scheduleNext(r *Result, w *recorded, alone bool) error {
 			status, reason, completed = delivery.Abandoned, delivery.WaitSuperseded, micros(r.EndedAt)
 		}
 	}
-	_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
+	err := t.change("schedule the next attempt", `insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
 			attempt, step, status, wait_reason, is_test, due_at, completed_at, created_at, body)
 		select tenant_id, $3, webhook_id, event_id, event_type, ticket_id,
 			attempt + 1, step + 1, $4, $5, is_test, $6, $7, $8, body
 		from deliveries where tenant_id = $1 and delivery_id = $2`,
 		r.TenantID, r.DeliveryID, NewID(), string(status), reason, micros(r.Verdict.RetryAt), completed, micros(r.EndedAt))
 	if err != nil {
-		return fmt.Errorf("schedule the next attempt: %w", err)
+		return err
 	}
 	if status == delivery.Pending && !r.Verdict.RetryAt.After(r.EndedAt) {
 		t.due(Lane{r.TenantID, r.WebhookID})
@@ -220,13 +220,9 @@ func (t *tx) scheduleNext(r *Result, w *recorded, alone bool) error {
 // supersede gives up the attempts that are still owed for an event that has
 // been delivered now. One that is being sent keeps its row.
 func (t *tx) supersede(r *Result) error {
-	_, err := t.exec(`update deliveries set status = 'abandoned', wait_reason = 'superseded', completed_at = $4,
-			lease_owner = null, lease_until = null
+	return t.change("supersede the pending attempt", `update deliveries set status = 'abandoned', wait_reason = 'superseded',
+			completed_at = $4, lease_owner = null, lease_until = null
 		where tenant_id = $1 and event_id = $2 and webhook_id = $3 and status = 'pending'
 			and (lease_until is null or lease_until <= $4 and lease_owner <> $5)`,
 		r.TenantID, r.EventID, r.WebhookID, micros(r.EndedAt), t.w.s.owner())
-	if err != nil {
-		return fmt.Errorf("supersede the pending attempt: %w", err)
-	}
-	return nil
 }

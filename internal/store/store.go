@@ -34,6 +34,7 @@ import (
 // inside a transaction. It is not changed after Open.
 type Config struct {
 	Dir         string       // data directory of the embedded database; made if missing
+	DatabaseURL string       // of a PostgreSQL, in place of Dir
 	Vault       *vault.Vault // seals signing secrets and custom headers
 	Policy      delivery.Policy
 	PublicURL   string        // base of the deep links in payloads, without a trailing slash
@@ -102,16 +103,18 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Commit == nil {
 		cfg.Commit = func(int) func(error) { return func(error) {} }
 	}
-	if err := MakeDir(cfg.Dir); err != nil {
-		return nil, err
-	}
 	s := &Store{cfg: cfg, dialect: sqliteDialect()}
-	var err error
-	file := filepath.Join(cfg.Dir, fileName)
-	if s.write, err = s.dialect.open(file, 1, writeCache); err != nil {
+	target, readers := filepath.Join(cfg.Dir, fileName), 4
+	if cfg.DatabaseURL != "" {
+		s.dialect, target, readers = postgresDialect(), cfg.DatabaseURL, 8
+	} else if err := MakeDir(cfg.Dir); err != nil {
 		return nil, err
 	}
-	if s.read, err = s.dialect.open(file, 4, readCache); err != nil {
+	var err error
+	if s.write, err = s.dialect.open(target, 1, writeCache); err != nil {
+		return nil, err
+	}
+	if s.read, err = s.dialect.open(target, readers, readCache); err != nil {
 		return nil, errors.Join(err, s.write.Close())
 	}
 	if err := migrate(ctx, s.write, s.dialect); err != nil {
@@ -188,6 +191,7 @@ type reader struct {
 func (s *Store) reader(ctx context.Context) *reader { return &reader{ctx: ctx, s: s} }
 
 func (r *reader) query(q string, args ...any) (*sql.Rows, error) {
+	r.s.dialect.texts(args)
 	st, err := r.s.prepared(r.ctx, q)
 	if err != nil {
 		return nil, err
@@ -196,6 +200,7 @@ func (r *reader) query(q string, args ...any) (*sql.Rows, error) {
 }
 
 func (r *reader) row(q string, args ...any) *sql.Row {
+	r.s.dialect.texts(args)
 	st, err := r.s.prepared(r.ctx, q)
 	if err != nil {
 		// database/sql reports the same error again from the row.
@@ -207,6 +212,7 @@ func (r *reader) row(q string, args ...any) *sql.Row {
 // list runs a statement that was built for one call (filters, sort) and is not
 // worth keeping: a caller must not be able to fill the cache with variants.
 func (r *reader) list(q string, args ...any) (*sql.Rows, error) {
+	r.s.dialect.texts(args)
 	return r.s.read.QueryContext(r.ctx, q, args...)
 }
 

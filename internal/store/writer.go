@@ -45,6 +45,7 @@ type writer struct {
 	subscribed map[string]*subscriptions // by tenant; owned by the writer goroutine
 	recent     recent                    // owned by the writer goroutine
 	handovers  handovers                 // owned by the writer goroutine
+	shared     shared                    // owned by the writer goroutine
 }
 
 type call struct {
@@ -83,6 +84,7 @@ func startWriter(s *Store) (*writer, error) {
 		subscribed: map[string]*subscriptions{},
 		recent:     newRecent(),
 		handovers:  handovers{by: map[string]*handed{}},
+		shared:     shared{patience: serverPatience},
 	}
 	if s.dialect.checkpoint != "" {
 		w.checkpointer = startCheckpointer(s)
@@ -222,9 +224,9 @@ func (w *writer) fill(batch []*call) []*call {
 // every call of it fails and nothing of it is kept.
 func (w *writer) commit(batch []*call) {
 	ended := w.s.cfg.Commit(len(batch))
-	clean, err := w.attempt(batch, false)
-	if err == nil && !clean {
-		_, err = w.attempt(batch, true)
+	err := w.try(batch)
+	if err != nil && w.s.dialect.server {
+		err = w.tryAgain(batch, err)
 	}
 	ended(err)
 	wrote := false
@@ -241,14 +243,23 @@ func (w *writer) commit(batch []*call) {
 	for _, c := range batch {
 		close(c.done)
 	}
-	if err != nil && isBusy(err) {
+	if err != nil && (isBusy(err) || w.s.dialect.server) {
 		w.refuseWaiting(err)
 	}
 	w.checkpoint(len(batch))
 }
 
+// try runs a batch in one transaction, or in a second one with savepoints.
+func (w *writer) try(batch []*call) error {
+	clean, err := w.attempt(batch, false)
+	if err == nil && !clean {
+		_, err = w.attempt(batch, true)
+	}
+	return err
+}
+
 // refuseWaiting gives the calls in the queue the error of a batch that waited for
-// another process's lock in vain. They have waited as long as the batch, and
+// another process's lock, or for a server, in vain. They have waited as long as the batch, and
 // would otherwise wait for the next ones too.
 func (w *writer) refuseWaiting(err error) {
 	for range len(w.calls) {
@@ -304,11 +315,8 @@ func (t *tx) cancel() {
 // When the disk fails, SQLite may have ended the transaction by itself. Going on
 // would commit one statement after the other, so that ends the batch.
 func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error) {
-	if err := w.exec("begin immediate"); err != nil {
+	if err := w.begin(); err != nil {
 		return false, err
-	}
-	if err := w.refresh(); err != nil {
-		return false, errors.Join(err, w.rollback())
 	}
 	in := w.s.intake.Load()
 	for _, c := range batch {
@@ -324,22 +332,45 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 		}
 		c.err = w.protect(c)
 		switch {
+		case w.shared.err != nil && !isTrouble(w.shared.err) && !w.broken():
+			// It may be that of another call.
+			return false, w.rollback()
 		case c.err == nil:
-		case isTrouble(c.err):
+		case isTrouble(c.err) || w.broken():
 			return false, errors.Join(c.err, w.rollback())
-		case c.tx.wrote:
+		case c.tx.wrote || w.aborted():
 			return len(batch) == 1, w.rollback()
 		}
 	}
 	if err := w.end(batch); err != nil {
+		if w.shared.err != nil && !savepoints && !isTrouble(err) && !w.broken() {
+			return false, w.rollback()
+		}
 		return false, errors.Join(err, w.rollback())
 	}
 	return true, nil
 }
 
+// begin begins a transaction, alone among all that write to the database.
+func (w *writer) begin() error {
+	if w.s.dialect.server {
+		return w.beginShared()
+	}
+	if err := w.exec(w.s.dialect.begin); err != nil {
+		return err
+	}
+	if err := w.refresh(); err != nil {
+		return errors.Join(err, w.rollback())
+	}
+	return nil
+}
+
 // rollback undoes the transaction, and what the writer remembers of it. SQLite
 // may have rolled back by itself, as it does when the disk is full.
 func (w *writer) rollback() error {
+	if w.s.dialect.server {
+		return w.rollbackShared()
+	}
 	w.recent.forget()
 	w.handovers.unsettle(0)
 	return ignoreNoTx(w.exec("rollback"))
@@ -351,10 +382,17 @@ func (w *writer) end(batch []*call) error {
 	if err != nil {
 		return err
 	}
+	if err := w.flush(); err != nil {
+		return err
+	}
 	if err := failpoint.Hit(failpoint.StoreCommit); err != nil {
 		return err
 	}
-	if err := w.exec("commit"); err != nil {
+	if w.s.dialect.server {
+		if err := w.commitShared(batch, made); err != nil {
+			return err
+		}
+	} else if err := w.exec("commit"); err != nil {
 		return err
 	}
 	w.keep(batch, made)
@@ -371,10 +409,14 @@ func (w *writer) runApart(c *call) (failed, broken error) {
 	}
 	mark := len(w.handovers.settled)
 	err := w.protect(c)
-	if isTrouble(err) {
+	if ferr := w.flush(); ferr != nil {
+		err = ferr
+	}
+	if isTrouble(err) || err != nil && w.broken() {
 		return nil, err
 	}
 	if err != nil {
+		w.shared.drop()
 		w.recent.forget()
 		w.handovers.unsettle(mark)
 		if err := w.exec("rollback to c"); err != nil {
@@ -423,13 +465,18 @@ func (w *writer) exec(q string, args ...any) error {
 	if err != nil {
 		return err
 	}
+	w.s.dialect.texts(args)
 	_, err = st.ExecContext(context.Background(), args...)
 	return err
 }
 
-// stmt prepares a statement and notes that the call has something to undo from
-// now on if it writes.
-func (t *tx) stmt(q string) (prepared, error) {
+// stmt prepares a statement, sends what was deferred before it, and notes that the
+// call has something to undo from now on if it writes.
+func (t *tx) stmt(q string, args []any) (prepared, error) {
+	if err := t.w.flush(); err != nil {
+		return prepared{}, err
+	}
+	t.w.s.dialect.texts(args)
 	st, err := t.w.stmt(q)
 	t.wrote = t.wrote || st.writes
 	return st, err
@@ -437,7 +484,7 @@ func (t *tx) stmt(q string) (prepared, error) {
 
 // exec runs a statement with a fixed text: it is prepared once and kept.
 func (t *tx) exec(q string, args ...any) (int64, error) {
-	st, err := t.stmt(q)
+	st, err := t.stmt(q, args)
 	if err != nil {
 		return 0, err
 	}
@@ -451,7 +498,7 @@ func (t *tx) exec(q string, args ...any) (int64, error) {
 // query runs a statement with a fixed text. The rows must be closed before the
 // next statement of the transaction.
 func (t *tx) query(q string, args ...any) (*sql.Rows, error) {
-	st, err := t.stmt(q)
+	st, err := t.stmt(q, args)
 	if err != nil {
 		return nil, err
 	}
@@ -459,7 +506,7 @@ func (t *tx) query(q string, args ...any) (*sql.Rows, error) {
 }
 
 func (t *tx) row(q string, args ...any) *sql.Row {
-	st, err := t.stmt(q)
+	st, err := t.stmt(q, args)
 	if err != nil {
 		// database/sql reports the same error again from the row.
 		return t.w.conn.QueryRowContext(context.Background(), q, args...)
