@@ -85,6 +85,16 @@ type finished struct {
 // finds work that another process committed and leases that ran out.
 const fullScanEvery = time.Minute
 
+// The same among several nodes, each of which records retries of lanes that have
+// moved to another, and tells others of their work by hints that may be lost.
+const (
+	peerScanEvery     = time.Second
+	peerFullScanEvery = 10 * time.Second
+)
+
+// outOfOffice is how often a node whose lease has ended looks whether it runs again.
+const outOfOffice = 200 * time.Millisecond
+
 // claimPerSlot is how many deliveries one claim may bring for each request that
 // its lane may have in flight: it is one transaction, and others wait for it.
 const claimPerSlot = 8
@@ -152,6 +162,10 @@ func (s *scheduler) end() {
 // collect takes over what commits have left.
 func (s *scheduler) collect() {
 	c := s.intake.take()
+	if s.intake.takeLost() {
+		s.forgetAll()
+	}
+	s.heed(&c)
 	for _, id := range c.Changed {
 		if l := s.lanes[id]; l != nil {
 			l.target, l.stale = nil, l.busy
@@ -168,6 +182,9 @@ func (s *scheduler) collect() {
 		}
 	}
 	for _, id := range c.Due {
+		if !s.e.cfg.Store.Mine(id) {
+			continue // it has moved meanwhile, and the other node looks
+		}
 		l := s.lane(id)
 		l.dirty = true
 		if again := l.checked.Add(recheckLimit); l.limited && again.Before(l.blocked) {
@@ -177,10 +194,52 @@ func (s *scheduler) collect() {
 	}
 }
 
+// heed takes news of other nodes.
+func (s *scheduler) heed(c *store.Committed) {
+	if c.Refresh {
+		for _, l := range s.lanes {
+			l.target, l.stale = nil, l.busy
+		}
+	}
+	if c.Moved {
+		for _, l := range s.lanes {
+			if !s.e.cfg.Store.Mine(l.id) {
+				s.handOn(l)
+			}
+		}
+	}
+	if c.Moved || c.Look {
+		s.fullScan = time.Time{}
+	}
+}
+
+// handOn leaves a lane to the node that it belongs to now.
+func (s *scheduler) handOn(l *lane) {
+	s.putBack(l, len(l.memory))
+	l.dirty, l.target, l.stale = false, nil, l.busy
+	l.limiter, l.limits = nil, [2]int{}
+	s.rest(l)
+}
+
+// forgetAll drops what is in memory: another node sends it.
+func (s *scheduler) forgetAll() {
+	for _, l := range s.lanes {
+		s.intake.leave(l.id, l.memory)
+		l.drop(len(l.memory))
+		l.dirty = true
+		s.rest(l)
+	}
+	s.fullScan = time.Time{}
+}
+
 func (s *scheduler) lane(id store.Lane) *lane {
 	l := s.lanes[id]
 	if l == nil {
 		l = &lane{id: id}
+		if until, gained := s.e.cfg.Store.Gained(id); gained {
+			// The node that had it may not know yet.
+			l.blocked = s.e.cfg.Now().Add(time.Until(until))
+		}
 		s.lanes[id] = l
 	}
 	return l
@@ -262,6 +321,9 @@ func (s *scheduler) room(l *lane, now time.Time) int {
 
 // dispatch gives ready lanes their turn while there is room in flight.
 func (s *scheduler) dispatch() {
+	if !s.e.cfg.Store.InOffice() {
+		return
+	}
 	for len(s.ready) > 0 && s.inFlight < s.e.cfg.InFlight {
 		l := s.ready[0]
 		s.ready = s.ready[1:]
@@ -281,6 +343,10 @@ func (s *scheduler) dispatch() {
 // handed over, or claim from the store.
 func (s *scheduler) serve(l *lane) {
 	now := s.e.cfg.Now()
+	if !s.e.cfg.Store.Mine(l.id) {
+		s.handOn(l)
+		return
+	}
 	if l.target == nil {
 		s.help(l, func(ctx context.Context) finding {
 			t, err := s.e.cfg.Store.Target(ctx, l.id)
@@ -447,6 +513,9 @@ func (s *scheduler) configure(l *lane, t store.Target) {
 	}
 	if want := [2]int{perMinute, burst}; l.limiter == nil || l.limits != want {
 		l.limiter, l.limits = rate.NewLimiter(rate.Limit(float64(perMinute)/60), burst), want
+		if _, gained := s.e.cfg.Store.Gained(l.id); gained {
+			l.limiter.AllowN(s.e.cfg.Now(), burst) // the node that had it may have used it up
+		}
 	}
 }
 
@@ -520,6 +589,15 @@ func (s *scheduler) scan() {
 	if full {
 		s.fullScan = now.Add(fullScanEvery)
 	}
+	if s.e.cfg.Store.Among() > 1 {
+		// Another node may have recorded a failure of ours, or a hint may be lost.
+		if soon := now.Add(peerScanEvery); s.nextDue.IsZero() || soon.Before(s.nextDue) {
+			s.nextDue = soon
+		}
+		if full {
+			s.fullScan = now.Add(peerFullScanEvery)
+		}
+	}
 }
 
 func (s *scheduler) look(after, now time.Time) error {
@@ -537,6 +615,9 @@ func (s *scheduler) look(after, now time.Time) error {
 		s.nextDue = next
 	}
 	for _, id := range due {
+		if !s.e.cfg.Store.Mine(id) {
+			continue
+		}
 		l := s.lane(id)
 		l.dirty = true
 		s.rest(l)
@@ -555,6 +636,9 @@ func (s *scheduler) sleep() time.Duration {
 		if l.blocked.Before(until) {
 			until = l.blocked
 		}
+	}
+	if !s.e.cfg.Store.InOffice() {
+		return outOfOffice
 	}
 	return max(0, until.Sub(now))
 }

@@ -25,7 +25,7 @@ type dialect struct {
 	begin  string // begins a transaction that writes
 	lock   string // keeps others from migrating until its end; "" where begin does
 	// version asks for a number that changes when another process commits; "" where
-	// there is none, and then the writer remembers nothing.
+	// begin tells.
 	version string
 	// checkpoint moves what is committed from the log to its place; "" where the
 	// database does so by itself.

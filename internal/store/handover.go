@@ -62,6 +62,9 @@ func (h *handovers) unsettle(mark int) {
 	h.sealed = min(h.sealed, mark)
 }
 
+// lose forgets everything: it is another node's now.
+func (h *handovers) lose() { *h = handovers{by: map[string]*handed{}} }
+
 // seal ends a transaction: it deletes the lists of which nothing is left, and
 // returns the list of what the calls of the batch hand over, nil if that is
 // nothing.
@@ -79,7 +82,7 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 		}
 	}
 	list := []byte{listVersion}
-	made := &handover{}
+	made, owner := &handover{}, ""
 	for _, c := range batch {
 		if c.err != nil {
 			continue
@@ -90,6 +93,7 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 				return nil, err
 			}
 			made.left++
+			owner = c.tx.out.Handed[i].Owner
 		}
 	}
 	if made.left == 0 {
@@ -98,11 +102,11 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 	if err := w.flush(); err != nil {
 		return nil, err
 	}
-	st, err := w.stmt(`insert into handovers (list) values ($1) returning handover_id`)
+	st, err := w.stmt(`insert into handovers (owner, list) values ($1, $2) returning handover_id`)
 	if err != nil {
 		return nil, err
 	}
-	if err := st.QueryRowContext(context.Background(), list).Scan(&made.id); err != nil {
+	if err := st.QueryRowContext(context.Background(), owner, list).Scan(&made.id); err != nil {
 		return nil, fmt.Errorf("insert handover: %w", err)
 	}
 	return made, nil
@@ -212,13 +216,21 @@ func (s *Store) show(ctx context.Context, tenant, webhookID string) {
 	}
 }
 
-// recoverHanded puts into the queue what was handed over and has no row, whether
-// this process or one before it owed it.
-func (t *tx) recoverHanded() error {
+// recoverHeld puts into the queue what this process was handed and has not sent.
+func (t *tx) recoverHeld() error {
 	for _, d := range t.w.handovers.by {
 		if err := t.insertHanded(d, false); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// recoverHanded puts into the queue what was handed over and has no row, whether
+// this process or one before it owed it.
+func (t *tx) recoverHanded() error {
+	if err := t.recoverHeld(); err != nil {
+		return err
 	}
 	rows, err := t.query(`select handover_id from handovers order by handover_id`)
 	lists, err := collect(rows, err, func(r scanner) (id int64, err error) {

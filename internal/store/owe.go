@@ -96,7 +96,7 @@ func (t *tx) insertOwed(now time.Time, o owed) error {
 	if d.Body == nil {
 		d.Body = o.full
 	}
-	if o.full != nil && t.intake != nil && t.intake.Reserve(o.lane, len(d.Body)) {
+	if o.full != nil && t.intake != nil && t.w.s.Mine(o.lane) && t.intake.Reserve(o.lane, len(d.Body)) {
 		t.out.Handed = append(t.out.Handed, Claimed{
 			Delivery: d, Owner: t.intake.Owner, Since: now, Generation: 1, until: now.Add(t.intake.Lease), own: o.body,
 		})

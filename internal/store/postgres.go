@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"reflect"
 	"regexp"
@@ -38,11 +40,9 @@ func postgresDialect() dialect {
 		// committed must be seen by the statement after the gate.
 		begin: "begin isolation level read committed",
 		lock:  `select pg_advisory_xact_lock(7468623)`, // any number; ours
-		// By whom the gate was passed last, see beginShared.
-		version: takeGate,
-		marks:   func(q string) string { return q },
-		text:    postgresText,
-		skip:    " for update skip locked",
+		marks: func(q string) string { return q },
+		text:  postgresText,
+		skip:  " for update skip locked",
 	}
 }
 
@@ -121,6 +121,49 @@ func checkServer(ctx context.Context, conn *sql.Conn) error {
 		return fmt.Errorf("PostgreSQL %d is too old, %d or later is needed", version/10000, oldestPostgres)
 	case !may:
 		return errors.New("the user of --database-url may not create tables; grant it create on the schema (grant create on schema public to USER)")
+	}
+	return nil
+}
+
+// Unreachable reports whether an error says that the server is away, or gives up
+// what it has begun: the next try may succeed.
+func Unreachable(err error) bool {
+	if c := postgresCode(err); c != "" {
+		return isServerTrouble(c)
+	}
+	if _, refused := errors.AsType[*pgconn.ConnectError](err); refused {
+		return true
+	}
+	_, network := errors.AsType[*net.OpError](err)
+	return network || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
+		errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, net.ErrClosed)
+}
+
+// keyCheck is what the first process seals and the others open.
+const keyCheck = "gate.key_check"
+
+// checkKey refuses a key that is not the one of the other processes on the server:
+// none of the secrets would open.
+func (s *Store) checkKey(ctx context.Context) error {
+	if !s.dialect.server {
+		return nil
+	}
+	var sealed sql.NullString
+	err := s.do(ctx, func(t *tx) error {
+		err := t.row(`select key_check from gate`).Scan(&sealed)
+		if err != nil || sealed.Valid {
+			return err
+		}
+		return t.change("note which key seals", `update gate set key_check = $1`, s.cfg.Vault.Seal(keyCheck, []byte(keyCheck)))
+	})
+	if err != nil {
+		return fmt.Errorf("check the key that seals secrets: %w", err)
+	}
+	if !sealed.Valid {
+		return nil
+	}
+	if _, err := s.cfg.Vault.Open(keyCheck, sealed.String); err != nil {
+		return fmt.Errorf("the secrets of this database are sealed with another key: give every process the same --secret-key-file (%w)", err)
 	}
 	return nil
 }

@@ -46,10 +46,6 @@ func (r *recent) forget() {
 // not be remembered.
 func (w *writer) refresh() error {
 	clear(w.recent.checked)
-	if w.s.dialect.version == "" {
-		w.recent.forget()
-		return nil
-	}
 	st, err := w.stmt(w.s.dialect.version)
 	if err != nil {
 		return err

@@ -27,7 +27,9 @@ const (
 	gateSettings = `select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true),
 		set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on'
 			else current_setting('synchronous_commit') end, true)`
-	takeGate = `update gate set version = version + 1 returning version, pg_current_xact_id()::text`
+	takeGate  = `update gate set version = version + 1 returning version, webhooks, pg_current_xact_id()::text`
+	inOffice  = `select exists (select 1 from nodes where node_id = $1)`
+	moveHooks = `update gate set webhooks = webhooks + 1`
 )
 
 // deferred is a statement whose count of rows does not matter. It is sent with the
@@ -73,6 +75,10 @@ func (w *writer) aborted() bool {
 // shared is what the writer of a server knows of its transaction.
 type shared struct {
 	xid      string // of the transaction at hand
+	webhooks int64  // gate.webhooks as it is in it
+	moved    bool   // it has moved that by one
+	foreign  bool   // another process has moved it since this one looked
+	away     bool   // this process is no node: nothing may be handed to its dispatcher
 	deferred []deferred
 	err      error // of a deferred statement, which may belong to any call of the transaction
 	unsure   *unsure
@@ -105,23 +111,79 @@ func (w *writer) beginShared() error {
 	if !w.shared.settled() {
 		return errUnsettled
 	}
+	sh, n := &w.shared, w.s.node.Load()
 	var version int64
+	sh.away, sh.moved = false, false
 	err := w.session(func(c *pgx.Conn) error {
 		b := &pgx.Batch{}
 		b.Queue(w.s.dialect.begin)
 		b.Queue(gateSettings, gateLimit)
-		b.Queue(w.s.dialect.version).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &w.shared.xid) })
+		b.Queue(takeGate).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid) })
+		if n != nil {
+			b.Queue(inOffice, n.id).QueryRow(func(row pgx.Row) error { return scanNot(row, &sh.away) })
+		}
 		return c.SendBatch(context.Background(), b).Close()
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("pass the gate: %w", err), w.leave())
 	}
+	if sh.away {
+		w.handovers.lose()
+	}
+	sh.foreign = n != nil && n.webhooks.Swap(sh.webhooks) != sh.webhooks
 	clear(w.recent.checked)
 	if version != w.recent.version+1 {
 		w.recent.forget()
 	}
 	w.recent.version = version
 	return nil
+}
+
+// scanNot reads a column that says the opposite.
+func scanNot(row pgx.Row, v *bool) error {
+	err := row.Scan(v)
+	*v = !*v
+	return err
+}
+
+// sealShared ends a transaction that has changed webhooks, or made a replay, so
+// that every node hears of it.
+func (w *writer) sealShared(batch []*call) error {
+	for _, c := range batch {
+		if c.err != nil || len(c.tx.out.Changed) == 0 && !c.tx.out.Replay {
+			continue
+		}
+		w.shared.moved = true
+		return w.change("tell of changed webhooks", moveHooks)
+	}
+	return nil
+}
+
+// reportShared notes and tells other nodes what a commit means to them, and keeps
+// in all what is this node's.
+func (w *writer) reportShared(all *Committed) {
+	n := w.s.node.Load()
+	if n == nil {
+		return
+	}
+	all.Refresh, w.shared.foreign = w.shared.foreign, false
+	changed := len(all.Changed) > 0 || all.Replay
+	if changed && w.shared.moved {
+		n.webhooks.CompareAndSwap(w.shared.webhooks, w.shared.webhooks+1)
+	}
+	var theirs []Lane
+	ours := all.Due[:0]
+	for _, l := range all.Due {
+		if w.s.Mine(l) {
+			ours = append(ours, l)
+		} else {
+			theirs = append(theirs, l)
+		}
+	}
+	all.Due = ours
+	if (changed || len(theirs) > 0) && w.s.Among() > 1 {
+		n.hints.add(theirs, changed)
+	}
 }
 
 // leave ends a transaction, if there is one.

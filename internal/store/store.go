@@ -57,13 +57,17 @@ type Store struct {
 	dialect dialect
 	write   *sql.DB // one connection, owned by the writer goroutine
 	read    *sql.DB
+	side    *sql.DB  // of a server: what must not wait for either
 	stmts   sync.Map // query text -> *sql.Stmt on read
 	writer  *writer
 	usage   *usage
 	grants  grants
 
-	lock  deliveryLock // see LockDeliveries
-	swept swept        // see Sweep
+	lock   deliveryLock         // see LockDeliveries
+	node   atomic.Pointer[node] // of a server, see Join; nil: it has not
+	offset atomic.Int64         // see Clock; in microseconds
+
+	swept swept // see Sweep
 
 	handedCount atomic.Int64 // deliveries that the dispatcher holds and that have no row, see handover.go
 	handedSince atomic.Int64 // since when the oldest of them is due, in microseconds; 0 without any
@@ -120,10 +124,18 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := migrate(ctx, s.write, s.dialect); err != nil {
 		return nil, errors.Join(err, s.read.Close(), s.write.Close())
 	}
+	if s.dialect.server {
+		if s.side, err = s.dialect.open(target, 3, 0); err != nil {
+			return nil, errors.Join(err, s.read.Close(), s.write.Close())
+		}
+	}
 	if s.writer, err = startWriter(s); err != nil {
-		return nil, errors.Join(err, s.read.Close(), s.write.Close())
+		return nil, errors.Join(err, s.closeSide(), s.read.Close(), s.write.Close())
 	}
 	s.usage = startUsage(s)
+	if err := s.checkKey(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 
@@ -138,9 +150,19 @@ func MakeDir(dir string) error {
 // Close waits for the calls that were accepted, then closes the database. Calls
 // made after Close return an error. It is safe to call twice.
 func (s *Store) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), connectLimit)
+	defer cancel()
+	err := s.Leave(ctx)
 	s.usage.stop()
 	s.writer.stop()
-	return errors.Join(s.closeStmts(), s.read.Close(), s.write.Close(), s.lock.release())
+	return errors.Join(err, s.closeStmts(), s.closeSide(), s.read.Close(), s.write.Close(), s.lock.release())
+}
+
+func (s *Store) closeSide() error {
+	if s.side == nil {
+		return nil
+	}
+	return s.side.Close()
 }
 
 // Intake is where the dispatcher takes what the store has for it. All functions
@@ -154,8 +176,12 @@ type Intake struct {
 	Reserve func(l Lane, size int) bool
 	// Cancel takes reservations back whose transaction was rolled back.
 	Cancel func([]Claimed)
-	// Commit tells what a transaction has left, once it is durable.
+	// Commit tells what a transaction has left, once it is durable, and of what
+	// other nodes have done. It may also be called by other goroutines.
 	Commit func(Committed)
+	// Lost says that another node has taken over what this one holds. It returns
+	// before anything else can be leased. nil on an embedded database.
+	Lost func()
 }
 
 // Committed is what a commit means to the dispatcher.
@@ -164,6 +190,11 @@ type Committed struct {
 	Handed  []Claimed // deliveries under the intake's lease, one for each reservation
 	Changed []Lane    // webhooks whose settings or secrets are not what they were
 	Replay  bool      // a replay job was made
+
+	// Of other nodes.
+	Refresh bool // any webhook may have changed, and a replay may have been made
+	Moved   bool // lanes that were Mine may be no more, and others may be
+	Look    bool // there may be due rows of any lane
 }
 
 // SetIntake registers the dispatcher; nil removes it. A transaction that is

@@ -294,7 +294,10 @@ func (w *writer) report(batch []*call) {
 			all.Replay = all.Replay || t.out.Replay
 		}
 	}
-	if in != nil && (all.Replay || len(all.Due)+len(all.Handed)+len(all.Changed) > 0) {
+	if w.s.dialect.server {
+		w.reportShared(&all)
+	}
+	if in != nil && (all.Replay || all.Refresh || len(all.Due)+len(all.Handed)+len(all.Changed) > 0) {
 		in.Commit(all)
 	}
 }
@@ -319,6 +322,9 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 		return false, err
 	}
 	in := w.s.intake.Load()
+	if w.shared.away {
+		in = nil
+	}
 	for _, c := range batch {
 		if c.tx != nil { // of the run before, which was rolled back
 			c.tx.cancel()
@@ -378,6 +384,11 @@ func (w *writer) rollback() error {
 
 // end commits, and with it makes durable what the calls have done.
 func (w *writer) end(batch []*call) error {
+	if w.s.dialect.server {
+		if err := w.sealShared(batch); err != nil {
+			return err
+		}
+	}
 	made, err := w.seal(batch)
 	if err != nil {
 		return err

@@ -1,11 +1,32 @@
 -- What only PostgreSQL has. The one row of gate is updated by every transaction
--- that writes, see postgres.go. It is a page of its own with room for the versions
--- of that row, so that none of them touches an index.
+-- that writes, see shared.go; webhooks counts the changes of webhooks and the new
+-- replays, so that every node hears of them. The row has room for its versions on
+-- its page, so that none of them touches an index.
 create table gate (
-  one     boolean not null primary key default true check (one),
-  version bigint  not null default 0
+  one      boolean not null primary key default true check (one),
+  version  bigint  not null default 0,
+  webhooks bigint  not null default 0,
+  key_check text -- sealed by the first process: the others must have its key
 ) with (fillfactor = 10, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 insert into gate (one) values (true);
+
+-- The processes that deliver, see node.go. Instants are those of the database's
+-- clock.
+create table nodes (
+  node_id     text   not null primary key,
+  joined_at   bigint not null,
+  lease_until bigint not null
+) with (fillfactor = 50);
+
+-- Buckets of the API's rate limits. What a crash of the server takes is full again.
+create unlogged table rate_buckets (
+  tenant_id  text   not null,
+  api_key_id text   not null,
+  tokens     double precision not null,
+  allowed    boolean not null,
+  filled_at  bigint not null,
+  primary key (tenant_id, api_key_id)
+) with (fillfactor = 50);
 
 -- A queue leaves dead rows behind as fast as it moves: claims slow down with them
 -- within a minute unless they are cleared away.
