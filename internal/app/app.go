@@ -97,7 +97,7 @@ func open(ctx context.Context, cfg Config, commit func(calls int) (ended func(er
 		return nil, err
 	}
 	s, err := store.Open(ctx, store.Config{
-		Dir: cfg.DataDir, DatabaseURL: cfg.DatabaseURL, Vault: v, Policy: cfg.Policy, PublicURL: cfg.PublicURL, Threads: cfg.Threads,
+		Dir: cfg.DataDir, DatabaseURL: cfg.DatabaseURL, Now: time.Now, Vault: v, Policy: cfg.Policy, PublicURL: cfg.PublicURL, Threads: cfg.Threads,
 		MaxWebhooks: cfg.MaxWebhooks, Retention: cfg.Retention, Mails: mails(cfg), Commit: commit,
 	})
 	switch {

@@ -85,16 +85,6 @@ type finished struct {
 // finds work that another process committed and leases that ran out.
 const fullScanEvery = time.Minute
 
-// The same among several nodes, each of which records retries of lanes that have
-// moved to another, and tells others of their work by hints that may be lost.
-const (
-	peerScanEvery     = time.Second
-	peerFullScanEvery = 10 * time.Second
-)
-
-// outOfOffice is how often a node whose lease has ended looks whether it runs again.
-const outOfOffice = 200 * time.Millisecond
-
 // claimPerSlot is how many deliveries one claim may bring for each request that
 // its lane may have in flight: it is one transaction, and others wait for it.
 const claimPerSlot = 8
@@ -194,51 +184,12 @@ func (s *scheduler) collect() {
 	}
 }
 
-// heed takes news of other nodes.
-func (s *scheduler) heed(c *store.Committed) {
-	if c.Refresh {
-		for _, l := range s.lanes {
-			l.target, l.stale = nil, l.busy
-		}
-	}
-	if c.Moved {
-		for _, l := range s.lanes {
-			if !s.e.cfg.Store.Mine(l.id) {
-				s.handOn(l)
-			}
-		}
-	}
-	if c.Moved || c.Look {
-		s.fullScan = time.Time{}
-	}
-}
-
-// handOn leaves a lane to the node that it belongs to now.
-func (s *scheduler) handOn(l *lane) {
-	s.putBack(l, len(l.memory))
-	l.dirty, l.target, l.stale = false, nil, l.busy
-	l.limiter, l.limits = nil, [2]int{}
-	s.rest(l)
-}
-
-// forgetAll drops what is in memory: another node sends it.
-func (s *scheduler) forgetAll() {
-	for _, l := range s.lanes {
-		s.intake.leave(l.id, l.memory)
-		l.drop(len(l.memory))
-		l.dirty = true
-		s.rest(l)
-	}
-	s.fullScan = time.Time{}
-}
-
 func (s *scheduler) lane(id store.Lane) *lane {
 	l := s.lanes[id]
 	if l == nil {
 		l = &lane{id: id}
-		if until, gained := s.e.cfg.Store.Gained(id); gained {
-			// The node that had it may not know yet.
-			l.blocked = s.e.cfg.Now().Add(time.Until(until))
+		if pause, gained := s.e.cfg.Store.Gained(id); gained {
+			l.blocked = s.e.cfg.Now().Add(pause) // the node that had it may not know yet
 		}
 		s.lanes[id] = l
 	}
@@ -590,13 +541,7 @@ func (s *scheduler) scan() {
 		s.fullScan = now.Add(fullScanEvery)
 	}
 	if s.e.cfg.Store.Among() > 1 {
-		// Another node may have recorded a failure of ours, or a hint may be lost.
-		if soon := now.Add(peerScanEvery); s.nextDue.IsZero() || soon.Before(s.nextDue) {
-			s.nextDue = soon
-		}
-		if full {
-			s.fullScan = now.Add(peerFullScanEvery)
-		}
+		s.lookSoon(now, full)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/ticket"
@@ -30,7 +31,7 @@ func benchDeskAt(b *testing.B, p place) *benchDesk {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := Open(b.Context(), Config{Dir: p.dir, DatabaseURL: p.url, Vault: v, MaxWebhooks: 1_000_000})
+	s, err := Open(b.Context(), Config{Dir: p.dir, DatabaseURL: p.url, Now: time.Now, Vault: v, MaxWebhooks: 1_000_000})
 	if err != nil {
 		b.Fatal(err)
 	}

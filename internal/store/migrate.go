@@ -16,15 +16,15 @@ var migrations embed.FS
 // migrate applies the embedded files that the database has not seen, in the order
 // of their names, each in one transaction. The lock of the transaction keeps two
 // processes from migrating at once. A database that is newer than the program is
-// refused: an old program must not write to it.
-func migrate(ctx context.Context, db *sql.DB, d dialect) error {
+// refused: an old program must not write to it. other leads to the same database.
+func migrate(ctx context.Context, db, other *sql.DB, d dialect) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer conn.Close()
 	if d.server {
-		if err := checkServer(ctx, conn); err != nil {
+		if err := checkServer(ctx, other, conn); err != nil {
 			return err
 		}
 	}
@@ -74,6 +74,12 @@ func applyMigration(ctx context.Context, conn *sql.Conn, d dialect, name string)
 		return err
 	}
 	if n == 0 {
+		if d.server {
+			// Who waits for a lock of a table makes all others wait behind it.
+			if _, err := conn.ExecContext(ctx, `set local lock_timeout = '10s'`); err != nil {
+				return err
+			}
+		}
 		if _, err := conn.ExecContext(ctx, d.words(string(text))); err != nil {
 			return err
 		}

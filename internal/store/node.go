@@ -46,6 +46,7 @@ type node struct {
 	leaving sync.Once
 
 	until    atomic.Pointer[time.Time]  // by this process's clock, monotonic
+	since    atomic.Pointer[time.Time]  // in office without a break, by the same clock
 	members  atomic.Pointer[membership] // who lives
 	webhooks atomic.Int64               // what gate.webhooks was when it was last looked at
 	hints    hints
@@ -130,7 +131,7 @@ func (s *Store) InOffice() bool {
 		return !s.dialect.server
 	}
 	until := n.until.Load()
-	return until != nil && time.Now().Before(*until)
+	return until != nil && s.cfg.Now().Before(*until)
 }
 
 // Leads reports whether this process runs the jobs that one is enough for: the
@@ -163,21 +164,25 @@ func (s *Store) Mine(l Lane) bool {
 	return m == nil || ranksFirst(m.nodes, s.node.Load().id, l)
 }
 
-// Gained says of a lane that is Mine since when, if it was another node's a moment
-// ago: nothing should be sent before until, and the limit be taken for used up.
-// gained is false for a lane that was no other's.
-func (s *Store) Gained(l Lane) (until time.Time, gained bool) {
+// Gained says of a lane that is Mine whether it was another node's a moment ago:
+// then nothing should be sent before the pause is over, and the limit be taken for
+// used up.
+func (s *Store) Gained(l Lane) (pause time.Duration, gained bool) {
 	m := s.membership()
-	if m == nil || time.Since(m.since) > gainedMemory {
-		return time.Time{}, false
+	if m == nil {
+		return 0, false
+	}
+	age := s.cfg.Now().Sub(m.since)
+	if age > gainedMemory {
+		return 0, false
 	}
 	me := s.node.Load().id
 	for _, nodes := range m.before {
 		if len(nodes) > 0 && !ranksFirst(nodes, me, l) {
-			return m.since.Add(gainedPause), true
+			return max(0, gainedPause-age), true
 		}
 	}
-	return time.Time{}, false
+	return 0, false
 }
 
 // ranksFirst is rendezvous hashing: when a node comes or goes, only its lanes move.
@@ -231,7 +236,7 @@ func (s *Store) keepLease(n *node) {
 
 // renew renews the lease, learns who lives, and takes over from who does not.
 func (s *Store) renew(ctx context.Context, n *node) error {
-	before := time.Now()
+	before := s.cfg.Now()
 	var now, webhooks int64
 	var held, dead bool
 	var alive string
@@ -244,7 +249,7 @@ func (s *Store) renew(ctx context.Context, n *node) error {
 	if err != nil {
 		return fmt.Errorf("renew the lease of the node: %w", err)
 	}
-	after := time.Now()
+	after := s.cfg.Now()
 	if in := s.intake.Load(); !held {
 		// Another has taken over. What is in memory here is his.
 		if in != nil {
@@ -254,6 +259,9 @@ func (s *Store) renew(ctx context.Context, n *node) error {
 			return fmt.Errorf("join the nodes again: %w", err)
 		}
 		return s.renew(ctx, n)
+	}
+	if !s.InOffice() {
+		n.since.Store(&before)
 	}
 	s.offset.Store(now - (before.UnixMicro()+after.UnixMicro())/2)
 	n.until.Store(new(before.Add(nodeLease - nodeMargin)))
@@ -267,7 +275,9 @@ func (s *Store) renew(ctx context.Context, n *node) error {
 	if n.webhooks.Swap(webhooks) != webhooks {
 		s.tell(Committed{Refresh: true})
 	}
-	if dead {
+	// When the database was away, it was for the others too: they get the time to
+	// renew theirs before anybody takes over.
+	if dead && before.Sub(*n.since.Load()) >= nodeLease {
 		return s.takeOver(ctx)
 	}
 	return nil

@@ -89,7 +89,7 @@ func (k *dispatcher) handed() []Claimed {
 // await waits for news that meets a condition.
 func (k *dispatcher) await(t *testing.T, what string, is func(Committed) bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-time.After(time.Millisecond) {
 		k.mu.Lock()
 		heard := slices.ContainsFunc(k.news, is)
 		k.mu.Unlock()
@@ -147,6 +147,7 @@ func TestANodeIsTakenOver(t *testing.T) {
 		t.Fatalf("the other node claims what is being sent: %+v", got)
 	}
 	p.expire(t, p.a)
+	p.b.node.Load().since.Store(new(start())) // for long enough to judge others
 	if err := p.b.renew(t.Context(), p.b.node.Load()); err != nil {
 		t.Fatal(err)
 	}

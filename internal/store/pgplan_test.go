@@ -106,7 +106,7 @@ type pgStep struct {
 }
 
 // small are the tables whose size does not grow with the work.
-var small = regexp.MustCompile(`^(gate|nodes|migrations|tenants|handovers|boards|statuses|priorities|clients|contacts|locations|teams|categories|ticket_agents|comment_reactions|ticket_ends|replay_jobs|disabled_periods)\b`)
+var small = regexp.MustCompile(`^(gate|gate_version|nodes|migrations|tenants|handovers|boards|statuses|priorities|clients|contacts|locations|teams|categories|ticket_agents|comment_reactions|ticket_ends|replay_jobs|disabled_periods)\b`)
 
 // pgPlan returns the scans of the plan of a statement for any arguments.
 func pgPlan(t *testing.T, s *Store, q string) []pgStep {

@@ -30,12 +30,15 @@ const (
 	connectLimit = 5 * time.Second
 )
 
-func postgresDialect() dialect {
+// postgresDialect needs the clock that an answer is waited for by.
+func postgresDialect(now func() time.Time) dialect {
 	return dialect{
 		words:      postgresWords,
 		migrations: []string{"migrations/*.sql", "migrations/postgres/*.sql"},
-		open:       openPostgres,
-		server:     true,
+		open: func(target string, conns, _ int) (*sql.DB, error) {
+			return openPostgres(target, conns, now)
+		},
+		server: true,
 		// A snapshot for each statement: what the holder of the gate before us has
 		// committed must be seen by the statement after the gate.
 		begin: "begin isolation level read committed",
@@ -83,7 +86,7 @@ func storable(s string) string {
 
 // openPostgres opens a pool. Connections are made when they are needed, and made
 // again when they ended.
-func openPostgres(target string, conns, _ int) (*sql.DB, error) {
+func openPostgres(target string, conns int, now func() time.Time) (*sql.DB, error) {
 	cfg, err := pgx.ParseConfig(target)
 	if err != nil {
 		return nil, fmt.Errorf("--database-url: %w", err) // it quotes no password
@@ -100,7 +103,7 @@ func openPostgres(target string, conns, _ int) (*sql.DB, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &impatientConn{Conn: c}, nil
+		return &impatientConn{Conn: c, now: now}, nil
 	}
 	db := stdlib.OpenDB(*cfg)
 	db.SetMaxOpenConns(conns)
@@ -108,12 +111,14 @@ func openPostgres(target string, conns, _ int) (*sql.DB, error) {
 	return db, nil
 }
 
-// checkServer refuses a server that is too old, and a user who may not make tables.
-func checkServer(ctx context.Context, conn *sql.Conn) error {
-	var version int
+// checkServer refuses a server that is too old, a user who may not make tables, and
+// a pooler that gives a connection another session with each transaction: what is
+// prepared in one would be missing in the next, and NOTIFY would reach nobody.
+func checkServer(ctx context.Context, db *sql.DB, conn *sql.Conn) error {
+	var version, session, other int
 	var may bool
 	err := conn.QueryRowContext(ctx, `select current_setting('server_version_num')::int,
-		coalesce(has_schema_privilege(current_schema(), 'create'), false)`).Scan(&version, &may)
+		coalesce(has_schema_privilege(current_schema(), 'create'), false), pg_backend_pid()`).Scan(&version, &may, &session)
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask PostgreSQL for its version: %w", err)
@@ -121,6 +126,13 @@ func checkServer(ctx context.Context, conn *sql.Conn) error {
 		return fmt.Errorf("PostgreSQL %d is too old, %d or later is needed", version/10000, oldestPostgres)
 	case !may:
 		return errors.New("the user of --database-url may not create tables; grant it create on the schema (grant create on schema public to USER)")
+	}
+	// The session of conn is idle now. Only such a pooler lends it to somebody else.
+	if err := db.QueryRowContext(ctx, `select pg_backend_pid()`).Scan(&other); err != nil {
+		return fmt.Errorf("ask PostgreSQL for the session: %w", err)
+	}
+	if session == other {
+		return errors.New("--database-url leads to a pooler in transaction or statement mode; connect to PostgreSQL itself, or to the pooler in session mode")
 	}
 	return nil
 }
@@ -172,6 +184,7 @@ func (s *Store) checkKey(ctx context.Context) error {
 // which swallows packets ends a statement, as an end of the server does.
 type impatientConn struct {
 	net.Conn
+	now   func() time.Time
 	mu    sync.Mutex
 	until time.Time // as the driver has set it; zero: it has not
 }
@@ -179,7 +192,7 @@ type impatientConn struct {
 func (c *impatientConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	if c.until.IsZero() {
-		if err := c.Conn.SetReadDeadline(time.Now().Add(answerLimit)); err != nil {
+		if err := c.Conn.SetReadDeadline(c.now().Add(answerLimit)); err != nil {
 			c.mu.Unlock()
 			return 0, err
 		}

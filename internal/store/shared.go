@@ -13,11 +13,10 @@ import (
 )
 
 // Several processes may write to one server. Every transaction that writes passes
-// the gate, one row that it updates first: its lock admits one writer at a time,
-// as SQLite does by itself, and is given back with the commit. So events get their
-// numbers in the order of their commits, nothing that a transaction has read is
-// changed under it, and the number in the row tells whether another process has
-// been there since. What waits on one node shares a commit, so the gate is passed
+// the gate: a lock that admits one writer at a time, as SQLite does by itself, and
+// that is given back with the commit. So events get their numbers in the order of
+// their commits, nothing that a transaction has read is changed under it, and the
+// number that it draws tells whether another process has been there since. What waits on one node shares a commit, so the gate is passed
 // a few hundred times a second and not once for each call.
 //
 // A process that stands still inside the gate is thrown out by the server after
@@ -27,7 +26,8 @@ const (
 	gateSettings = `select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true),
 		set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on'
 			else current_setting('synchronous_commit') end, true)`
-	takeGate  = `update gate set version = version + 1 returning version, webhooks, pg_current_xact_id()::text`
+	takeGate  = `select pg_advisory_xact_lock(7468624)`
+	passGate  = `select nextval('gate_version'), webhooks, pg_current_xact_id()::text from gate`
 	inOffice  = `select exists (select 1 from nodes where node_id = $1)`
 	moveHooks = `update gate set webhooks = webhooks + 1`
 )
@@ -118,7 +118,8 @@ func (w *writer) beginShared() error {
 		b := &pgx.Batch{}
 		b.Queue(w.s.dialect.begin)
 		b.Queue(gateSettings, gateLimit)
-		b.Queue(takeGate).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid) })
+		b.Queue(takeGate)
+		b.Queue(passGate).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid) })
 		if n != nil {
 			b.Queue(inOffice, n.id).QueryRow(func(row pgx.Row) error { return scanNot(row, &sh.away) })
 		}
@@ -235,7 +236,7 @@ const serverPatience = 5 * time.Second
 // tryAgain runs a batch again that has failed with the server or its connection.
 // It gives up at once where the batch before it has waited in vain.
 func (w *writer) tryAgain(batch []*call, err error) error {
-	end := time.Now().Add(w.shared.patience)
+	end := w.s.cfg.Now().Add(w.shared.patience)
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
 		code := postgresCode(err)
 		passing := strings.HasPrefix(code, "40") || strings.HasPrefix(code, "25") || strings.HasPrefix(code, "57")
@@ -253,10 +254,10 @@ func (w *writer) tryAgain(batch []*call, err error) error {
 		} else {
 			err = cerr
 		}
-		if w.failed.Load() || time.Now().Add(wait).After(end) {
+		if w.failed.Load() || w.s.cfg.Now().Add(wait).After(end) {
 			return err
 		}
-		time.Sleep(wait)
+		<-time.After(wait)
 	}
 }
 
@@ -306,7 +307,7 @@ func (w *writer) connect(batch []*call) (committed bool, err error) {
 // outcome asks what became of a transaction. One that the server has never heard
 // of died with another server.
 func (w *writer) outcome(xid string) (committed bool, err error) {
-	for end := time.Now().Add(w.shared.patience); ; {
+	for end := w.s.cfg.Now().Add(w.shared.patience); ; {
 		var status sql.NullString
 		err := w.conn.QueryRowContext(context.Background(), `select pg_xact_status($1::text::xid8)`, xid).Scan(&status)
 		switch {
@@ -316,10 +317,10 @@ func (w *writer) outcome(xid string) (committed bool, err error) {
 			return false, fmt.Errorf("ask for the outcome of a commit: %w", err)
 		case status.String != "in progress":
 			return status.String == "committed", nil
-		case time.Now().After(end):
+		case w.s.cfg.Now().After(end):
 			return false, errors.New("ask for the outcome of a commit: the server is still at it")
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond)
 	}
 }
 

@@ -33,8 +33,11 @@ import (
 // Config says where the data lives and which server-wide rules are applied
 // inside a transaction. It is not changed after Open.
 type Config struct {
-	Dir         string       // data directory of the embedded database; made if missing
-	DatabaseURL string       // of a PostgreSQL, in place of Dir
+	Dir         string // data directory of the embedded database; made if missing
+	DatabaseURL string // of a PostgreSQL, in place of Dir
+	// Now is the clock of this process, for what a server is waited for and for the
+	// lease of the node; it should be monotonic. Needed with DatabaseURL only.
+	Now         func() time.Time
 	Vault       *vault.Vault // seals signing secrets and custom headers
 	Policy      delivery.Policy
 	PublicURL   string        // base of the deep links in payloads, without a trailing slash
@@ -110,7 +113,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, dialect: sqliteDialect()}
 	target, readers := filepath.Join(cfg.Dir, fileName), 4
 	if cfg.DatabaseURL != "" {
-		s.dialect, target, readers = postgresDialect(), cfg.DatabaseURL, 8
+		if cfg.Now == nil {
+			return nil, errors.New("a store on a server needs a clock")
+		}
+		s.dialect, target, readers = postgresDialect(cfg.Now), cfg.DatabaseURL, 8
 	} else if err := MakeDir(cfg.Dir); err != nil {
 		return nil, err
 	}
@@ -121,7 +127,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if s.read, err = s.dialect.open(target, readers, readCache); err != nil {
 		return nil, errors.Join(err, s.write.Close())
 	}
-	if err := migrate(ctx, s.write, s.dialect); err != nil {
+	if err := migrate(ctx, s.write, s.read, s.dialect); err != nil {
 		return nil, errors.Join(err, s.read.Close(), s.write.Close())
 	}
 	if s.dialect.server {

@@ -76,7 +76,7 @@ func openAt(t *testing.T, p place, change ...func(*Config)) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Dir: p.dir, DatabaseURL: p.url, Vault: v, PublicURL: "https://desk.example"}
+	cfg := Config{Dir: p.dir, DatabaseURL: p.url, Now: time.Now, Vault: v, PublicURL: "https://desk.example"}
 	for _, c := range change {
 		c(&cfg)
 	}

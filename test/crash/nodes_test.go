@@ -16,28 +16,34 @@ import (
 // fleet is several nodes on one PostgreSQL, with one tenant.
 type fleet struct {
 	server *postgres.Instance
+	dir    string
+	args   []string // of every node
 	nodes  []*desk
 }
 
 // openFleet starts n nodes on a server of their own.
 func openFleet(t *testing.T, n int, args ...string) *fleet {
 	t.Helper()
-	f := &fleet{server: postgres.Own(t)}
-	dir := t.TempDir()
-	for i := range n {
-		d := &desk{dir: filepath.Join(dir, fmt.Sprint(i)), args: args, url: new(atomic.Pointer[string])}
-		d.store = []string{
-			"--data", d.dir, "--secret-key-file", filepath.Join(dir, "secret.key"), "--database-url", f.server.URL(),
-		}
-		if i == 0 {
-			d.tenant = d.bootstrap(t, "First")
-		} else {
-			d.tenant = f.nodes[0].tenant
-		}
-		f.nodes = append(f.nodes, d)
-		d.start(t, "")
+	f := &fleet{server: postgres.Own(t), dir: t.TempDir(), args: args}
+	for range n {
+		f.add(t, f.server.URL())
 	}
 	return f
+}
+
+// add starts a node that reaches the database under a URL.
+func (f *fleet) add(t *testing.T, url string) *desk {
+	t.Helper()
+	d := &desk{dir: filepath.Join(f.dir, fmt.Sprint(len(f.nodes))), args: f.args, url: new(atomic.Pointer[string])}
+	d.store = []string{"--data", d.dir, "--secret-key-file", filepath.Join(f.dir, "secret.key"), "--database-url", url}
+	if len(f.nodes) == 0 {
+		d.tenant = d.bootstrap(t, "First")
+	} else {
+		d.tenant = f.nodes[0].tenant
+	}
+	f.nodes = append(f.nodes, d)
+	d.start(t, "")
+	return d
 }
 
 // load is a load that goes to all nodes in turn.

@@ -1,13 +1,14 @@
--- What only PostgreSQL has. The one row of gate is updated by every transaction
--- that writes, see shared.go; webhooks counts the changes of webhooks and the new
--- replays, so that every node hears of them. The row has room for its versions on
--- its page, so that none of them touches an index.
+-- What only PostgreSQL has. gate_version counts the transactions that write, see
+-- shared.go. It is a sequence and no column: a row that each of them updates would
+-- grow into a chain of versions while anybody has an old snapshot, as a backup has.
+-- webhooks counts the changes of webhooks and the new replays, so that every node
+-- hears of them.
+create sequence gate_version;
 create table gate (
-  one      boolean not null primary key default true check (one),
-  version  bigint  not null default 0,
-  webhooks bigint  not null default 0,
+  one       boolean not null primary key default true check (one),
+  webhooks  bigint  not null default 0,
   key_check text -- sealed by the first process: the others must have its key
-) with (fillfactor = 10, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+) with (fillfactor = 10);
 insert into gate (one) values (true);
 
 -- The processes that deliver, see node.go. Instants are those of the database's
