@@ -99,8 +99,10 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 	if made.left == 0 {
 		return nil, nil
 	}
-	if err := w.flush(); err != nil {
-		return nil, err
+	if w.s.dialect.server {
+		// The number of the gate is that of this transaction alone.
+		made.id = w.recent.version
+		return made, w.change("insert handover", `insert into handovers (handover_id, owner, list) values ($1, $2, $3)`, made.id, owner, list)
 	}
 	st, err := w.stmt(`insert into handovers (owner, list) values ($1, $2) returning handover_id`)
 	if err != nil {

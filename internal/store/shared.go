@@ -213,16 +213,14 @@ func (w *writer) rollbackShared() error {
 	return w.leave()
 }
 
-// commitShared commits. When the connection ends before the answer, the outcome is
-// not known: the next connection asks for it.
+// commitShared sends what was deferred and the commit, in one round trip: after a
+// statement that fails the server runs no other. When the connection ends before
+// the answer, the outcome is not known: the next connection asks for it.
 func (w *writer) commitShared(batch []*call, made *handover) error {
 	if w.aborted() {
 		return errors.New("commit: a statement of the transaction has failed")
 	}
-	err := w.session(func(c *pgx.Conn) error {
-		_, err := c.Exec(context.Background(), "commit")
-		return err
-	})
+	err := w.send("commit")
 	if err != nil && w.broken() {
 		w.shared.unsure = &unsure{xid: w.shared.xid, batch: batch, made: made}
 	}
@@ -357,24 +355,39 @@ func (w *writer) postpone(what, text string, args []any) error {
 
 // flush sends what was deferred, together.
 func (w *writer) flush() error {
+	if w.shared.err != nil || len(w.shared.deferred) == 0 {
+		return w.shared.err
+	}
+	return w.send("")
+}
+
+// send sends what was deferred and then last, if that is not empty.
+func (w *writer) send(last string) error {
 	s := &w.shared
-	if s.err != nil || len(s.deferred) == 0 {
+	if s.err != nil {
 		return s.err
 	}
-	s.err = w.session(func(c *pgx.Conn) error {
-		b := &pgx.Batch{}
-		for i := range s.deferred {
-			b.Queue(s.deferred[i].text, s.deferred[i].args...)
-		}
-		results := c.SendBatch(context.Background(), b)
-		for i := range s.deferred {
-			if _, err := results.Exec(); err != nil {
-				_ = results.Close() // the same error
-				return changeError(s.deferred[i].what, err)
+	var list []deferred
+	if list, s.err = merge(s.deferred); s.err == nil && last != "" {
+		_, s.err = w.stmt(last)
+		list = append(list, deferred{what: last, text: last})
+	}
+	if s.err == nil {
+		s.err = w.session(func(c *pgx.Conn) error {
+			b := &pgx.Batch{}
+			for i := range list {
+				b.Queue(list[i].text, list[i].args...)
 			}
-		}
-		return results.Close()
-	})
+			results := c.SendBatch(context.Background(), b)
+			for i := range list {
+				if _, err := results.Exec(); err != nil {
+					_ = results.Close() // the same error
+					return changeError(list[i].what, err)
+				}
+			}
+			return results.Close()
+		})
+	}
 	clear(s.deferred)
 	s.deferred = s.deferred[:0]
 	return s.err

@@ -3,6 +3,8 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"strings"
@@ -117,10 +119,13 @@ func (r *relay) serve(client net.Conn) {
 
 // forward passes on what the client says.
 func (r *relay) forward(client, server net.Conn, mute *atomic.Bool) {
+	// The driver sends the name that it has given to the prepared statement.
+	digest := sha256.Sum256([]byte("commit"))
+	commit := []byte("stmt_" + hex.EncodeToString(digest[:24]))
 	buf := make([]byte, 1<<16)
 	for {
 		n, err := client.Read(buf)
-		if bytes.Contains(buf[:n], []byte("commit\x00")) {
+		if bytes.Contains(buf[:n], commit) {
 			switch r.mode.Load() {
 			case dropBeforeCommit:
 				r.mode.Store(relayAll)

@@ -291,10 +291,10 @@ func (s *Store) Ping(ctx context.Context) error {
 			if !s.writer.failed.Load() {
 				return nil
 			}
-			if _, err := t.exec(`insert into handovers (list) values ($1)`, []byte{}); err != nil {
+			if _, err := t.exec(`insert into handovers (handover_id, list) values (-1, $1)`, []byte{}); err != nil {
 				return fmt.Errorf("write to the store: %w", err)
 			}
-			_, err := t.exec(`delete from handovers where list = $1`, []byte{})
+			_, err := t.exec(`delete from handovers where handover_id = -1`)
 			return err
 		})
 	}()

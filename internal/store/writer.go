@@ -393,9 +393,6 @@ func (w *writer) end(batch []*call) error {
 	if err != nil {
 		return err
 	}
-	if err := w.flush(); err != nil {
-		return err
-	}
 	if err := failpoint.Hit(failpoint.StoreCommit); err != nil {
 		return err
 	}
