@@ -149,6 +149,9 @@ func (e *Engine) Stop(ctx context.Context) {
 		if !e.started.Load() {
 			return
 		}
+		if err := e.cfg.Store.Retire(ctx); err != nil {
+			e.cfg.Log.Warn("could not retire from the nodes, the others will notice", "error", err)
+		}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)

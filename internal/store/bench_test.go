@@ -99,6 +99,43 @@ func BenchmarkUpdateTicketOnPostgres(b *testing.B) {
 	changeInParallel(b, benchDeskAt(b, onPostgres(b)))
 }
 
+// BenchmarkUpdateTicketOnNodes is the same through two and three stores on one
+// server: what passing the gate in turn costs.
+func BenchmarkUpdateTicketOnNodes(b *testing.B) {
+	for _, n := range []int{1, 2, 3} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			p := onPostgres(b)
+			desks := []*benchDesk{benchDeskAt(b, p)}
+			for range n - 1 {
+				v, err := vault.Open(p.dir + "/secret.key")
+				if err != nil {
+					b.Fatal(err)
+				}
+				s, err := Open(b.Context(), Config{DatabaseURL: p.url, Now: time.Now, Vault: v})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.Cleanup(func() {
+					if err := s.Close(); err != nil {
+						b.Error(err)
+					}
+				})
+				desks = append(desks, &benchDesk{Store: s, Actor: desks[0].Actor, tickets: desks[0].tickets})
+			}
+			var next atomic.Int64
+			b.SetParallelism(64)
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				d := desks[next.Add(1)%int64(n)]
+				for pb.Next() {
+					d.change(b)
+				}
+			})
+		})
+	}
+}
+
 func changeInParallel(b *testing.B, d *benchDesk) {
 	b.SetParallelism(64)
 	b.ReportAllocs()

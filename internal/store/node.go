@@ -50,6 +50,7 @@ type node struct {
 	members  atomic.Pointer[membership] // who lives
 	webhooks atomic.Int64               // what gate.webhooks was when it was last looked at
 	hints    hints
+	taking   atomic.Bool // over, from another
 }
 
 // membership is who lives, as of a time.
@@ -76,13 +77,27 @@ func (s *Store) Join(ctx context.Context, owner string) error {
 		s.node.Store(nil)
 		return fmt.Errorf("join the nodes of the database: %w", err)
 	}
-	if err := s.renew(ctx, n); err != nil {
+	if _, err := s.renew(ctx, n); err != nil {
 		s.node.Store(nil)
 		return fmt.Errorf("join the nodes of the database: %w", err)
 	}
 	n.done.Go(func() { s.keepLease(n) })
 	n.done.Go(func() { s.sendHints(n) })
 	n.done.Go(func() { s.hear(n) })
+	return nil
+}
+
+// Retire lets the other nodes send what is owed from now on, while this one finishes
+// what it has begun. Leave follows.
+func (s *Store) Retire(ctx context.Context) error {
+	n := s.node.Load()
+	if n == nil {
+		return nil
+	}
+	if _, err := s.side.ExecContext(ctx, `update nodes set leaving = true where node_id = $1`, n.id); err != nil {
+		return fmt.Errorf("retire from the nodes: %w", err)
+	}
+	s.notify(ctx, hintBeat)
 	return nil
 }
 
@@ -224,8 +239,14 @@ func (s *Store) keepLease(n *node) {
 		case <-n.beat:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), nodeLease/2)
-		err := s.renew(ctx, n)
+		dead, err := s.renew(ctx, n)
 		cancel()
+		if dead && n.taking.CompareAndSwap(false, true) {
+			n.done.Go(func() {
+				defer n.taking.Store(false)
+				_ = s.takeOver(context.Background()) // the next beat finds what is left
+			})
+		}
 		wait := nodeBeat
 		if err != nil {
 			wait = nodeBeat / 4 // the lease runs on meanwhile, and InOffice ends with it
@@ -234,20 +255,22 @@ func (s *Store) keepLease(n *node) {
 	}
 }
 
-// renew renews the lease, learns who lives, and takes over from who does not.
-func (s *Store) renew(ctx context.Context, n *node) error {
+// renew renews the lease and learns who lives. dead says that there is a node to
+// take over from.
+func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 	before := s.cfg.Now()
 	var now, webhooks int64
-	var held, dead bool
+	var held bool
 	var alive string
-	err := s.side.QueryRowContext(ctx, `with held as (
+	err = s.side.QueryRowContext(ctx, `with held as (
 			update nodes set lease_until = `+databaseNow+` + $2 where node_id = $1 returning node_id)
 		select `+databaseNow+`, exists (select 1 from held), g.webhooks,
 			exists (select 1 from nodes where lease_until <= `+databaseNow+` and node_id <> $1),
-			coalesce((select string_agg(node_id, ',' order by node_id) from nodes where lease_until > `+databaseNow+` or node_id = $1), '')
+			coalesce((select string_agg(node_id, ',' order by node_id) from nodes 
+				where (lease_until > `+databaseNow+` or node_id = $1) and not leaving), '')
 		from gate g`, n.id, nodeLease.Microseconds()).Scan(&now, &held, &webhooks, &dead, &alive)
 	if err != nil {
-		return fmt.Errorf("renew the lease of the node: %w", err)
+		return false, fmt.Errorf("renew the lease of the node: %w", err)
 	}
 	after := s.cfg.Now()
 	if in := s.intake.Load(); !held {
@@ -256,7 +279,7 @@ func (s *Store) renew(ctx context.Context, n *node) error {
 			in.Lost()
 		}
 		if err := s.enroll(ctx, n); err != nil {
-			return fmt.Errorf("join the nodes again: %w", err)
+			return false, fmt.Errorf("join the nodes again: %w", err)
 		}
 		return s.renew(ctx, n)
 	}
@@ -277,10 +300,7 @@ func (s *Store) renew(ctx context.Context, n *node) error {
 	}
 	// When the database was away, it was for the others too: they get the time to
 	// renew theirs before anybody takes over.
-	if dead && before.Sub(*n.since.Load()) >= nodeLease {
-		return s.takeOver(ctx)
-	}
-	return nil
+	return dead && before.Sub(*n.since.Load()) >= nodeLease, nil
 }
 
 // meet notes who lives, and reports whether that is news.

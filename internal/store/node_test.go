@@ -148,7 +148,10 @@ func TestANodeIsTakenOver(t *testing.T) {
 	}
 	p.expire(t, p.a)
 	p.b.node.Load().since.Store(new(start())) // for long enough to judge others
-	if err := p.b.renew(t.Context(), p.b.node.Load()); err != nil {
+	if !must(p.b.renew(t.Context(), p.b.node.Load()))(t) {
+		t.Fatal("nobody is found dead")
+	}
+	if err := p.b.takeOver(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got := p.lb.claim(start())
@@ -167,9 +170,7 @@ func TestANodeIsTakenOver(t *testing.T) {
 	}
 	_, err := p.a.Claim(t.Context(), start(), ClaimRequest{Lane: p.la.lane(), Owner: "a", Limit: 1, Lease: time.Hour})
 	wantKind(t, "a claim of a node that is none", err, fault.Unavailable)
-	if err := p.a.renew(t.Context(), p.a.node.Load()); err != nil {
-		t.Fatal(err)
-	}
+	must(p.a.renew(t.Context(), p.a.node.Load()))(t)
 	p.ka.mu.Lock()
 	defer p.ka.mu.Unlock()
 	if p.ka.lost != 1 || !p.a.InOffice() {
@@ -200,9 +201,7 @@ func TestNodesHearOfEachOther(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	for _, d := range []*desk{p.a, p.b} { // the second came after the first had looked
-		if err := d.renew(t.Context(), d.node.Load()); err != nil {
-			t.Fatal(err)
-		}
+		must(d.renew(t.Context(), d.node.Load()))(t)
 	}
 	sender, other, heard := p.a, p.b, p.ka
 	if p.b.Mine(p.la.lane()) {
@@ -223,6 +222,16 @@ func TestNodesHearOfEachOther(t *testing.T) {
 	heard.await(t, "a changed webhook", func(c Committed) bool { return c.Refresh })
 	if a, b := p.a.Leads(), p.b.Leads(); a == b {
 		t.Errorf("lead: %t and %t", a, b)
+	}
+	if err := sender.Retire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	must(other.renew(t.Context(), other.node.Load()))(t)
+	if !other.Mine(p.la.lane()) || !other.Leads() {
+		t.Error("the webhook of a node that retires is not taken")
+	}
+	if pause, gained := other.Gained(p.la.lane()); !gained || pause > gainedPause {
+		t.Errorf("gained: %t, left alone for %s", gained, pause)
 	}
 }
 

@@ -37,10 +37,12 @@ func newRecent() recent {
 
 // forget drops everything, after a rollback.
 func (r *recent) forget() {
-	clear(r.tickets)
+	r.forgetTickets()
 	clear(r.checked)
 	r.seq = 0
 }
+
+func (r *recent) forgetTickets() { clear(r.tickets) }
 
 // refresh begins a transaction: what another process has changed meanwhile must
 // not be remembered.

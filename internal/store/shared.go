@@ -26,8 +26,9 @@ const (
 	gateSettings = `select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true),
 		set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on'
 			else current_setting('synchronous_commit') end, true)`
-	takeGate  = `select pg_advisory_xact_lock(7468624)`
-	passGate  = `select nextval('gate_version'), webhooks, pg_current_xact_id()::text from gate`
+	takeGate = `select pg_advisory_xact_lock(7468624)`
+	passGate = `select nextval('gate_version'), webhooks, pg_current_xact_id()::text,
+		(select coalesce(max(seq), 0) from events) from gate`
 	inOffice  = `select exists (select 1 from nodes where node_id = $1)`
 	moveHooks = `update gate set webhooks = webhooks + 1`
 )
@@ -77,6 +78,7 @@ type shared struct {
 	xid      string // of the transaction at hand
 	webhooks int64  // gate.webhooks as it is in it
 	moved    bool   // it has moved that by one
+	known    int64  // gate.webhooks as of which recent.checked is right
 	foreign  bool   // another process has moved it since this one looked
 	away     bool   // this process is no node: nothing may be handed to its dispatcher
 	deferred []deferred
@@ -112,14 +114,14 @@ func (w *writer) beginShared() error {
 		return errUnsettled
 	}
 	sh, n := &w.shared, w.s.node.Load()
-	var version int64
+	var version, seq int64
 	sh.away, sh.moved = false, false
 	err := w.session(func(c *pgx.Conn) error {
 		b := &pgx.Batch{}
 		b.Queue(w.s.dialect.begin)
 		b.Queue(gateSettings, gateLimit)
 		b.Queue(takeGate)
-		b.Queue(passGate).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid) })
+		b.Queue(passGate).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid, &seq) })
 		if n != nil {
 			b.Queue(inOffice, n.id).QueryRow(func(row pgx.Row) error { return scanNot(row, &sh.away) })
 		}
@@ -132,11 +134,17 @@ func (w *writer) beginShared() error {
 		w.handovers.lose()
 	}
 	sh.foreign = n != nil && n.webhooks.Swap(sh.webhooks) != sh.webhooks
-	clear(w.recent.checked)
-	if version != w.recent.version+1 {
-		w.recent.forget()
+	if sh.webhooks != sh.known {
+		clear(w.recent.checked)
 	}
-	w.recent.version = version
+	if version != w.recent.version+1 {
+		w.recent.forgetTickets()
+		w.recent.seq = 0
+	}
+	if w.recent.seq == 0 {
+		w.recent.seq = seq
+	}
+	w.recent.version, sh.known = version, sh.webhooks
 	return nil
 }
 
@@ -151,7 +159,7 @@ func scanNot(row pgx.Row, v *bool) error {
 // that every node hears of it.
 func (w *writer) sealShared(batch []*call) error {
 	for _, c := range batch {
-		if c.err != nil || len(c.tx.out.Changed) == 0 && !c.tx.out.Replay {
+		if c.err != nil || len(c.tx.out.Changed) == 0 && !c.tx.out.Replay && !c.tx.hooked {
 			continue
 		}
 		w.shared.moved = true
@@ -168,8 +176,8 @@ func (w *writer) reportShared(all *Committed) {
 		return
 	}
 	all.Refresh, w.shared.foreign = w.shared.foreign, false
-	changed := len(all.Changed) > 0 || all.Replay
-	if changed && w.shared.moved {
+	changed := w.shared.moved
+	if changed {
 		n.webhooks.CompareAndSwap(w.shared.webhooks, w.shared.webhooks+1)
 	}
 	var theirs []Lane
@@ -186,6 +194,45 @@ func (w *writer) reportShared(all *Committed) {
 		n.hints.add(theirs, changed)
 	}
 }
+
+// fetch reads the tickets that the calls of a batch will ask for and that are not
+// remembered, in one round trip and not in one for each.
+func (w *writer) fetch(batch []*call) error {
+	var tenants, ids []string
+	for _, c := range batch {
+		if _, known := w.recent.tickets[c.on]; known || c.on.id == "" {
+			continue
+		}
+		tenants, ids = append(tenants, storable(c.on.tenant)), append(ids, storable(c.on.id))
+	}
+	if len(ids) < 2 {
+		return nil
+	}
+	t := &tx{w: w}
+	var seq int64
+	rows, err := t.query(ticketFields+`, t.last_seq`+ticketFrom+`
+		where (t.tenant_id, t.ticket_id) in (select * from unnest($1::text[], $2::text[]))`, tenants, ids)
+	_, err = collect(rows, err, func(row scanner) (struct{}, error) {
+		tk, err := scanTicket(alsoScan{row, &seq})
+		if err == nil {
+			t.remember(&tk, seq)
+		}
+		return struct{}{}, err
+	})
+	if err != nil {
+		return fmt.Errorf("read tickets: %w", err)
+	}
+	return nil
+}
+
+// alsoScan is a row with one column more than who scans it knows of.
+type alsoScan struct {
+	scanner
+	last any
+}
+
+// Scan reads the columns into dest and the last one into its own place.
+func (a alsoScan) Scan(dest ...any) error { return a.scanner.Scan(append(dest, a.last)...) }
 
 // leave ends a transaction, if there is one.
 func (w *writer) leave() error {
@@ -221,6 +268,9 @@ func (w *writer) commitShared(batch []*call, made *handover) error {
 		return errors.New("commit: a statement of the transaction has failed")
 	}
 	err := w.send("commit")
+	if err == nil && w.shared.moved {
+		w.shared.known++
+	}
 	if err != nil && w.broken() {
 		w.shared.unsure = &unsure{xid: w.shared.xid, batch: batch, made: made}
 	}

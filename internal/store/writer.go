@@ -50,6 +50,7 @@ type writer struct {
 
 type call struct {
 	fn   func(*tx) error
+	on   ticketKey // the ticket that fn will ask for; zero: none, or it is not known
 	err  error
 	tx   *tx
 	done chan struct{}
@@ -61,6 +62,7 @@ type tx struct {
 	intake *Intake   // nil: nobody delivers
 	out    Committed // what the dispatcher learns once this commits
 	wrote  bool      // a failure of the call leaves something to undo
+	hooked bool      // it has changed what events ask for
 }
 
 // prepared is a statement of the write connection.
@@ -118,10 +120,16 @@ var errClosed = fault.New(fault.Unavailable, "The service is shutting down")
 // up when ctx ends after fn was queued: the caller must learn what happened to
 // its write. A full queue is an answer at once, not a wait (contract P12).
 func (s *Store) do(ctx context.Context, fn func(*tx) error) error {
+	return s.doTo(ctx, ticketKey{}, fn)
+}
+
+// doTo is do for a change of a ticket, which the writer of a server reads together
+// with those of other calls.
+func (s *Store) doTo(ctx context.Context, on ticketKey, fn func(*tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &call{fn: fn, done: make(chan struct{})}
+	c := &call{fn: fn, on: on, done: make(chan struct{})}
 	s.writer.mu.RLock()
 	if s.writer.closed {
 		s.writer.mu.RUnlock()
@@ -155,8 +163,12 @@ func (s *Store) Load() Load {
 // write is do for a function with a result. When ctx carries an idempotency key
 // the answer is recorded in the same transaction (see idempotency.go).
 func write[T any](ctx context.Context, s *Store, fn func(*tx) (T, error)) (T, error) {
+	return writeTo(ctx, s, ticketKey{}, fn)
+}
+
+func writeTo[T any](ctx context.Context, s *Store, on ticketKey, fn func(*tx) (T, error)) (T, error) {
 	var out T
-	err := s.do(ctx, func(t *tx) error {
+	err := s.doTo(ctx, on, func(t *tx) error {
 		v, err := fn(t)
 		if err != nil {
 			return err
@@ -324,6 +336,11 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 	in := w.s.intake.Load()
 	if w.shared.away {
 		in = nil
+	}
+	if w.s.dialect.server {
+		if err := w.fetch(batch); err != nil {
+			return false, errors.Join(err, w.rollback())
+		}
 	}
 	for _, c := range batch {
 		if c.tx != nil { // of the run before, which was rolled back

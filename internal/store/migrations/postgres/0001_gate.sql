@@ -16,7 +16,8 @@ insert into gate (one) values (true);
 create table nodes (
   node_id     text   not null primary key,
   joined_at   bigint not null,
-  lease_until bigint not null
+  lease_until bigint not null,
+  leaving     boolean not null default false -- finishes what it has begun, and takes nothing new
 ) with (fillfactor = 50);
 
 -- Buckets of the API's rate limits. What a crash of the server takes is full again.
