@@ -345,10 +345,13 @@ func readList(list []byte) ([]listed, error) {
 	return out, nil
 }
 
+// listedLength is the bytes of a delivery in a list: its ids and its flags.
+const listedLength = 4*16 + 1
+
 // readHanded takes the first delivery off what follows the version.
 func readHanded(list []byte) (d listed, rest []byte, err error) {
-	const ids = 4 * 16
-	if len(list) < ids+1 {
+	const ids = listedLength - 1
+	if len(list) < listedLength {
 		return d, nil, errList
 	}
 	id := func(i int) string { return uuid.UUID(list[16*i : 16*i+16]).String() }
