@@ -22,6 +22,7 @@ func (d *digest) order() {
 	d.watches = ordered(d.watches, func(w *Watch) moment { return momentOf(w.At) })
 	d.gaps = ordered(d.gaps, func(g *Gap) moment { return momentOf(g.From) })
 	d.subscriptions = ordered(d.subscriptions, func(s *Subscription) moment { return momentOf(s.At) })
+	d.readings = ordered(d.readings, func(r *Reading) moment { return momentOf(r.At) })
 	d.receivers = ordered(d.receivers, func(r *Receiver) moment { return momentOf(r.At) })
 	d.reconcilers = ordered(d.reconcilers, func(r *Reconciler) moment { return momentOf(r.At) })
 	d.turns = ordered(d.turns, func(t *Turn) moment { return momentOf(t.At) })
@@ -29,6 +30,35 @@ func (d *digest) order() {
 	d.eventOf, d.stateOf = nil, nil // nothing is added any more
 	for i := range d.events {
 		d.settleEvent(&d.events[i])
+	}
+	d.setAside()
+}
+
+// setAside marks the requests that prove nothing about the webhook: somebody asked
+// for them, or they are not its own. A loss that a backfill has made good is one
+// all the same.
+func (d *digest) setAside() {
+	ours := map[textID]bool{}
+	if d.webhook != "" {
+		ours[d.id(strings.ToLower(d.webhook))] = true
+	} else {
+		for _, s := range d.subscriptions {
+			ours[d.id(strings.ToLower(s.WebhookID))] = true
+		}
+	}
+	byHand := map[textID]bool{}
+	for i := range d.rows {
+		byHand[d.rows[i].delivery] = byHand[d.rows[i].delivery] || d.rows[i].manual
+	}
+	for i := range d.copies {
+		switch c := &d.copies[i]; {
+		case c.synthetic:
+			c.aside = "made by a backfill"
+		case c.delivery != 0 && byHand[c.delivery]:
+			c.aside = "sent again on request"
+		case c.webhook != 0 && len(ours) > 0 && !ours[c.webhook]:
+			c.aside = "not sent by this webhook, but by a backfill or by another one"
+		}
 	}
 }
 
@@ -89,7 +119,7 @@ func (d *digest) compareCopies(a, b copied) int {
 	if c := cmp.Or(d.compareEvents(a.event, b.event), cmp.Compare(a.at, b.at), cmp.Compare(a.done, b.done)); c != 0 {
 		return c
 	}
-	return cmp.Or(cmp.Compare(a.attempt, b.attempt), d.compareText(a.delivery, b.delivery), cmp.Compare(a.http, b.http),
+	return cmp.Or(cmp.Compare(a.attempt, b.attempt), d.compareText(a.delivery, b.delivery), d.compareText(a.webhook, b.webhook), cmp.Compare(a.http, b.http),
 		d.compareText(a.outcome, b.outcome), d.compareText(a.body, b.body), compareBool(a.signed, b.signed),
 		compareBool(a.synthetic, b.synthetic), cmp.Compare(a.occurred, b.occurred), cmp.Compare(a.updated, b.updated),
 		d.compareText(a.ticket, b.ticket), d.compareStates(a.state, b.state))
