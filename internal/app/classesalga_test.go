@@ -20,7 +20,7 @@ func algaScenarios() []scenario {
 			sleep(3 * time.Minute)
 			s.did("a2", func() { s.alga.Update(alga.WebUI, alga.Change{Tags: []string{"vip"}}, s.ids["a"]) })
 			settle()
-			return s, want{cutover.Unmoved: {"event a2 updated", "receipt a2 updated 1"}, cutover.WebhookFirst: append(onTime("a1"), "truth a1")}
+			return s, want{cutover.Unmoved: {"event a2 updated", "receipt a2 updated 1"}, cutover.WebhookFirst: onTime("a1")}
 		}},
 		{cutover.StalePayload, "the row was in the cache", func(t *testing.T) (*stage, want) {
 			s := algas(t, alga.Config{InOrder: true, Webhooks: alga.Documented}, "a")
@@ -85,6 +85,30 @@ func algaScenarios() []scenario {
 			s.retitles("a1")
 			settle()
 			return s, want{cutover.Unexplained: {"change a1"}}
+		}},
+		{cutover.Unexplained, "a sweep at the end finds what neither side was told", func(t *testing.T) (*stage, want) {
+			cfg := tidy
+			cfg.Fate = func(e alga.Event) alga.Fate { return alga.Fate{Lose: e.N == 4} }
+			s := algas(t, cfg, "a", "x")
+			s.ready()
+			s.retitles("a1") // event 3
+			s.retitles("x1")
+			settle()
+			if n, err := cutover.ClosingSweep(t.Context(), cutover.CollectorConfig{
+				URL: "http://desk.example", Key: alga.Key, HTTP: s.http, Dir: s.dir, Since: s.began, Budget: 0.5, Now: time.Now,
+			}); n != 2 || err != nil {
+				t.Errorf("swept %d tickets, %v", n, err)
+			}
+			return s, want{cutover.Unexplained: {"truth x1"}, cutover.WebhookFirst: append(onTime("a1"), "truth a1")}
+		}},
+		{cutover.NoEvent, "sent again by hand", func(t *testing.T) (*stage, want) {
+			cfg := tidy
+			cfg.Fate = func(e alga.Event) alga.Fate { return alga.Fate{Copies: e.N - 1} }
+			s := algas(t, cfg, "a")
+			s.ready()
+			s.retitles("a1")
+			settle()
+			return s, want{cutover.NoEvent: {"receipt a1 updated 2"}, cutover.WebhookFirst: onTime("a1")}
 		}},
 		{cutover.Pending, "the sender loses an event, and there is neither feed nor log", func(t *testing.T) (*stage, want) {
 			s := algas(t, alga.Config{FreshPayloads: true, InOrder: true, Fate: func(e alga.Event) alga.Fate { return alga.Fate{Lose: e.N == 2} }}, "a")

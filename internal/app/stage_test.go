@@ -42,7 +42,7 @@ type stage struct {
 
 	rec   *cutover.Record
 	rcv   *receiver.Receiver
-	inbox *http.Client // to the receiver itself
+	inbox *http.Client  // to the receiver itself
 	skew  time.Duration // how far the clocks of the integrator's programs are ahead
 	deny  atomic.Bool   // the receiver refuses what it would keep
 	ends  []func()
@@ -158,7 +158,7 @@ func (s *stage) receives(change func(*receiver.Config)) {
 	cfg := receiver.Config{
 		Listener: door, Path: "/in", DataDir: filepath.Join(s.dir, "receiver"), Record: s.rec, SecretFrom: "file",
 		Secrets: func() []string { return []string{s.secret} }, Tickets: s.watch,
-		React: func(context.Context, *receiver.Event) error { return nil },
+		React:  func(context.Context, *receiver.Event) error { return nil },
 		Refuse: func(*webhook.Envelope) bool { return s.deny.Load() },
 		Log:    slog.New(slog.DiscardHandler), Now: s.clock,
 	}

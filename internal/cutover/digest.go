@@ -117,7 +117,7 @@ type copied struct {
 	state             int32
 	http, attempt     int32
 	signed, synthetic bool
-	aside             string // why it says nothing about the webhook; see setAside
+	aside             string // why it says nothing about the webhook
 }
 
 type eventKey struct{ id, typ textID }
@@ -147,6 +147,7 @@ type fed struct {
 
 // logRow is a row of the sender's log as it was last read.
 type logRow struct {
+	first                            moment // when it was read first
 	read, attempted, completed, next moment
 	event                            int32
 	delivery, ticket, status, err    textID
@@ -455,7 +456,7 @@ func (d *digest) delivery(l *Delivery) {
 		return
 	}
 	r := logRow{
-		read: momentOf(l.At), attempted: momentOf(l.AttemptedAt), completed: momentOf(l.CompletedAt), next: momentOf(l.NextRetryAt),
+		first: momentOf(l.At), read: momentOf(l.At), attempted: momentOf(l.AttemptedAt), completed: momentOf(l.CompletedAt), next: momentOf(l.NextRetryAt),
 		event: d.event(l.EventID, l.EventType), delivery: d.id(l.DeliveryID), ticket: d.id(strings.ToLower(l.Ticket)),
 		status: d.id(l.Status), err: d.id(l.Error), http: int32(l.HTTP), attempt: int32(l.Attempt), test: l.Test, manual: l.Manual,
 	}
@@ -464,8 +465,12 @@ func (d *digest) delivery(l *Delivery) {
 	case !has:
 		d.rowOf[r.delivery] = int32(len(d.rows))
 		d.rows = append(d.rows, r)
-	case d.compareRows(&r, &d.rows[i]) > 0:
-		d.rows[i] = r
+	default:
+		r.first = min(r.first, d.rows[i].first)
+		d.rows[i].first = r.first
+		if d.compareRows(&r, &d.rows[i]) > 0 {
+			d.rows[i] = r
+		}
 	}
 }
 

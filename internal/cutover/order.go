@@ -31,35 +31,6 @@ func (d *digest) order() {
 	for i := range d.events {
 		d.settleEvent(&d.events[i])
 	}
-	d.setAside()
-}
-
-// setAside marks the requests that prove nothing about the webhook: somebody asked
-// for them, or they are not its own. A loss that a backfill has made good is one
-// all the same.
-func (d *digest) setAside() {
-	ours := map[textID]bool{}
-	if d.webhook != "" {
-		ours[d.id(strings.ToLower(d.webhook))] = true
-	} else {
-		for _, s := range d.subscriptions {
-			ours[d.id(strings.ToLower(s.WebhookID))] = true
-		}
-	}
-	byHand := map[textID]bool{}
-	for i := range d.rows {
-		byHand[d.rows[i].delivery] = byHand[d.rows[i].delivery] || d.rows[i].manual
-	}
-	for i := range d.copies {
-		switch c := &d.copies[i]; {
-		case c.synthetic:
-			c.aside = "made by a backfill"
-		case c.delivery != 0 && byHand[c.delivery]:
-			c.aside = "sent again on request"
-		case c.webhook != 0 && len(ours) > 0 && !ours[c.webhook]:
-			c.aside = "not sent by this webhook, but by a backfill or by another one"
-		}
-	}
 }
 
 // ordered sorts what there are few of, and drops equal ones.

@@ -58,9 +58,11 @@ func newSides(d *digest, q Question) *sides {
 			s.givesUp = seconds(sub.GivesUpAfter)
 		}
 	}
+	s.coverage()
+	s.asked()
+	s.setAside()
 	s.clocks()
 	s.observations()
-	s.coverage()
 	s.outages()
 	s.window(q)
 	return s
@@ -68,6 +70,69 @@ func newSides(d *digest, q Question) *sides {
 
 // seconds reads a number of seconds, up to ten years.
 func seconds(n float64) moment { return int64(min(max(n, 0), 10*366*24*3600) * 1e6) }
+
+// asked finds the rows of the log that came of a replay, which the log does not
+// say: those of an event that the sender had given up, or that it did not owe when
+// the log was read before. A server with a feed has a row for what it owes.
+func (s *sides) asked() {
+	var reads []stretch // when the log was read, and up to where it was known then
+	for _, r := range s.readings {
+		if r.Topic == TopicDeliveries {
+			reads = append(reads, stretch{momentOf(r.At), momentOf(r.To)})
+			if n := len(reads); n > 1 {
+				reads[n-1].to = max(reads[n-1].to, reads[n-2].to)
+			}
+		}
+	}
+	for i := range s.events {
+		e := &s.events[i]
+		rows := s.rows[e.rows:e.rowsTo]
+		first, over := latest, latest
+		for n := range rows {
+			r := &rows[n]
+			first = min(first, r.first)
+			if !r.manual && s.text(r.status) == "abandoned" {
+				over = min(over, r.attempted)
+			}
+		}
+		without := false // the log was read, and had none of them
+		if i := sort.Search(len(reads), func(i int) bool { return reads[i].to >= e.occurred+span(inLog) }); e.fed.at != never && i < len(reads) {
+			without = reads[i].from < first && throughout(s.log, e.occurred, reads[i].to)
+		}
+		for n := range rows {
+			r := &rows[n]
+			r.manual = r.manual || without || over != latest && (r.attempted == never || r.attempted > over)
+		}
+	}
+}
+
+// setAside marks the requests that prove nothing about the webhook: somebody asked
+// for them, or they are not its own. A loss that a backfill has made good is one
+// all the same.
+func (s *sides) setAside() {
+	ours := map[textID]bool{}
+	if s.webhook != "" {
+		ours[s.id(strings.ToLower(s.webhook))] = true
+	} else {
+		for _, sub := range s.subscriptions {
+			ours[s.id(strings.ToLower(sub.WebhookID))] = true
+		}
+	}
+	byHand := map[textID]bool{}
+	for i := range s.rows {
+		byHand[s.rows[i].delivery] = byHand[s.rows[i].delivery] || s.rows[i].manual
+	}
+	for i := range s.copies {
+		switch c := &s.copies[i]; {
+		case c.synthetic:
+			c.aside = "made by a backfill"
+		case c.delivery != 0 && byHand[c.delivery]:
+			c.aside = "sent again on request"
+		case c.webhook != 0 && len(ours) > 0 && !ours[c.webhook]:
+			c.aside = "not sent by this webhook, but by a backfill or by another one"
+		}
+	}
+}
 
 // clocks learns how the clocks differ: the poller's from the Date of the answers,
 // the receiver's from requests that seem to come before their event, and from the
@@ -237,9 +302,12 @@ func throughout(all []stretch, from, to moment) bool {
 	return slices.ContainsFunc(all, func(o stretch) bool { return o.holds(from) && o.holds(to) })
 }
 
-// logTells reports whether the log would show a delivery of an event at t. An
-// attempt may be in it only when it is over, which takes ten seconds at most.
-func (s *sides) logTells(t moment) bool { return throughout(s.log, t, t+span(30*time.Second)) }
+// inLog is how soon an event is in the log: an attempt may be there only when it is
+// over, which takes ten seconds at most.
+const inLog = 30 * time.Second
+
+// logTells reports whether the log would show a delivery of an event at t.
+func (s *sides) logTells(t moment) bool { return throughout(s.log, t, t+span(inLog)) }
 
 // feedTells reports whether the feed would show an event of a change that was
 // committed by done: it was read after that. An event that occurred later and was
