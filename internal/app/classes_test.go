@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -378,7 +380,7 @@ func scenarios() []scenario {
 			settle()
 			return s, want{cutover.Disabled: {"change a1", "event a1 updated"}, cutover.ReceiverDown: {"gap webhook"}, cutover.WebhookFirst: onTime("a2")}
 		}},
-		{cutover.Disabled, "the integrator's clock is ten minutes ahead", func(t *testing.T) (*stage, want) {
+		{cutover.Disabled, "the integrator's clock is four minutes ahead", func(t *testing.T) (*stage, want) {
 			s := ours(t, briefly(), "a")
 			s.skew = 4 * time.Minute
 			s.ready()
@@ -468,6 +470,17 @@ func scenarios() []scenario {
 			s.retitles("a1")
 			settle()
 			return s, want{cutover.FieldsDiffer: {"event a1 updated", "receipt a1 updated 1"}, cutover.WebhookFirst: {"change a1"}}
+		}},
+		{cutover.FieldsDiffer, "none, as a rule ignores the field", func(t *testing.T) (*stage, want) {
+			s := ours(t, nil, "a")
+			s.rules.Ignore = []cutover.Ignore{{Field: "client_name", Owner: "Mara", Until: time.Now().Add(time.Hour), Why: "it is computed"}}
+			s.ready()
+			s.on(func(w http.ResponseWriter, p *parcel) {
+				s.pass(w, s.rewritten(p, func(data map[string]any) { data["client_name"] = "A name that is computed" }))
+			})
+			s.retitles("a1")
+			settle()
+			return s, want{cutover.WebhookFirst: onTime("a1")}
 		}},
 		{cutover.FieldsMissing, "payload_fields", func(t *testing.T) (*stage, want) {
 			s := ours(t, map[string]any{"payload_fields": map[string]any{"ticket": []string{"title", "status_id", "updated_at"}}}, "a")
@@ -606,6 +619,18 @@ func notRead() []scenario {
 			settle()
 			return s, want{cutover.Unexplained: {"change a1"}, cutover.ReceiverDown: {"gap webhook"}}
 		}},
+		{cutover.Unexplained, "the webhook did not want it when it was last looked at", func(t *testing.T) (*stage, want) {
+			s := ours(t, briefly(), "a")
+			s.ready()
+			s.call("PUT", "/webhooks/"+s.hook, map[string]any{"event_types": []string{webhook.TicketCreated}})
+			sleep(time.Minute)
+			s.ends[1]()
+			s.call("PUT", "/webhooks/"+s.hook, map[string]any{"event_types": []string{webhook.TicketUpdated}})
+			sleep(time.Minute)
+			s.loses("a1")
+			settle()
+			return s, want{cutover.Unexplained: {"change a1"}}
+		}},
 		{cutover.Unexplained, "the sender still tried when the log was last read, long ago", func(t *testing.T) (*stage, want) {
 			s := ours(t, briefly(), "a")
 			s.ready()
@@ -708,10 +733,9 @@ func TestEveryClassIsRecorded(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var records [][]cutover.Entry
-	proved := map[cutover.Class]bool{}
+	all := slices.Concat(scenarios(), notRead(), algaScenarios())
 	t.Run("alone", func(t *testing.T) {
-		for _, sc := range slices.Concat(scenarios(), notRead(), algaScenarios()) {
-			proved[sc.class] = true
+		for _, sc := range all {
 			t.Run(string(sc.class)+" "+sc.what, func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
@@ -726,12 +750,37 @@ func TestEveryClassIsRecorded(t *testing.T) {
 			})
 		}
 	})
-	for _, info := range cutover.Classes() {
-		if !proved[info.Class] {
-			t.Errorf("no scenario proves %s", info.Class)
+	t.Run("joined", func(t *testing.T) { joined(t, records) })
+}
+
+// TestClassesAreDocumented wants each class, and each scenario in the row of its
+// class, on the page of the classes, and nothing else.
+func TestClassesAreDocumented(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "cutover-classes.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[cutover.Class][]string{}
+	for line := range strings.Lines(string(page)) {
+		if cells := strings.Split(strings.TrimSpace(line), " | "); len(cells) == 3 && !strings.HasPrefix(line, "| class") && !strings.HasPrefix(line, "| ---") {
+			scenarios := strings.Split(strings.TrimSuffix(cells[2], " |"), " · ")
+			rows[cutover.Class(strings.TrimPrefix(cells[0], "| "))] = slices.Sorted(slices.Values(scenarios))
 		}
 	}
-	t.Run("joined", func(t *testing.T) { joined(t, records) })
+	played := map[cutover.Class][]string{}
+	for _, sc := range slices.Concat(scenarios(), notRead(), algaScenarios()) {
+		played[sc.class] = append(played[sc.class], sc.what)
+	}
+	for _, info := range cutover.Classes() {
+		slices.Sort(played[info.Class])
+		if len(played[info.Class]) == 0 || !slices.Equal(rows[info.Class], played[info.Class]) {
+			t.Errorf("%s: the page has %q, the scenarios are %q", info.Class, rows[info.Class], played[info.Class])
+		}
+	}
+	if len(rows) != len(cutover.Classes()) {
+		t.Errorf("the page has %d classes, want %d", len(rows), len(cutover.Classes()))
+	}
 }
 
 // judge compares the classes with what was wanted.

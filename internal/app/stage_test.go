@@ -39,6 +39,7 @@ type stage struct {
 	hook  string
 	watch []string // ids; nil for all tickets, by the list
 	began time.Time
+	rules cutover.Rules
 
 	rec   *cutover.Record
 	rcv   *receiver.Receiver
@@ -417,7 +418,7 @@ func (s *stage) ended() (*cutover.Report, []cutover.Entry) {
 	synctest.Wait()
 	record := s.record()
 	r, err := cutover.Compare(entries(record), cutover.Question{Setup: &cutover.Setup{
-		Server: "http://desk.example", WebhookID: s.hook, Tickets: s.watch, Interval: 60, Started: s.began,
+		Server: "http://desk.example", WebhookID: s.hook, Tickets: s.watch, Interval: 60, Started: s.began, Rules: s.rules,
 	}})
 	if err != nil {
 		s.t.Fatal(err)
