@@ -64,9 +64,6 @@ type parcel struct {
 // attempt is which one of its event it is, as the sender counts.
 func (p *parcel) attempt() string { return p.header.Get(webhook.AttemptHeader) }
 
-// about reports whether it is about an event of this type.
-func (p *parcel) about(typ string) bool { return p.header.Get(webhook.EventTypeHeader) == typ }
-
 // ours makes a stage with our own server. The labels are tickets that are there
 // from the beginning; those that begin with "x" are not watched. hook is what the
 // webhook is made with.

@@ -235,7 +235,8 @@ func (c *Collector) Look(ctx context.Context) error {
 
 // reading describes a topic that was read by an answer of which the server's clock
 // says to. Each goes on where the one before has ended, so that those of several
-// runs are one, unless the server keeps less than what nobody has read.
+// runs are one, unless the server keeps less than what nobody has read. It returns
+// nil where that is no time.
 func (c *Collector) reading(topic Topic, to time.Time) *Reading {
 	from := c.place.Read[topic]
 	if from.IsZero() {
@@ -243,6 +244,9 @@ func (c *Collector) reading(topic Topic, to time.Time) *Reading {
 	}
 	if kept := to.Add(-serverKeeps); from.Before(kept) {
 		from = kept
+	}
+	if !to.After(from) { // the server's clock is known to the second
+		return nil
 	}
 	return &Reading{At: c.cfg.Now(), Topic: topic, From: from, To: to}
 }
