@@ -315,8 +315,9 @@ func (b *Backfill) threshold() time.Duration {
 	}
 }
 
-// feedKept is how long a server keeps events, unless it is told otherwise.
-const feedKept = 30 * 24 * time.Hour
+// serverKeeps is how long a server keeps events and its log of deliveries, unless
+// it is told otherwise.
+const serverKeeps = 30 * 24 * time.Hour
 
 // checkFeed says whether the feed reaches back to the window's begin.
 func (b *Backfill) checkFeed(ctx context.Context, p *Plan, now time.Time) error {
@@ -331,8 +332,8 @@ func (b *Backfill) checkFeed(ctx context.Context, p *Plan, now time.Time) error 
 	if len(page.Data) > 0 {
 		begins = page.Data[0].OccurredAt
 	}
-	if begins.After(p.From) || now.Sub(p.From) > feedKept {
-		if oldest := now.Add(-feedKept); oldest.After(begins) {
+	if begins.After(p.From) || now.Sub(p.From) > serverKeeps {
+		if oldest := now.Add(-serverKeeps); oldest.After(begins) {
 			begins = oldest
 		}
 		p.Notes = append(p.Notes, fmt.Sprintf("The event feed does not reach back to %s: what it may have had before %s is gone. Tickets that changed then come from the list, as they are now; what they were in between is lost.",

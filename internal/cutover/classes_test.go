@@ -118,10 +118,10 @@ func (s *scene) of(r *Report, what string) Class {
 func TestClasses(t *testing.T) {
 	t.Parallel()
 	noFeed := func(s *scene) {
-		s.entries = slices.DeleteFunc(s.entries, func(e Entry) bool { return e.Truth != nil })
+		s.without(TopicFeed)
 	}
 	noLog := func(s *scene) {
-		s.entries = slices.DeleteFunc(s.entries, func(e Entry) bool { return e.Delivery != nil })
+		s.without(TopicDeliveries)
 	}
 	types := func(types ...string) func(*scene) {
 		return func(s *scene) {

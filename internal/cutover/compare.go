@@ -179,8 +179,8 @@ func (c *comparison) lost(g *change) (Class, string) {
 	best, class, why := len(rank), Class(""), ""
 	for _, i := range g.hits {
 		e := &c.events[i]
-		if e.copiesTo > e.copies && !slices.ContainsFunc(c.copies[e.copies:e.copiesTo], func(p copied) bool { return !p.synthetic }) && !e.sent() {
-			continue // a backfill told of it, which proves nothing about webhooks
+		if c.backfilled(e) {
+			continue // which proves nothing about webhooks
 		}
 		got, reason := c.fate(e)
 		if n := slices.Index(rank, got); n < best {
@@ -278,11 +278,17 @@ func (c *comparison) staged(e *event) string {
 	if slices.ContainsFunc(c.rows[e.rows:e.rowsTo], func(r logRow) bool { return r.test }) {
 		return "a test delivery"
 	}
-	copies := c.copies[e.copies:e.copiesTo]
-	if len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return !p.synthetic }) {
-		return "made by a backfill"
+	if c.backfilled(e) {
+		return c.copies[e.copies].aside
 	}
 	return ""
+}
+
+// backfilled reports whether all that is known of an event are requests that are
+// not the webhook's.
+func (c *comparison) backfilled(e *event) bool {
+	copies := c.copies[e.copies:e.copiesTo]
+	return len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return p.aside == "" })
 }
 
 // alone says why no change that the poller saw belongs to an event.
@@ -375,7 +381,7 @@ func (c *comparison) judgeCopy(i int32) (Class, string) {
 	case outcome == string(webhook.TestEvent):
 		return NoEvent, "a test delivery"
 	case p.synthetic:
-		return NoEvent, "made by a backfill"
+		return NoEvent, p.aside
 	case p.event < 0 && !p.signed && p.delivery == 0 && p.http/100 == 4:
 		return NoEvent, "a request that is no delivery: no signature that fits, and no ids"
 	case p.event < 0 && p.http/100 == 4, p.event >= 0 && !c.events[p.event].known() && p.http/100 == 4:
@@ -383,13 +389,19 @@ func (c *comparison) judgeCopy(i int32) (Class, string) {
 	case p.event < 0 || !c.events[p.event].known():
 		return Unexplained, fmt.Sprintf("answered %d (%s), and about no event that is known", p.http, outcome)
 	}
-	if class, why := c.again(i); class != "" {
+	class, why := c.again(i)
+	switch {
+	case class == OtherBody:
+		return class, why
+	case p.aside != "":
+		return NoEvent, p.aside
+	case class != "":
 		return class, why
 	}
 	if class, is := c.misordered[i]; is {
 		return class, c.staleness(p)
 	}
-	class := c.classOf[p.event]
+	class = c.classOf[p.event]
 	if p.http/100 != 2 && c.taken[p.event] >= 0 {
 		return class, fmt.Sprintf("answered %d (%s); the event was taken later", p.http, outcome)
 	}
@@ -404,7 +416,7 @@ func (c *comparison) again(i int32) (Class, string) {
 	genuine, taken := int32(-1), false
 	for n := e.copies; n < i; n++ {
 		if q := &c.copies[n]; q.signed && !q.synthetic {
-			taken = taken || q.http/100 == 2
+			taken = taken || q.http/100 == 2 && q.aside == ""
 			if genuine < 0 {
 				genuine = n
 			}
@@ -421,11 +433,9 @@ func (c *comparison) again(i int32) (Class, string) {
 	switch {
 	case p.delivery != 0 && slices.ContainsFunc(before, func(q copied) bool { return q.delivery == p.delivery }):
 		return SameDelivery, ""
-	case row >= 0 && c.rows[int(e.rows)+row].manual:
-		return NoEvent, "sent again on request"
 	case p.attempt > 1:
 		return RetriedDelivery, fmt.Sprintf("attempt %d", p.attempt)
-	case row < 0 && c.logTells(p.at):
+	case row < 0 && c.logTells(p.at+c.hookLag):
 		return Unexplained, "a first attempt after one that was taken, which is not in the webhook's log: does another webhook send to this receiver?"
 	default:
 		return NoEvent, "a first attempt after one that was taken: sent again on request"

@@ -24,7 +24,7 @@ func (c *comparison) came(e *event) (taken, passed int32) {
 	for i := e.copies; i < e.copiesTo; i++ {
 		p := &c.copies[i]
 		switch {
-		case !p.signed || p.http/100 != 2 || p.synthetic:
+		case !p.signed || p.http/100 != 2 || p.aside != "":
 		case ignored(c.text(p.outcome)):
 			if passed < 0 {
 				passed = i
@@ -40,7 +40,7 @@ func (c *comparison) came(e *event) (taken, passed int32) {
 // none.
 func (c *comparison) refused(e *event) int32 {
 	for i := e.copies; i < e.copiesTo; i++ {
-		if c.copies[i].http/100 == 4 {
+		if c.copies[i].http/100 == 4 && c.copies[i].aside == "" {
 			return i
 		}
 	}
@@ -76,23 +76,25 @@ func (c *comparison) fate(e *event) (Class, string) {
 		return class, why
 	}
 	tries := c.to < began+c.givesUp
+	failed := slices.DeleteFunc(slices.Clone(c.copies[e.copies:e.copiesTo]), func(p copied) bool { return p.aside != "" })
 	switch {
 	case refused >= 0 && tries:
 		return Pending, fmt.Sprintf("the receiver answered %d at %s; the sender may try until %s", c.copies[refused].http, c.clock(c.copies[refused].at), c.clock(began+c.givesUp))
 	case refused >= 0:
 		p := &c.copies[refused]
 		return Rejected, fmt.Sprintf("the receiver answered %d (%s) at %s", p.http, c.text(p.outcome), c.clock(p.at))
-	case e.copiesTo > e.copies && tries:
-		return Pending, fmt.Sprintf("the receiver failed at %s; the sender may try until %s", c.clock(c.copies[e.copies].at), c.clock(began+c.givesUp))
-	case e.copiesTo > e.copies:
-		return Abandoned, fmt.Sprintf("the receiver failed %d times, and the time of the retries was over at %s", e.copiesTo-e.copies, c.clock(began+c.givesUp))
+	case len(failed) > 0 && tries:
+		return Pending, fmt.Sprintf("the receiver failed at %s; the sender may try until %s", c.clock(failed[0].at), c.clock(began+c.givesUp))
+	case len(failed) > 0:
+		return Abandoned, fmt.Sprintf("the receiver failed %d times, and the time of the retries was over at %s", len(failed), c.clock(began+c.givesUp))
 	}
 	return c.unsent(e, began)
 }
 
 // logged says what the log of deliveries tells of an event; "" if nothing.
 func (c *comparison) logged(e *event, began moment, refused int32) (Class, string) {
-	rows := c.rows[e.rows:e.rowsTo]
+	// What somebody asked for says nothing about what the webhook did by itself.
+	rows := slices.DeleteFunc(slices.Clone(c.rows[e.rows:e.rowsTo]), func(r logRow) bool { return r.manual })
 	if len(rows) == 0 {
 		return "", ""
 	}
@@ -106,18 +108,18 @@ func (c *comparison) logged(e *event, began moment, refused int32) (Class, strin
 		case "pending":
 			waits = true
 		}
-		if !r.manual {
-			last = r
-		}
 	}
+	over := began + c.givesUp + span(time.Hour)
 	dropped := !waits && c.text(last.status) == "retrying" && within(c.disabled, last.next)
 	waits = waits || c.text(last.status) == "retrying"
 	switch {
 	case dropped:
 		return Disabled, "the webhook was disabled at " + c.clock(last.next) + ", when the next attempt was due"
-	case waits && within(c.disabled, c.to):
+	case waits && within(c.disabled, min(c.to, c.setupTo)):
 		return Disabled, "the webhook was disabled while the sender still tried"
-	case waits && c.to > began+c.givesUp+span(time.Hour):
+	case waits && c.to > over && !c.logTells(over):
+		return Unexplained, fmt.Sprintf("the log said %s when it was read at %s, and nobody has read it since the time of the retries was over", c.text(last.status), c.clock(last.read))
+	case waits && c.to > over:
 		return NeverSent, fmt.Sprintf("the log still says %s, but the time of the retries was over at %s", c.text(last.status), c.clock(began+c.givesUp))
 	case waits:
 		return Pending, fmt.Sprintf("attempt %d is %s%s", last.attempt, c.text(last.status), c.due(last))
@@ -185,7 +187,7 @@ func (c *comparison) untold(began moment, what string) (Class, string) {
 
 // unheard says why no event tells of a change, where none is known.
 func (c *comparison) unheard(g *change) (Class, string) {
-	if c.feedTells(g.updated) {
+	if c.feedTells(g.updated, g.done) {
 		return NoType, "the feed has no event for this change"
 	}
 	sub := c.subscription(g.updated)

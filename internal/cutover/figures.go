@@ -23,6 +23,7 @@ func (c *comparison) fill(r *Report, rules Rules) {
 	c.fillAttempts(r)
 	c.fillRequests(r)
 	c.fillRecall(r)
+	r.Read = Read{c.time(end(c.feed)), c.time(end(c.log)), c.time(c.setupTo)}
 	c.fillTraffic(r)
 	c.fillSafety(r)
 	r.Drills = []Proof{c.restart(), c.retry()}
@@ -34,6 +35,14 @@ func (c *comparison) fill(r *Report, rules Rules) {
 		r.Clocks.Earliest = secs(c.delays[0])
 	}
 	r.plots.down, r.plots.disabled, r.plots.from, r.plots.settled = c.down, c.disabled, c.from, c.settled
+}
+
+// end is where the last of some stretches ends; never for none.
+func end(all []stretch) moment {
+	if len(all) == 0 {
+		return never
+	}
+	return all[len(all)-1].to
 }
 
 func secs(m moment) float64 { return float64(m) / 1e6 }
@@ -205,7 +214,7 @@ func (c *comparison) fillLag(r *Report) {
 		for _, h := range g.hits {
 			e := &c.events[h]
 			for n := e.copies; n < e.copiesTo; n++ {
-				if c.copies[n].signed && !c.copies[n].synthetic {
+				if c.copies[n].signed && c.copies[n].aside == "" {
 					came = min(came, c.copies[n].at)
 				}
 			}
@@ -347,7 +356,8 @@ func (c *comparison) fillTraffic(r *Report) {
 	}
 	r.Traffic.Share = ratio(r.Traffic.Watched, r.Traffic.Events)
 	r.Types = []Type{}
-	if sub := c.subscription(c.to); sub != nil {
+	if n := len(c.subscriptions); n > 0 {
+		sub := c.subscriptions[n-1]
 		for _, t := range slices.Compact(slices.Sorted(slices.Values(sub.EventTypes))) {
 			r.Types = append(r.Types, Type{Name: t, Seen: seen[t], Waived: slices.Contains(r.Waived, t)})
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // decide comes to the verdict: what must be put right is NO-GO, what has not been
@@ -299,6 +300,14 @@ func atThisRate(c Coverage) string {
 // reminders are what else to know.
 func (v *advice) reminders() {
 	note := func(code, title string) { v.Notes = append(v.Notes, Finding{Code: code, Title: title}) }
+	for _, read := range []struct {
+		what string
+		to   time.Time
+	}{{"event feed", v.Read.Feed}, {"log of deliveries", v.Read.Deliveries}, {"webhook's setup", v.Read.Webhook}} {
+		if !read.to.IsZero() && read.to.Before(v.Window.Settled) {
+			note("collector", fmt.Sprintf("the %s was last read at %s: what was lost after that cannot be told", read.what, read.to.Format("2006-01-02 15:04:05Z")))
+		}
+	}
 	if n := v.Changes(Pending); n > 0 {
 		note("P1", plural(n, "change is", "changes are")+" late and will be judged later")
 	}

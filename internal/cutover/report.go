@@ -19,6 +19,7 @@ type Report struct {
 	Window   Window   `json:"window"`
 	Coverage Coverage `json:"coverage"`
 	Recall   Recall   `json:"recall"`
+	Read     Read     `json:"read_until"`
 	Lag      Lag      `json:"lag"`
 	Slowest  []Slow   `json:"slowest"`
 	Attempts Attempts `json:"attempts"`
@@ -103,6 +104,14 @@ type Recall struct {
 	Webhook float64 `json:"webhook"`
 }
 
+// Read is up to when each thing that only the server knows was read; zero for
+// never. Of what is later nobody can tell what became of it.
+type Read struct {
+	Feed       time.Time `json:"feed,omitzero"`
+	Deliveries time.Time `json:"deliveries,omitzero"`
+	Webhook    time.Time `json:"webhook,omitzero"`
+}
+
 // Distribution is how a duration is distributed.
 type Distribution struct {
 	N      int     `json:"n"`
@@ -179,7 +188,7 @@ type Clocks struct {
 	Poller   float64      `json:"server_ahead_of_poller"`
 	Least    float64      `json:"server_ahead_of_poller_min"`
 	Most     float64      `json:"server_ahead_of_poller_max"`
-	Receiver float64      `json:"server_ahead_of_receiver"` // at least; 0 if nothing shows that it is
+	Receiver float64      `json:"server_ahead_of_receiver"` // 0 if nothing shows that they differ
 	Publish  Distribution `json:"occurred_after_updated"`
 	Earliest float64      `json:"occurred_after_updated_min"`
 }
