@@ -67,6 +67,9 @@ type Config struct {
 	Listen          string // host:port; port 0 picks one
 	Path            string // "" means DefaultPath
 	TLSCert, TLSKey string // PEM files; both or none
+	// Listener is used in place of Listen, for tests in a bubble of fake time, which
+	// bring pipes instead of sockets.
+	Listener net.Listener
 	// AdminListen is the address of /healthz, /readyz and /metrics; "" means that
 	// nobody can ask. They are never on the address that senders know.
 	AdminListen string
@@ -242,12 +245,12 @@ func (r *Receiver) options() []webhook.Option {
 }
 
 // bind listens. Who connects waits until Start.
-func (r *Receiver) bind() error {
-	l, err := net.Listen("tcp", r.cfg.Listen)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", r.cfg.Listen, err)
+func (r *Receiver) bind() (err error) {
+	if r.listener = r.cfg.Listener; r.listener == nil {
+		if r.listener, err = net.Listen("tcp", r.cfg.Listen); err != nil {
+			return fmt.Errorf("listen on %s: %w", r.cfg.Listen, err)
+		}
 	}
-	r.listener = l
 	r.server = newServer(http.HandlerFunc(r.receive), r.log)
 	if r.cfg.TLSCert != "" {
 		cert, err := tls.LoadX509KeyPair(r.cfg.TLSCert, r.cfg.TLSKey)

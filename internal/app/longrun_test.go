@@ -1,0 +1,126 @@
+package app_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/cutover"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// Days with more than 500 changes, in which everything is broken that can be: the
+// report says of every change and every event what really became of it, which the
+// feed, the wire and the notes of the faults know.
+func TestLongRunIsCountedRight(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("days of both pipelines")
+	}
+	for _, kind := range []struct {
+		seed  uint64
+		watch int // 0: the list
+	}{{1, 0}, {2, 0}, {3, 4}} {
+		t.Run(fmt.Sprintf("seed=%d,watch=%d", kind.seed, kind.watch), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p := openPipelines(t, kind.seed, kind.watch, time.Minute)
+				p.days()
+				report := p.compare()
+				y := p.tally(report.Window)
+				y.check(t, report)
+				if p.made < 500 {
+					t.Errorf("%d changes only", p.made)
+				}
+				if t.Failed() {
+					var text bytes.Buffer
+					if err := report.WriteText(&text); err != nil {
+						t.Fatal(err)
+					}
+					t.Log(text.String())
+				}
+			})
+		})
+	}
+}
+
+// days is the run: one fault after the other, with changes all the time.
+func (p *pipelines) days() {
+	p.work(3*time.Hour, 60)
+
+	// The poller is told to wait, then gets no answers.
+	from := time.Now()
+	p.breaks(answers(http.StatusTooManyRequests, "Retry-After", "120"))
+	p.work(15*time.Minute, 10)
+	p.breaks(answers(http.StatusServiceUnavailable))
+	p.work(15*time.Minute, 10)
+	p.breaks(nil)
+	p.blind = append(p.blind, cut{from, time.Now()})
+	p.work(time.Hour, 30)
+
+	// The first attempts of half of the events fail in one way or another.
+	p.stands(func(_ webhook.Key, attempt int) int {
+		if attempt > 4 || p.random.IntN(2) == 0 {
+			return 0
+		}
+		return []int{http.StatusInternalServerError, http.StatusServiceUnavailable, hang, drop}[p.random.IntN(4)]
+	})
+	p.work(2*time.Hour, 60)
+	p.stands(nil)
+	p.work(time.Hour, 30)
+
+	// The receiver is restarted and killed.
+	for n := range 6 {
+		p.work(10*time.Minute, 8)
+		down := time.Duration(2+p.random.IntN(200)) * time.Second
+		if n%2 == 0 {
+			p.kill(down)
+		} else {
+			p.restart(down)
+		}
+	}
+
+	// So is the server.
+	for n := range 4 {
+		p.work(10*time.Minute, 8)
+		p.restartServer(time.Duration(2+p.random.IntN(120))*time.Second, n%2 == 0)
+	}
+
+	// Somebody switches the webhook off, with retries under way.
+	p.stands(func(webhook.Key, int) int { return http.StatusBadGateway })
+	p.work(20*time.Minute, 8)
+	p.stands(nil)
+	p.disable()
+	p.work(time.Hour, 30)
+	p.enable()
+	p.work(3*time.Hour, 30)
+
+	// Nothing gets through for longer than the sender tries.
+	p.stands(func(webhook.Key, int) int { return http.StatusServiceUnavailable })
+	p.work(3*time.Hour, 50)
+	p.work(13*time.Hour, 20)
+	p.stands(nil)
+	p.work(3*time.Hour, 40)
+
+	// The receiver is away until the server switches the webhook off.
+	from = time.Now()
+	p.hangUp(p.t.Context())
+	p.work(27*time.Hour, 60)
+	p.listen()
+	p.down = append(p.down, cut{from, time.Now()})
+	w := p.call("GET", "/webhooks/"+p.hook, nil)["data"].(map[string]any)
+	off, err := time.Parse(time.RFC3339, fmt.Sprint(w["auto_disabled_at"]))
+	if err != nil {
+		p.t.Fatal("the server did not switch the webhook off: ", err)
+	}
+	p.work(time.Hour, 10)
+	p.disabled = append(p.disabled, cut{from: off})
+	p.enable()
+	p.work(2*time.Hour, 40)
+	sleep(20 * time.Minute)
+}
+
+var _ = cutover.Go
