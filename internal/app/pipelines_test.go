@@ -157,7 +157,7 @@ func (p *pipelines) poll() {
 	}
 }
 
-const collectEvery = 2 * time.Minute
+const collectEvery = 5 * time.Minute
 
 func (p *pipelines) collect() {
 	setup, err := cutover.LoadSetup(p.desk.dir)

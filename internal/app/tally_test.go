@@ -166,10 +166,10 @@ func (y *tally) judge() {
 		switch {
 		case !y.inside(began):
 			y.class[row] = cutover.Unsettled
+		case f.fate != "": // of whatever ticket
+			y.class[row] = f.fate
 		case y.watched != nil && !slices.Contains(y.watched, f.ticket):
 			y.class[row] = cutover.NotWatched
-		case f.fate != "":
-			y.class[row] = f.fate
 		case polled && f == first[f.change()]:
 			y.class[row] = whoWasFirst(f, at)
 		case polled:

@@ -98,12 +98,15 @@ func (c *comparison) logged(e *event, began moment, refused int32) (Class, strin
 	}
 	last := &rows[len(rows)-1]
 	waits := false
+	var gaveUp *logRow // without an attempt, as a server does when it switches the webhook off
 	for i := range rows {
 		r := &rows[i]
-		switch c.text(r.status) {
-		case "delivered":
+		switch status := c.text(r.status); {
+		case status == "abandoned" && r.attempted == never:
+			gaveUp = r
+		case status == "delivered":
 			return Unexplained, fmt.Sprintf("the log says that delivery %s was answered %d at %s, and the receiver's record has no such request", c.text(r.delivery), r.http, c.clock(max(r.completed, r.attempted)))
-		case "pending":
+		case status == "pending":
 			waits = true
 		}
 		if !r.manual {
@@ -113,6 +116,10 @@ func (c *comparison) logged(e *event, began moment, refused int32) (Class, strin
 	dropped := !waits && c.text(last.status) == "retrying" && within(c.disabled, last.next)
 	waits = waits || c.text(last.status) == "retrying"
 	switch {
+	case gaveUp != nil && within(c.disabled, gaveUp.completed):
+		return Disabled, "the webhook was disabled at " + c.clock(gaveUp.completed) + ", and what it was owed given up"
+	case gaveUp != nil:
+		return Abandoned, fmt.Sprintf("given up at %s, before attempt %d", c.clock(gaveUp.completed), gaveUp.attempt)
 	case dropped:
 		return Disabled, "the webhook was disabled at " + c.clock(last.next) + ", when the next attempt was due"
 	case waits && within(c.disabled, c.to):
