@@ -2,12 +2,17 @@ package app_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/ticketwire/ticketwire/internal/cutover"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -34,6 +39,17 @@ func TestLongRunIsCountedRight(t *testing.T) {
 				if p.made < 500 {
 					t.Errorf("%d changes only", p.made)
 				}
+				want(t, "lost", report.Recovery.Lost, y.lost())
+				want(t, "recovered before the backfill", report.Recovery.Recovered, 0)
+
+				// What was lost is brought, and counts as lost all the same.
+				p.backfill()
+				p.agrees(t)
+				report = p.compare()
+				y = p.tally(report.Window)
+				y.check(t, report)
+				want(t, "lost", report.Recovery.Lost, y.lost())
+				want(t, "recovered", report.Recovery.Recovered, y.lost())
 				if t.Failed() {
 					var text bytes.Buffer
 					if err := report.WriteText(&text); err != nil {
@@ -117,6 +133,55 @@ func (p *pipelines) days() {
 	p.enable()
 	p.work(2*time.Hour, 40)
 	sleep(20 * time.Minute)
+}
+
+// backfill brings the receiver what it missed, from the feed and as the command
+// does: under the id of no webhook.
+func (p *pipelines) backfill() {
+	p.t.Helper()
+	front := &http.Client{Transport: &http.Transport{DialContext: p.receiver.dial}}
+	defer front.CloseIdleConnections()
+	b, err := cutover.OpenBackfill(cutover.BackfillConfig{
+		URL: "http://desk.example", Key: p.tenant.APIKey, HTTP: p.http, Dir: p.desk.dir, WebhookID: p.hook, Budget: 0.5,
+		To: "receiver", Retries: []time.Duration{time.Second}, Now: time.Now,
+		Send: func(ctx context.Context, body []byte, attempt int) cutover.Reply {
+			var e webhook.Envelope
+			if err := json.Unmarshal(body, &e); err != nil {
+				p.t.Error(err)
+			}
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://receiver.example/in", bytes.NewReader(body))
+			if err != nil {
+				p.t.Error(err)
+				return cutover.Reply{}
+			}
+			for name, value := range map[string]string{
+				webhook.SignatureHeader: webhook.Sign(p.secret, time.Now(), body), webhook.EventIDHeader: e.EventID, webhook.EventTypeHeader: e.EventType,
+				webhook.WebhookIDHeader: "of a backfill", webhook.DeliveryIDHeader: "backfilled " + e.EventID, webhook.AttemptHeader: strconv.Itoa(attempt),
+			} {
+				r.Header.Set(name, value)
+			}
+			res, err := front.Do(r)
+			if err != nil {
+				return cutover.Reply{Text: err.Error()}
+			}
+			defer res.Body.Close()
+			return cutover.Reply{OK: res.StatusCode < 300, Status: res.StatusCode, Text: res.Status}
+		},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	plan, err := b.Look(p.t.Context())
+	if err == nil {
+		var got *cutover.BackfillReport
+		if got, err = b.Run(p.t.Context(), plan); err == nil && (got.Differ != 0 || got.Synthetic != 0 || got.Source != cutover.FromFeed) {
+			p.t.Errorf("the backfill came to %+v", got)
+		}
+	}
+	if err = errors.Join(err, b.Close()); err != nil {
+		p.t.Fatal(err)
+	}
+	sleep(10 * time.Minute)
 }
 
 // away takes the receiver away while changes go on.

@@ -214,6 +214,18 @@ func (y *tally) reached(all []*fact) (at time.Time) {
 	return at
 }
 
+// lost is how many changes and events of the window nothing brought when they were
+// due.
+func (y *tally) lost() (n int) {
+	for _, c := range y.class {
+		switch c {
+		case cutover.Abandoned, cutover.NeverSent, cutover.ReceiverDown, cutover.Disabled:
+			n++
+		}
+	}
+	return n
+}
+
 // check compares the report with the tally, row by row and in its figures.
 func (y *tally) check(t *testing.T, r *cutover.Report) {
 	t.Helper()

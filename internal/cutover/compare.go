@@ -93,12 +93,20 @@ type comparison struct {
 	taken      []int32 // of each event, the first copy that was taken; -1 for none
 	classOf    []Class // of each event
 	misordered map[int32]Class
+	brought    map[textID]moment // the latest updated_at of a ticket that a synthetic event told of
+	recovery   Recovery
 	out        []Row
 }
 
 // classify gives every observation its class.
 func (c *comparison) classify() {
 	c.taken = make([]int32, len(c.events))
+	c.brought = map[textID]moment{}
+	for i := range c.copies {
+		if p := &c.copies[i]; p.synthetic && p.signed && p.http/100 == 2 {
+			c.brought[p.ticket] = max(c.brought[p.ticket], p.updated)
+		}
+	}
 	for i := range c.events {
 		c.taken[i], _ = c.came(&c.events[i])
 	}
@@ -111,6 +119,7 @@ func (c *comparison) classify() {
 	for i := range c.changes {
 		if g := &c.changes[i]; !g.begins {
 			c.classifyChange(g)
+			c.recover(g.class, g.ticket, g.updated, g.hits...)
 			c.rowOfChange(g)
 		}
 	}
@@ -123,6 +132,7 @@ func (c *comparison) classify() {
 		if e := &c.events[i]; e.known() {
 			class, why := c.classifyEvent(int32(i))
 			c.classOf[i] = class
+			c.recover(class, e.ticket, known(e.updated, e.occurred), int32(i))
 			c.out = append(c.out, Row{
 				Kind: EventKnown, Class: class, At: c.time(c.began(e)), Ticket: c.text(e.ticket), EventID: c.text(e.id), EventType: c.text(e.typ),
 				UpdatedAt: c.time(e.updated), Reason: why,
@@ -179,7 +189,7 @@ func (c *comparison) lost(g *change) (Class, string) {
 	best, class, why := len(rank), Class(""), ""
 	for _, i := range g.hits {
 		e := &c.events[i]
-		if e.copiesTo > e.copies && !slices.ContainsFunc(c.copies[e.copies:e.copiesTo], func(p copied) bool { return !p.synthetic }) && !e.sent() {
+		if c.onlyExtra(e) {
 			continue // a backfill told of it, which proves nothing about webhooks
 		}
 		got, reason := c.fate(e)
@@ -193,8 +203,40 @@ func (c *comparison) lost(g *change) (Class, string) {
 	return c.unheard(g)
 }
 
+// onlyExtra reports whether nothing but copies that the webhook did not send by
+// itself tells of an event.
+func (c *comparison) onlyExtra(e *event) bool {
+	copies := c.copies[e.copies:e.copiesTo]
+	return len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return !p.extra })
+}
+
 // sent reports whether the server itself knows the event.
 func (e *event) sent() bool { return e.fed.at != never || e.rowsTo > e.rows }
+
+// recover counts an observation if nothing brought it when it was due, and whether
+// something did afterwards: the event itself, or a synthetic one of that state of
+// the ticket or a later one.
+func (c *comparison) recover(class Class, ticket textID, at moment, events ...int32) {
+	if w := class.Info().Weight; w != Lost && w != Exposed && (w != Doubt || ticket == 0) {
+		return
+	}
+	c.recovery.Lost++
+	itself := slices.ContainsFunc(events, func(i int32) bool {
+		e := &c.events[i]
+		return slices.ContainsFunc(c.copies[e.copies:e.copiesTo], func(p copied) bool { return p.extra && p.signed && p.http/100 == 2 })
+	})
+	if itself || c.brought[ticket] >= at {
+		c.recovery.Recovered++
+	}
+}
+
+// known is the first of two moments that is known.
+func known(a, b moment) moment {
+	if a == never {
+		return b
+	}
+	return a
+}
 
 func (c *comparison) classifyOther(g *change) {
 	switch {
@@ -278,12 +320,14 @@ func (c *comparison) staged(e *event) string {
 	if slices.ContainsFunc(c.rows[e.rows:e.rowsTo], func(r logRow) bool { return r.test }) {
 		return "a test delivery"
 	}
-	copies := c.copies[e.copies:e.copiesTo]
-	if len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return !p.synthetic }) {
-		return "made by a backfill"
+	if c.onlyExtra(e) {
+		return byOthers
 	}
 	return ""
 }
+
+// byOthers is the reason of what the webhook did not send by itself.
+const byOthers = "sent by a backfill, by hand, or for another webhook"
 
 // alone says why no change that the poller saw belongs to an event.
 func (c *comparison) alone(i int32, watched bool) (Class, string) {
@@ -413,6 +457,8 @@ func (c *comparison) again(i int32) (Class, string) {
 	switch {
 	case genuine >= 0 && p.signed && p.body != c.copies[genuine].body:
 		return OtherBody, "another body than the copy at " + c.clock(c.copies[genuine].at)
+	case p.extra:
+		return NoEvent, byOthers
 	case !taken:
 		return "", ""
 	}
@@ -421,8 +467,6 @@ func (c *comparison) again(i int32) (Class, string) {
 	switch {
 	case p.delivery != 0 && slices.ContainsFunc(before, func(q copied) bool { return q.delivery == p.delivery }):
 		return SameDelivery, ""
-	case row >= 0 && c.rows[int(e.rows)+row].manual:
-		return NoEvent, "sent again on request"
 	case p.attempt > 1:
 		return RetriedDelivery, fmt.Sprintf("attempt %d", p.attempt)
 	case row < 0 && c.logTells(p.at):

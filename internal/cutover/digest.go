@@ -115,6 +115,7 @@ type copied struct {
 	state             int32
 	http, attempt     int32
 	signed, synthetic bool
+	extra             bool // the webhook did not send it by itself: a backfill did, another webhook, or a person
 }
 
 type eventKey struct{ id, typ textID }
@@ -406,6 +407,7 @@ func (d *digest) receipt(r *Receipt) {
 		at: momentOf(r.At), done: momentOf(r.Done), occurred: momentOf(r.OccurredAt), updated: momentOf(r.UpdatedAt), event: -1,
 		delivery: d.id(r.DeliveryID), outcome: d.id(r.Outcome), body: d.id(r.BodyHash), http: int32(r.HTTP),
 		attempt: int32(r.Attempt), signed: r.Signed, synthetic: r.Synthetic,
+		extra: r.Synthetic || d.webhook != "" && r.WebhookID != "" && !strings.EqualFold(r.WebhookID, d.webhook),
 	}
 	ticket := r.Ticket
 	i := d.stateAt(r.Hash)

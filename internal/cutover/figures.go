@@ -28,6 +28,7 @@ func (c *comparison) fill(r *Report, rules Rules) {
 	r.Drills = []Proof{c.restart(), c.retry()}
 	r.Blind.Receiver, r.Blind.Disabled = c.length(c.down), c.length(c.disabled)
 	r.Blind.Exposed = r.Changes(ReceiverDown, Disabled)
+	r.Recovery = c.recovery
 	r.Clocks = Clocks{Poller: secs(c.ahead), Receiver: secs(c.hookLag), Publish: distribution(c.delays)}
 	r.Clocks.Least, r.Clocks.Most = c.offset.low.Seconds(), c.offset.high.Seconds()
 	if len(c.delays) > 0 {
@@ -205,7 +206,7 @@ func (c *comparison) fillLag(r *Report) {
 		for _, h := range g.hits {
 			e := &c.events[h]
 			for n := e.copies; n < e.copiesTo; n++ {
-				if c.copies[n].signed && !c.copies[n].synthetic {
+				if c.copies[n].signed && !c.copies[n].extra {
 					came = min(came, c.copies[n].at)
 				}
 			}

@@ -91,7 +91,7 @@ func (d *digest) compareCopies(a, b copied) int {
 	}
 	return cmp.Or(cmp.Compare(a.attempt, b.attempt), d.compareText(a.delivery, b.delivery), cmp.Compare(a.http, b.http),
 		d.compareText(a.outcome, b.outcome), d.compareText(a.body, b.body), compareBool(a.signed, b.signed),
-		compareBool(a.synthetic, b.synthetic), cmp.Compare(a.occurred, b.occurred), cmp.Compare(a.updated, b.updated),
+		compareBool(a.synthetic, b.synthetic), compareBool(a.extra, b.extra), cmp.Compare(a.occurred, b.occurred), cmp.Compare(a.updated, b.updated),
 		d.compareText(a.ticket, b.ticket), d.compareStates(a.state, b.state))
 }
 
@@ -136,6 +136,17 @@ func (d *digest) orderRows() {
 		i = n
 	}
 	d.rowOf = nil
+	for i := range d.rows {
+		if !d.rows[i].manual {
+			continue
+		}
+		e := &d.events[d.rows[i].event]
+		for n := e.copies; n < e.copiesTo; n++ {
+			if d.copies[n].delivery == d.rows[i].delivery {
+				d.copies[n].extra = true
+			}
+		}
+	}
 }
 
 func (d *digest) orderReactions() {

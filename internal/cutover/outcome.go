@@ -308,6 +308,9 @@ func (v *advice) reminders() {
 			Evidence: v.evidence(ChangeSeen, ReceiverDown, Disabled), Command: fmt.Sprintf("ticketwire webhooks missed %s", v.webhook),
 		})
 	}
+	if r := v.Recovery; r.Recovered > 0 {
+		note("recovery", fmt.Sprintf("a backfill or a resend has brought %s of %s changes and events that were missed, exposed or unexplained; they count as that all the same", count(r.Recovered), count(r.Lost)))
+	}
 	if n := v.Changes(NoType); n > 0 {
 		v.Notes = append(v.Notes, Finding{Code: "P5", Title: plural(n, "change", "changes") + " that no event type tells of", Evidence: v.evidence(ChangeSeen, NoType)})
 	}

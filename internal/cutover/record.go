@@ -124,7 +124,8 @@ type Receipt struct {
 	EventID    string    `json:"event_id"`          // of the body, or, unsigned, of the header
 	EventType  string    `json:"event_type"`        // likewise
 	DeliveryID string    `json:"delivery_id"`       // of the header, which is not signed
-	Attempt    int       `json:"attempt,omitempty"` // of the header
+	WebhookID  string    `json:"webhook_id,omitempty"` // likewise; another one is a backfill's, or somebody's
+	Attempt    int       `json:"attempt,omitempty"`    // likewise
 	OccurredAt time.Time `json:"occurred_at,omitzero"`
 	Ticket     string    `json:"ticket,omitempty"`
 	UpdatedAt  time.Time `json:"updated_at,omitzero"`

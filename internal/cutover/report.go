@@ -25,6 +25,7 @@ type Report struct {
 	Copies   Copies   `json:"copies"`
 	Requests Requests `json:"requests"`
 	Blind    Blind    `json:"blind"`
+	Recovery Recovery `json:"recovery"`
 	Clocks   Clocks   `json:"clocks"`
 	Traffic  Traffic  `json:"traffic"`
 	Types    []Type   `json:"event_types"`
@@ -172,6 +173,14 @@ type Blind struct {
 	Receiver float64 `json:"receiver"` // it was down
 	Disabled float64 `json:"disabled"` // the webhook was disabled
 	Exposed  int     `json:"exposed"`  // changes in that time that no event told of: X3 + P6
+}
+
+// Recovery is what became of changes and events that nothing brought when they were
+// due, whoever is to blame. They count as what they are all the same: a backfill
+// proves nothing about webhooks.
+type Recovery struct {
+	Lost      int `json:"lost"`      // missed, exposed or unexplained: changes and events
+	Recovered int `json:"recovered"` // of them, those that a backfill or a resend brought afterwards
 }
 
 // Clocks is how the clocks differ.
