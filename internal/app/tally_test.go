@@ -20,6 +20,7 @@ import (
 // with the comparison but the names of the classes.
 type tally struct {
 	*pipelines
+	report   *cutover.Report
 	from, to time.Time // the window
 	events   []*fact
 	changes  map[seenKey][]*fact // the events of each change
@@ -44,11 +45,21 @@ type fact struct {
 
 func (f *fact) change() seenKey { return seenKey{f.ticket, f.updated} }
 
-// tally counts what is in the report's window.
-func (p *pipelines) tally(w cutover.Window) *tally {
+// judge compares the record and wants the report to say what the tally says.
+func (p *pipelines) judge() *tally {
 	p.t.Helper()
+	report := p.compare()
+	y := p.tally(report)
+	y.check(p.t, report)
+	return y
+}
+
+// tally counts what is in the report's window.
+func (p *pipelines) tally(report *cutover.Report) *tally {
+	p.t.Helper()
+	w := report.Window
 	y := &tally{
-		pipelines: p, from: w.From, to: w.Settled, changes: map[seenKey][]*fact{}, deleted: map[string]bool{}, last: map[string]time.Time{},
+		pipelines: p, report: report, from: w.From, to: w.Settled, changes: map[seenKey][]*fact{}, deleted: map[string]bool{}, last: map[string]time.Time{},
 		polled: map[string][]seenKey{}, class: map[string]cutover.Class{}, counted: map[cutover.Class]int{},
 	}
 	api, err := client.New("http://desk.example", p.tenant.APIKey, client.WithHTTPClient(p.api))
@@ -79,7 +90,7 @@ func (p *pipelines) tally(w cutover.Window) *tally {
 	for _, all := range y.polled {
 		slices.SortFunc(all, func(a, b seenKey) int { return a.updated.Compare(b.updated) })
 	}
-	y.judge()
+	y.classify()
 	return y
 }
 
@@ -123,8 +134,8 @@ func (y *tally) fateOf(f *fact) (cutover.Class, *passed) {
 
 func (y *tally) inside(t time.Time) bool { return !t.Before(y.from) && !t.After(y.to) }
 
-// judge gives each change that the poller saw, and each event, its class.
-func (y *tally) judge() {
+// classify gives each change that the poller saw, and each event, its class.
+func (y *tally) classify() {
 	first := map[seenKey]*fact{}
 	for k, at := range y.seen {
 		row := "change " + k.ticket + k.updated.String()
