@@ -79,10 +79,10 @@ func (p *pipelines) days() {
 
 	// The first attempts of half of the events fail in one way or another.
 	p.stands(func(_ webhook.Key, attempt int) int {
-		if attempt > 4 || p.random.IntN(2) == 0 {
+		if attempt > 4 || p.luck(2) == 0 {
 			return 0
 		}
-		return []int{http.StatusInternalServerError, http.StatusServiceUnavailable, hang, drop}[p.random.IntN(4)]
+		return []int{http.StatusInternalServerError, http.StatusServiceUnavailable, hang, drop}[p.luck(4)]
 	})
 	p.work(2*time.Hour, 60)
 	p.stands(nil)
@@ -146,7 +146,7 @@ func (p *pipelines) hour() {
 		if attempt > 2 {
 			return 0
 		}
-		return []int{http.StatusInternalServerError, drop}[p.random.IntN(2)]
+		return []int{http.StatusInternalServerError, drop}[p.luck(2)]
 	})
 	p.work(5*time.Minute, 5)
 	p.stands(nil)

@@ -31,7 +31,8 @@ import (
 type pipelines struct {
 	*desk
 	hook   string
-	random *rand.Rand
+	random *rand.Rand // of the test
+	lucky  *rand.Rand
 	ids    []string // tickets that are there
 	made   int      // changes
 
@@ -39,8 +40,11 @@ type pipelines struct {
 	interval    time.Duration
 	stopPoll    func() *cutover.Numbers
 	stopCollect func()
-	seen        map[seenKey]time.Time // what the poller reacted to, and when it had the answer
-	began       map[string]time.Time  // updated_at of the tickets when it began
+	seen        map[seenKey]time.Time                              // what the poller reacted to, and when it had the answer
+	acts        func(context.Context, seenKey, cutover.Side) error // the reaction of both sides; nil: the poller has none
+	types       []string                                           // of the webhook; nil: all
+	keeps       bool                                               // no ticket is deleted
+	began       map[string]time.Time                               // updated_at of the tickets when it began
 
 	record  *cutover.Record
 	dir     string // of the receiver's inbox
@@ -94,21 +98,28 @@ const (
 
 // openPipelines starts everything with some tickets. watch is how many of them are
 // polled one by one; 0 polls the list of all.
-func openPipelines(t *testing.T, seed uint64, watch int, interval time.Duration) *pipelines {
+func openPipelines(t *testing.T, seed uint64, watch int, interval time.Duration, change ...func(*pipelines)) *pipelines {
 	p := &pipelines{
-		desk: openDesk(t, nil), random: rand.New(rand.NewPCG(seed, 500)), interval: interval, dir: t.TempDir(),
+		desk: openDesk(t, nil), random: rand.New(rand.NewPCG(seed, 500)), lucky: rand.New(rand.NewPCG(seed, 501)), interval: interval, dir: t.TempDir(),
 		seen: map[seenKey]time.Time{}, began: map[string]time.Time{}, mirror: map[string]mirrored{}, effects: map[webhook.Key]int{},
 		wire: map[webhook.Key][]passed{},
 	}
 	p.desk.dir = t.TempDir()
+	for _, f := range change {
+		f(p)
+	}
 	p.serve = p.pass
 	var err error
 	if p.record, err = cutover.OpenRecord(p.desk.dir); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.record.Close() })
+	more := map[string]any{}
+	if p.types != nil {
+		more["event_types"] = p.types
+	}
+	p.hook = p.createWebhook(more)
 	p.listen()
-	p.hook = p.createWebhook(nil)
 	for range 8 {
 		p.ids = append(p.ids, p.createTicket())
 	}
@@ -138,13 +149,16 @@ func openPipelines(t *testing.T, seed uint64, watch int, interval time.Duration)
 func (p *pipelines) poll() {
 	stop := p.polling(p.watched, func(cfg *cutover.Config) {
 		cfg.Interval = p.interval
-		cfg.React = func(_ context.Context, c cutover.Change) error {
+		cfg.React = func(ctx context.Context, c cutover.Change) error {
 			p.mu.Lock()
-			defer p.mu.Unlock()
 			if k := (seenKey{c.Ticket, c.UpdatedAt}); p.seen[k].IsZero() {
 				p.seen[k] = c.SeenAt
 			}
-			return nil
+			p.mu.Unlock()
+			if p.acts == nil {
+				return nil
+			}
+			return p.acts(ctx, seenKey{c.Ticket, c.UpdatedAt}, cutover.SidePoller)
 		}
 	})
 	stopped := false
@@ -371,6 +385,14 @@ func (p *pipelines) pass(w http.ResponseWriter, r *http.Request) {
 	proxy.ServeHTTP(w, r)
 }
 
+// luck is a number from 0 to n-1 for what is before the receiver, which is asked from
+// many goroutines.
+func (p *pipelines) luck(n int) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lucky.IntN(n)
+}
+
 // stands replaces what is before the receiver.
 func (p *pipelines) stands(front func(key webhook.Key, attempt int) int) {
 	p.mu.Lock()
@@ -430,7 +452,7 @@ func (p *pipelines) change() {
 	case n < 88:
 		p.made++
 		p.call("POST", "/tickets/"+id+"/comments", map[string]any{"comment_text": fmt.Sprintf("Comment %d", p.made)})
-	case n < 95 || len(p.ids) < 6:
+	case n < 95 || len(p.ids) < 6 || p.keeps:
 		p.made++
 		p.ids = append(p.ids, p.createTicket())
 	case slices.Contains(p.watched, id):
