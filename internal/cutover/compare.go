@@ -95,6 +95,7 @@ type comparison struct {
 	misordered map[int32]Class
 	brought    map[textID]moment // the latest updated_at of a ticket that a synthetic event told of
 	recovery   Recovery
+	untoldOf   int // changes of which nothing is known
 	out        []Row
 }
 
@@ -166,7 +167,9 @@ func (c *comparison) classifyChange(g *change) {
 	case g.state != 0 && g.state == g.before && g.updated/1000 == g.previous/1000:
 		g.class, g.reason = Noise, "the same state and millisecond as before"
 	default:
-		g.class, g.reason = c.lost(g)
+		if g.class, g.reason = c.lost(g); g.class == Pending && len(g.hits) == 0 {
+			c.untoldOf++
+		}
 	}
 }
 

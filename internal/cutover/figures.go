@@ -147,7 +147,7 @@ func (c *comparison) fillCoverage(r *Report, rules Rules) {
 			v.Events++
 		}
 	}
-	v.Eligible = v.Matched + v.Missed
+	v.Eligible, v.Untold = v.Matched+v.Missed, c.untoldOf
 	for i := range r.Classes {
 		n := &r.Classes[i]
 		if n.Class != Unsettled {
@@ -308,6 +308,9 @@ func (c *comparison) fillRecall(r *Report) {
 		e := &c.events[i]
 		if c.taken[i] >= 0 {
 			caught[key{e.ticket, e.updated}] = true
+			if c.standsAs[i] == told { // the payload may be of another time
+				caught[key{e.ticket, c.changes[c.changeOf[i]].updated}] = true
+			}
 		}
 		if e.fed.at != never {
 			r.Recall.Source = "feed"
@@ -347,11 +350,17 @@ func (c *comparison) fillTraffic(r *Report) {
 		}
 	}
 	r.Traffic.Share = ratio(r.Traffic.Watched, r.Traffic.Events)
+	// A server that does not show the webhook, as AlgaPSA, leaves open what it
+	// subscribes to: then each type that tells of a ticket has to be seen or waived.
+	subscribed := ticketTypes()
+	if sub := c.subscription(c.to); sub != nil && len(sub.EventTypes) > 0 {
+		subscribed = sub.EventTypes
+	} else {
+		r.unread = true
+	}
 	r.Types = []Type{}
-	if sub := c.subscription(c.to); sub != nil {
-		for _, t := range slices.Compact(slices.Sorted(slices.Values(sub.EventTypes))) {
-			r.Types = append(r.Types, Type{Name: t, Seen: seen[t], Waived: slices.Contains(r.Waived, t)})
-		}
+	for _, t := range slices.Compact(slices.Sorted(slices.Values(subscribed))) {
+		r.Types = append(r.Types, Type{Name: t, Seen: seen[t], Waived: slices.Contains(r.Waived, t)})
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // decide comes to the verdict: what must be put right is NO-GO, what has not been
@@ -162,10 +164,18 @@ func (v *advice) firstOf(class Class) string {
 	return "24h"
 }
 
+// ticketTypes are the event types that tell of what a poll of a ticket can show.
+func ticketTypes() []string {
+	return []string{
+		webhook.TicketCreated, webhook.TicketUpdated, webhook.TicketStatusChanged,
+		webhook.TicketAssigned, webhook.TicketClosed, webhook.TicketCommentAdded,
+	}
+}
+
 // types are the event types that the webhook subscribes to and those that tickets
 // have.
 func (v *advice) types() []string {
-	all := []string{"ticket.created", "ticket.updated", "ticket.status_changed", "ticket.assigned", "ticket.closed", "ticket.comment.added"}
+	all := ticketTypes()
 	for _, t := range v.Types {
 		if !slices.Contains(all, t.Name) {
 			all = append(all, t.Name)
@@ -253,15 +263,17 @@ func (v *advice) proofs(rules Rules) {
 		}
 	}
 	if len(unseen) > 0 {
-		v.wait(Finding{
-			Code: "types", Title: "not seen yet: " + strings.Join(unseen, ", "),
-			Cause: "Nothing of the kind happened. A type that is not needed can be left out of the subscription, or waived by name in " + SetupName + ".", Command: v.cutover("drill edit"),
-		})
+		cause := "Nothing of the kind happened. A type that is not needed can be left out of the subscription, or waived by name in " + SetupName + "."
+		if v.unread {
+			cause = "The record does not have what the webhook subscribes to, so every type of a ticket counts. One that it does not subscribe to, or that is not needed, can be waived by name in " + SetupName + "."
+		}
+		v.wait(Finding{Code: "types", Title: "not seen yet: " + strings.Join(unseen, ", "), Cause: cause, Command: v.cutover("drill edit")})
 	}
-	if len(v.Types) == 0 {
+	if n := c.Untold; n > 0 {
 		v.wait(Finding{
-			Code: "types", Title: "the record does not have what the webhook subscribes to",
-			Cause: "The webhook was not read.", Command: v.cutover("status"),
+			Code: "untold", Title: plural(n, "change", "changes") + " of which nothing has come yet, and no log says that it will",
+			Evidence: v.evidence(ChangeSeen, Pending),
+			Cause:    "The sender may still try. Without its log nobody can tell that from a loss before its time is over.", Command: v.cutover("report"),
 		})
 	}
 	for _, p := range v.Drills {

@@ -40,7 +40,8 @@ type Report struct {
 	// Rows are all observations, in the order of time.
 	Rows []Row `json:"-"`
 
-	plots plots
+	plots  plots
+	unread bool // the record does not have what the webhook subscribes to
 }
 
 // Outcome is what a report advises.
@@ -93,6 +94,7 @@ type Coverage struct {
 	Repeated   int     `json:"repeated_by_poller"`   // changes that the poller reacted to again
 	Mismatched int     `json:"mismatched"`           // M1 + M3
 	Doubtful   int     `json:"unexplained"`          // U, of all kinds
+	Untold     int     `json:"untold"`               // P1 of which nothing is known yet, not even that it was sent
 	Synthetic  int     `json:"edits_made_for_drill"` // drills of the kind edit
 }
 

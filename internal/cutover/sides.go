@@ -64,6 +64,9 @@ func newSides(d *digest, q Question) *sides {
 	s.observations()
 	s.outages()
 	s.coverage()
+	if len(d.subscriptions) == 0 && len(d.sweeps) > 0 && s.feedTo == never {
+		s.givesUp = span(algaGivesUp) // only a server without a feed is swept
+	}
 	s.window(q)
 	return s
 }
