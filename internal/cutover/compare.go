@@ -93,12 +93,21 @@ type comparison struct {
 	taken      []int32 // of each event, the first copy that was taken; -1 for none
 	classOf    []Class // of each event
 	misordered map[int32]Class
+	brought    map[textID]moment // the latest updated_at of a ticket that a synthetic event told of
+	recovery   Recovery
+	untoldOf   int // changes of which nothing is known
 	out        []Row
 }
 
 // classify gives every observation its class.
 func (c *comparison) classify() {
 	c.taken = make([]int32, len(c.events))
+	c.brought = map[textID]moment{}
+	for i := range c.copies {
+		if p := &c.copies[i]; p.synthetic && p.signed && p.http/100 == 2 {
+			c.brought[p.ticket] = max(c.brought[p.ticket], p.updated)
+		}
+	}
 	for i := range c.events {
 		c.taken[i], _ = c.came(&c.events[i])
 	}
@@ -111,6 +120,7 @@ func (c *comparison) classify() {
 	for i := range c.changes {
 		if g := &c.changes[i]; !g.begins {
 			c.classifyChange(g)
+			c.recover(g.class, g.ticket, g.updated, g.hits...)
 			c.rowOfChange(g)
 		}
 	}
@@ -123,6 +133,7 @@ func (c *comparison) classify() {
 		if e := &c.events[i]; e.known() {
 			class, why := c.classifyEvent(int32(i))
 			c.classOf[i] = class
+			c.recover(class, e.ticket, known(e.updated, e.occurred), int32(i))
 			c.out = append(c.out, Row{
 				Kind: EventKnown, Class: class, At: c.time(c.began(e)), Ticket: c.text(e.ticket), EventID: c.text(e.id), EventType: c.text(e.typ),
 				UpdatedAt: c.time(e.updated), Reason: why,
@@ -156,7 +167,9 @@ func (c *comparison) classifyChange(g *change) {
 	case g.state != 0 && g.state == g.before && g.updated/1000 == g.previous/1000:
 		g.class, g.reason = Noise, "the same state and millisecond as before"
 	default:
-		g.class, g.reason = c.lost(g)
+		if g.class, g.reason = c.lost(g); g.class == Pending && len(g.hits) == 0 {
+			c.untoldOf++
+		}
 	}
 }
 
@@ -195,6 +208,31 @@ func (c *comparison) lost(g *change) (Class, string) {
 
 // sent reports whether the server itself knows the event.
 func (e *event) sent() bool { return e.fed.at != never || e.rowsTo > e.rows }
+
+// recover counts an observation if nothing brought it when it was due, and whether
+// something did afterwards: the event itself, or a synthetic one of that state of
+// the ticket or a later one.
+func (c *comparison) recover(class Class, ticket textID, at moment, events ...int32) {
+	if w := class.Info().Weight; w != Lost && w != Exposed && (w != Doubt || ticket == 0) {
+		return
+	}
+	c.recovery.Lost++
+	itself := slices.ContainsFunc(events, func(i int32) bool {
+		e := &c.events[i]
+		return slices.ContainsFunc(c.copies[e.copies:e.copiesTo], func(p copied) bool { return p.aside != "" && p.signed && p.http/100 == 2 })
+	})
+	if itself || c.brought[ticket] >= at {
+		c.recovery.Recovered++
+	}
+}
+
+// known is the first of two moments that is known.
+func known(a, b moment) moment {
+	if a == never {
+		return b
+	}
+	return a
+}
 
 func (c *comparison) classifyOther(g *change) {
 	switch {

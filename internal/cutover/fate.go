@@ -18,7 +18,8 @@ func ignored(outcome string) bool {
 }
 
 // came finds the first copy of an event that the receiver took, and the first one
-// that it acknowledged without handling it; -1 for none.
+// that it acknowledged without handling it; -1 for none. What a backfill or a
+// person sent says nothing about the webhook.
 func (c *comparison) came(e *event) (taken, passed int32) {
 	taken, passed = -1, -1
 	for i := e.copies; i < e.copiesTo; i++ {
@@ -84,7 +85,7 @@ func (c *comparison) fate(e *event) (Class, string) {
 		p := &c.copies[refused]
 		return Rejected, fmt.Sprintf("the receiver answered %d (%s) at %s", p.http, c.text(p.outcome), c.clock(p.at))
 	case len(failed) > 0 && tries:
-		return Pending, fmt.Sprintf("the receiver failed at %s; the sender may try until %s", c.clock(failed[0].at), c.clock(began+c.givesUp))
+		return Pending, fmt.Sprintf("the receiver failed at %s; the sender may try until %s", c.clock(failed[len(failed)-1].at), c.clock(began+c.givesUp))
 	case len(failed) > 0:
 		return Abandoned, fmt.Sprintf("the receiver failed %d times, and the time of the retries was over at %s", len(failed), c.clock(began+c.givesUp))
 	}
@@ -93,26 +94,35 @@ func (c *comparison) fate(e *event) (Class, string) {
 
 // logged says what the log of deliveries tells of an event; "" if nothing.
 func (c *comparison) logged(e *event, began moment, refused int32) (Class, string) {
-	// What somebody asked for says nothing about what the webhook did by itself.
-	rows := slices.DeleteFunc(slices.Clone(c.rows[e.rows:e.rowsTo]), func(r logRow) bool { return r.manual })
-	if len(rows) == 0 {
-		return "", ""
-	}
-	last := &rows[len(rows)-1]
+	rows := c.rows[e.rows:e.rowsTo]
 	waits := false
+	var last *logRow
+	var gaveUp *logRow // without an attempt, as a server does when it switches the webhook off
 	for i := range rows {
 		r := &rows[i]
-		switch c.text(r.status) {
-		case "delivered":
+		switch status := c.text(r.status); {
+		case r.manual && (status != "delivered" || c.received(e, r.delivery)):
+			continue
+		case status == "abandoned" && r.attempted == never:
+			gaveUp = r
+		case status == "delivered":
 			return Unexplained, fmt.Sprintf("the log says that delivery %s was answered %d at %s, and the receiver's record has no such request", c.text(r.delivery), r.http, c.clock(max(r.completed, r.attempted)))
-		case "pending":
+		case status == "pending":
 			waits = true
 		}
+		last = r
+	}
+	if last == nil {
+		return "", ""
 	}
 	over := began + c.givesUp + span(time.Hour)
 	dropped := !waits && c.text(last.status) == "retrying" && within(c.disabled, last.next)
 	waits = waits || c.text(last.status) == "retrying"
 	switch {
+	case gaveUp != nil && within(c.disabled, gaveUp.completed):
+		return Disabled, "the webhook was disabled at " + c.clock(gaveUp.completed) + ", and what it was owed given up"
+	case gaveUp != nil:
+		return Abandoned, fmt.Sprintf("given up at %s, before attempt %d", c.clock(gaveUp.completed), gaveUp.attempt)
 	case dropped:
 		return Disabled, "the webhook was disabled at " + c.clock(last.next) + ", when the next attempt was due"
 	case waits && within(c.disabled, min(c.to, c.setupTo)):
@@ -128,10 +138,15 @@ func (c *comparison) logged(e *event, began moment, refused int32) (Class, strin
 		return Rejected, fmt.Sprintf("the receiver answered %d (%s) at %s", p.http, c.text(p.outcome), c.clock(p.at))
 	case last.http/100 == 4:
 		return Rejected, fmt.Sprintf("attempt %d was answered %d at %s, by the receiver or something before it", last.attempt, last.http, c.clock(last.attempted))
-	case !slices.ContainsFunc(rows, func(r logRow) bool { return !within(c.down, r.attempted) }):
-		return ReceiverDown, fmt.Sprintf("all %d attempts were made while the receiver was down", len(rows))
+	case !slices.ContainsFunc(rows, func(r logRow) bool { return !r.manual && !within(c.down, r.attempted) }):
+		return ReceiverDown, fmt.Sprintf("all attempts, the last of them number %d, were made while the receiver was down", last.attempt)
 	}
 	return Abandoned, fmt.Sprintf("given up after attempt %d at %s: %s", last.attempt, c.clock(max(last.completed, last.attempted)), c.answer(last))
+}
+
+// received reports whether the receiver's record has a delivery of an event.
+func (c *comparison) received(e *event, delivery textID) bool {
+	return slices.ContainsFunc(c.copies[e.copies:e.copiesTo], func(p copied) bool { return p.delivery == delivery })
 }
 
 func (c *comparison) due(r *logRow) string {

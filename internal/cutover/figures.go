@@ -29,6 +29,7 @@ func (c *comparison) fill(r *Report, rules Rules) {
 	r.Drills = []Proof{c.restart(), c.retry()}
 	r.Blind.Receiver, r.Blind.Disabled = c.length(c.down), c.length(c.disabled)
 	r.Blind.Exposed = r.Changes(ReceiverDown, Disabled)
+	r.Recovery = c.recovery
 	r.Clocks = Clocks{Poller: secs(c.ahead), Receiver: secs(c.hookLag), Publish: distribution(c.delays)}
 	r.Clocks.Least, r.Clocks.Most = c.offset.low.Seconds(), c.offset.high.Seconds()
 	if len(c.delays) > 0 {
@@ -155,7 +156,7 @@ func (c *comparison) fillCoverage(r *Report, rules Rules) {
 			v.Events++
 		}
 	}
-	v.Eligible = v.Matched + v.Missed
+	v.Eligible, v.Untold = v.Matched+v.Missed, c.untoldOf
 	for i := range r.Classes {
 		n := &r.Classes[i]
 		if n.Class != Unsettled {
@@ -316,6 +317,9 @@ func (c *comparison) fillRecall(r *Report) {
 		e := &c.events[i]
 		if c.taken[i] >= 0 {
 			caught[key{e.ticket, e.updated}] = true
+			if c.standsAs[i] == told { // the payload may be of another time
+				caught[key{e.ticket, c.changes[c.changeOf[i]].updated}] = true
+			}
 		}
 		if e.fed.at != never {
 			r.Recall.Source = "feed"
@@ -355,12 +359,17 @@ func (c *comparison) fillTraffic(r *Report) {
 		}
 	}
 	r.Traffic.Share = ratio(r.Traffic.Watched, r.Traffic.Events)
+	// A server that does not show the webhook, as AlgaPSA, leaves open what it
+	// subscribes to: then each type that tells of a ticket has to be seen or waived.
+	subscribed := ticketTypes()
+	if sub := c.subscription(c.to); sub != nil && len(sub.EventTypes) > 0 {
+		subscribed = sub.EventTypes
+	} else {
+		r.unread = true
+	}
 	r.Types = []Type{}
-	if n := len(c.subscriptions); n > 0 {
-		sub := c.subscriptions[n-1]
-		for _, t := range slices.Compact(slices.Sorted(slices.Values(sub.EventTypes))) {
-			r.Types = append(r.Types, Type{Name: t, Seen: seen[t], Waived: slices.Contains(r.Waived, t)})
-		}
+	for _, t := range slices.Compact(slices.Sorted(slices.Values(subscribed))) {
+		r.Types = append(r.Types, Type{Name: t, Seen: seen[t], Waived: slices.Contains(r.Waived, t)})
 	}
 }
 

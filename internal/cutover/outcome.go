@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // decide comes to the verdict: what must be put right is NO-GO, what has not been
@@ -163,10 +165,18 @@ func (v *advice) firstOf(class Class) string {
 	return "24h"
 }
 
+// ticketTypes are the event types that tell of what a poll of a ticket can show.
+func ticketTypes() []string {
+	return []string{
+		webhook.TicketCreated, webhook.TicketUpdated, webhook.TicketStatusChanged,
+		webhook.TicketAssigned, webhook.TicketClosed, webhook.TicketCommentAdded,
+	}
+}
+
 // types are the event types that the webhook subscribes to and those that tickets
 // have.
 func (v *advice) types() []string {
-	all := []string{"ticket.created", "ticket.updated", "ticket.status_changed", "ticket.assigned", "ticket.closed", "ticket.comment.added"}
+	all := ticketTypes()
 	for _, t := range v.Types {
 		if !slices.Contains(all, t.Name) {
 			all = append(all, t.Name)
@@ -254,15 +264,17 @@ func (v *advice) proofs(rules Rules) {
 		}
 	}
 	if len(unseen) > 0 {
-		v.wait(Finding{
-			Code: "types", Title: "not seen yet: " + strings.Join(unseen, ", "),
-			Cause: "Nothing of the kind happened. A type that is not needed can be left out of the subscription, or waived by name in " + SetupName + ".", Command: v.cutover("drill edit"),
-		})
+		cause := "Nothing of the kind happened. A type that is not needed can be left out of the subscription, or waived by name in " + SetupName + "."
+		if v.unread {
+			cause = "The record does not have what the webhook subscribes to, so every type of a ticket counts. One that it does not subscribe to, or that is not needed, can be waived by name in " + SetupName + "."
+		}
+		v.wait(Finding{Code: "types", Title: "not seen yet: " + strings.Join(unseen, ", "), Cause: cause, Command: v.cutover("drill edit")})
 	}
-	if len(v.Types) == 0 {
+	if n := c.Untold; n > 0 {
 		v.wait(Finding{
-			Code: "types", Title: "the record does not have what the webhook subscribes to",
-			Cause: "The webhook was not read.", Command: v.cutover("status"),
+			Code: "untold", Title: plural(n, "change", "changes") + " of which nothing has come yet, and no log says that it will",
+			Evidence: v.evidence(ChangeSeen, Pending),
+			Cause:    "The sender may still try. Without its log nobody can tell that from a loss before its time is over.", Command: v.cutover("report"),
 		})
 	}
 	for _, p := range v.Drills {
@@ -316,6 +328,9 @@ func (v *advice) reminders() {
 			Code: "exposure", Title: plural(n, "change", "changes") + " while the webhook or the receiver was off",
 			Evidence: v.evidence(ChangeSeen, ReceiverDown, Disabled), Command: fmt.Sprintf("ticketwire webhooks missed %s", v.webhook),
 		})
+	}
+	if r := v.Recovery; r.Recovered > 0 {
+		note("recovery", fmt.Sprintf("a backfill or a resend has brought %s of %s changes and events that were missed, exposed or unexplained; they count as that all the same", count(r.Recovered), count(r.Lost)))
 	}
 	if n := v.Changes(NoType); n > 0 {
 		v.Notes = append(v.Notes, Finding{Code: "P5", Title: plural(n, "change", "changes") + " that no event type tells of", Evidence: v.evidence(ChangeSeen, NoType)})

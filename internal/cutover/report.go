@@ -26,6 +26,7 @@ type Report struct {
 	Copies   Copies   `json:"copies"`
 	Requests Requests `json:"requests"`
 	Blind    Blind    `json:"blind"`
+	Recovery Recovery `json:"recovery"`
 	Clocks   Clocks   `json:"clocks"`
 	Traffic  Traffic  `json:"traffic"`
 	Types    []Type   `json:"event_types"`
@@ -40,7 +41,8 @@ type Report struct {
 	// Rows are all observations, in the order of time.
 	Rows []Row `json:"-"`
 
-	plots plots
+	plots  plots
+	unread bool // the record does not have what the webhook subscribes to
 }
 
 // Outcome is what a report advises.
@@ -93,6 +95,7 @@ type Coverage struct {
 	Repeated   int     `json:"repeated_by_poller"`   // changes that the poller reacted to again
 	Mismatched int     `json:"mismatched"`           // M1 + M3
 	Doubtful   int     `json:"unexplained"`          // U, of all kinds
+	Untold     int     `json:"untold"`               // P1 of which nothing is known yet, not even that it was sent
 	Synthetic  int     `json:"edits_made_for_drill"` // drills of the kind edit
 }
 
@@ -181,6 +184,14 @@ type Blind struct {
 	Receiver float64 `json:"receiver"` // it was down
 	Disabled float64 `json:"disabled"` // the webhook was disabled
 	Exposed  int     `json:"exposed"`  // changes in that time that no event told of: X3 + P6
+}
+
+// Recovery is what became of changes and events that nothing brought when they were
+// due, whoever is to blame. They count as what they are all the same: a backfill
+// proves nothing about webhooks.
+type Recovery struct {
+	Lost      int `json:"lost"`      // missed, exposed or unexplained: changes and events
+	Recovered int `json:"recovered"` // of them, those that a backfill or a resend brought afterwards
 }
 
 // Clocks is how the clocks differ.

@@ -59,6 +59,9 @@ func newSides(d *digest, q Question) *sides {
 		}
 	}
 	s.coverage()
+	if len(d.subscriptions) == 0 && len(d.sweeps) > 0 && len(s.feed) == 0 {
+		s.givesUp = span(algaGivesUp) // only a server without a feed is swept
+	}
 	s.asked()
 	s.setAside()
 	s.clocks()
