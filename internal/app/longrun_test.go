@@ -36,15 +36,15 @@ func TestLongRunIsCountedRight(t *testing.T) {
 					p.days()
 				}
 				y := p.judge()
-				want(t, "lost", y.report.Recovery.Lost, y.lost())
-				want(t, "recovered before the backfill", y.report.Recovery.Recovered, 0)
+				equal(t, "lost", y.report.Recovery.Lost, y.lost())
+				equal(t, "recovered before the backfill", y.report.Recovery.Recovered, 0)
 
 				// What was lost is brought, and counts as lost all the same.
 				p.backfill()
 				p.agrees(t)
 				y = p.judge()
-				want(t, "lost", y.report.Recovery.Lost, y.lost())
-				want(t, "recovered", y.report.Recovery.Recovered, y.lost())
+				equal(t, "lost", y.report.Recovery.Lost, y.lost())
+				equal(t, "recovered", y.report.Recovery.Recovered, y.lost())
 				c := y.report.Coverage
 				t.Logf("%d changes with %d events: of %d that the poller saw and webhooks owed, %d missed, %d late; %d while something was off; recall %.1f %% and %.1f %%; %d lost, %d of them brought by the backfill; wrong: 0",
 					p.made, len(y.events), c.Eligible, c.Missed, y.report.Changes(cutover.PollerFirstR), y.report.Blind.Exposed,

@@ -289,8 +289,8 @@ func (y *tally) explain(row string) string {
 	return "no event"
 }
 
-// want compares a figure.
-func want[T comparable](t *testing.T, what string, got, want T) {
+// equal compares a figure.
+func equal[T comparable](t *testing.T, what string, got, want T) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s: the report says %v, want %v", what, got, want)
@@ -302,13 +302,13 @@ func (y *tally) checkFigures(t *testing.T, r *cutover.Report) {
 	c := r.Coverage
 	matched := y.counted[cutover.WebhookFirst] + y.counted[cutover.PollerFirstR] + y.counted[cutover.PollerFirstS]
 	missed := y.counted[cutover.Abandoned] + y.counted[cutover.NeverSent]
-	want(t, "matched", c.Matched, matched)
-	want(t, "missed", c.Missed, missed)
-	want(t, "eligible", c.Eligible, matched+missed)
-	want(t, "exposed", r.Blind.Exposed, y.counted[cutover.Disabled]+y.counted[cutover.ReceiverDown])
-	want(t, "late", r.Changes(cutover.PollerFirstR), y.counted[cutover.PollerFirstR])
-	want(t, "unexplained", c.Doubtful, 0)
-	want(t, "mismatched", c.Mismatched, 0)
+	equal(t, "matched", c.Matched, matched)
+	equal(t, "missed", c.Missed, missed)
+	equal(t, "eligible", c.Eligible, matched+missed)
+	equal(t, "exposed", r.Blind.Exposed, y.counted[cutover.Disabled]+y.counted[cutover.ReceiverDown])
+	equal(t, "late", r.Changes(cutover.PollerFirstR), y.counted[cutover.PollerFirstR])
+	equal(t, "unexplained", c.Doubtful, 0)
+	equal(t, "mismatched", c.Mismatched, 0)
 	lost, histogram, unseen, truth, polled, hooked := 0, map[int]int{}, map[seenKey]bool{}, map[seenKey]bool{}, 0, 0
 	taken := map[seenKey]bool{}
 	for _, f := range y.events {
@@ -339,14 +339,14 @@ func (y *tally) checkFigures(t *testing.T, r *cutover.Report) {
 			hooked++
 		}
 	}
-	want(t, "further events that were lost", c.Events, lost)
-	want(t, "changes that only webhooks saw", c.Unseen, len(unseen))
+	equal(t, "further events that were lost", c.Events, lost)
+	equal(t, "changes that only webhooks saw", c.Unseen, len(unseen))
 	if !maps.Equal(r.Attempts.Histogram, histogram) {
 		t.Errorf("attempts: the report says %v, want %v", r.Attempts.Histogram, histogram)
 	}
-	want(t, "changes of the feed", r.Recall.Changes, len(truth))
-	want(t, "recall of the poller", r.Recall.Poller, float64(polled)/float64(len(truth)))
-	want(t, "recall of webhooks", r.Recall.Webhook, float64(hooked)/float64(len(truth)))
+	equal(t, "changes of the feed", r.Recall.Changes, len(truth))
+	equal(t, "recall of the poller", r.Recall.Poller, float64(polled)/float64(len(truth)))
+	equal(t, "recall of webhooks", r.Recall.Webhook, float64(hooked)/float64(len(truth)))
 	y.checkTimes(t, r)
 }
 
@@ -354,7 +354,7 @@ func (y *tally) checkFigures(t *testing.T, r *cutover.Report) {
 // looked at now and then, as the webhook is, is known to an interval.
 func (y *tally) checkTimes(t *testing.T, r *cutover.Report) {
 	t.Helper()
-	want(t, "polls that were measured", r.Lag.Poll.N, len(y.poll))
+	equal(t, "polls that were measured", r.Lag.Poll.N, len(y.poll))
 	for _, l := range []struct {
 		what string
 		all  []time.Duration
