@@ -95,7 +95,11 @@ func (s *sides) asked() {
 			r := &rows[n]
 			first = min(first, r.first)
 			if !r.manual && s.text(r.status) == "abandoned" {
-				over = min(over, r.attempted)
+				gaveUp := r.attempted
+				if gaveUp == never { // with the webhook, when that was switched off
+					gaveUp = r.completed
+				}
+				over = min(over, gaveUp)
 			}
 		}
 		without := false // the log was read, and had none of them
@@ -104,7 +108,8 @@ func (s *sides) asked() {
 		}
 		for n := range rows {
 			r := &rows[n]
-			r.manual = r.manual || without || over != latest && (r.attempted == never || r.attempted > over)
+			behind := r.attempted > over || r.attempted == never && s.text(r.status) != "abandoned"
+			r.manual = r.manual || without || over != latest && behind
 		}
 	}
 }
