@@ -206,13 +206,6 @@ func (c *comparison) lost(g *change) (Class, string) {
 	return c.unheard(g)
 }
 
-// onlyExtra reports whether nothing but copies that the webhook did not send by
-// itself tells of an event.
-func (c *comparison) onlyExtra(e *event) bool {
-	copies := c.copies[e.copies:e.copiesTo]
-	return len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return !p.extra })
-}
-
 // sent reports whether the server itself knows the event.
 func (e *event) sent() bool { return e.fed.at != never || e.rowsTo > e.rows }
 

@@ -3,6 +3,7 @@ package alga_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"os"
 	"path/filepath"
@@ -22,7 +24,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/internal/cutover"
 	"github.com/ticketwire/ticketwire/internal/receiver"
 	"github.com/ticketwire/ticketwire/test/alga"
@@ -50,6 +51,7 @@ type parallel struct {
 	all  []*made
 	lose bool          // the events of the next changes
 	lost cutover.Class // what a loss of the next changes has to be
+	fast bool          // the next changes are in a burst with losses
 
 	hmu    sync.Mutex
 	behind *pipes
@@ -63,6 +65,7 @@ type made struct {
 	updated     time.Time
 	first, last int
 	ifLost      cutover.Class // what a loss of all its events has to be
+	doubt       bool          // it can be U all the same: nobody can tell which of two quick changes an old payload is about
 }
 
 // mirrored is a ticket as the receiver's program has it.
@@ -235,11 +238,12 @@ func (c *parallel) stands(front func() int) {
 	c.front = front
 }
 
-// change makes a change, in any of the ways, and notes it.
-func (c *parallel) change() *made {
+// change makes a change of some ticket, in any of the ways, and notes it.
+func (c *parallel) change() *made { return c.changeOf(c.ids[c.random.IntN(len(c.ids))]) }
+
+func (c *parallel) changeOf(id string) *made {
 	c.t.Helper()
-	id := c.ids[c.random.IntN(len(c.ids))]
-	m := &made{ticket: id, first: len(c.Events()) + 1, ifLost: c.lost}
+	m := &made{ticket: id, first: len(c.Events()) + 1, ifLost: c.lost, doubt: c.fast}
 	via := []alga.Via{alga.REST, alga.WebUI}[c.random.IntN(2)]
 	switch n := c.random.IntN(100); {
 	case n < 45:
@@ -371,9 +375,9 @@ func (m *made) key() [2]string {
 func (c *parallel) check(r *cutover.Report) map[cutover.Class]int {
 	c.t.Helper()
 	told := c.told()
-	expected := map[[2]string]cutover.Class{}
+	changes := map[[2]string]*made{}
 	for _, m := range c.all {
-		expected[m.key()] = m.ifLost
+		changes[m.key()] = m
 	}
 	caught := []cutover.Class{cutover.WebhookFirst, cutover.PollerFirstR, cutover.PollerFirstS}
 	lost := map[cutover.Class]int{}
@@ -382,17 +386,18 @@ func (c *parallel) check(r *cutover.Report) map[cutover.Class]int {
 			continue
 		}
 		key := [2]string{row.Ticket, row.UpdatedAt.UTC().Format(time.RFC3339Nano)}
-		was, known := told[key]
-		if !known {
+		was, m := told[key], changes[key]
+		if m == nil {
 			c.t.Errorf("%s: no such change was made", row)
+			continue
 		}
-		if is := slices.Contains(caught, row.Class); is != was {
+		if is := slices.Contains(caught, row.Class); is != was && !(was && m.doubt && row.Class == cutover.Unexplained) {
 			c.t.Errorf("%s: the webhook told of it: %t", row, was)
 		}
 		if !was {
 			lost[row.Class]++
-			if want := expected[key]; row.Class != want {
-				c.t.Errorf("%s: want %s", row, want)
+			if row.Class != m.ifLost {
+				c.t.Errorf("%s: want %s", row, m.ifLost)
 			}
 		}
 	}
@@ -413,6 +418,24 @@ func (c *parallel) overtake() {
 	}
 	c.all = append(c.all, &made{ticket: m.ticket, updated: *now.UpdatedAt, first: n, last: n})
 	time.Sleep(time.Minute)
+}
+
+// twice changes a ticket twice between two polls, faster than events are late.
+func (c *parallel) twice() {
+	c.t.Helper()
+	id := c.ids[c.random.IntN(len(c.ids))]
+	for n := range 2 {
+		m := &made{ticket: id, first: len(c.Events()) + 1, last: len(c.Events()) + 1}
+		c.Update(alga.REST, alga.Change{Title: ptr(fmt.Sprintf("Twice %d.%d", len(c.all), n))}, id)
+		now, err := c.api.Ticket(c.t.Context(), id)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		m.updated = *now.UpdatedAt
+		c.all = append(c.all, m)
+		time.Sleep(300 * time.Millisecond)
+	}
+	time.Sleep(2 * time.Minute)
 }
 
 // A clean day with all the flaws of AlgaPSA that lose nothing: stale payloads,
@@ -444,6 +467,7 @@ func TestCutoverOfACleanDay(t *testing.T) {
 				time.Sleep(5 * time.Minute)
 				for range 5 {
 					c.overtake()
+					c.twice()
 				}
 				c.work(15*time.Hour, 320)
 				time.Sleep(10 * time.Minute)
@@ -535,13 +559,14 @@ func TestCutoverWithLosses(t *testing.T) {
 				c.receive()
 				c.work(10*time.Minute, 8)
 
-				// More events than its limit lets through lose some.
-				c.lost = cutover.Unexplained
-				for range 130 {
-					c.change()
+				// More events than its limit lets through lose some. (What happens to one
+				// ticket within a quarter of a second the comparison takes for one change.)
+				c.lost, c.fast = cutover.Unexplained, true
+				for n := range 130 {
+					c.changeOf(c.ids[n%len(c.ids)])
 					time.Sleep(150 * time.Millisecond)
 				}
-				c.lost = ""
+				c.lost, c.fast = "", false
 				time.Sleep(3 * time.Hour)
 				r := c.finish()
 				lost := c.check(r)
@@ -551,7 +576,24 @@ func TestCutoverWithLosses(t *testing.T) {
 				if r.Outcome != cutover.NoGo || r.Exit != 30 {
 					t.Errorf("the verdict is %s", r.Outcome)
 				}
-				t.Logf("%s: %s", r.Outcome, r.Headline)
+				c.reconcile(func(cfg *cutover.SweeperConfig) { cfg.Since = time.Now().Add(-time.Minute) })
+				b := c.backfill()
+				if len(b.Sent) == 0 || b.Source != cutover.FromList {
+					t.Errorf("the backfill came to %+v", b)
+				}
+				c.agrees()
+				if sweep := c.reconcile(nil); len(sweep.Missed) > 0 || sweep.Late > 0 {
+					t.Errorf("after the backfill the reconciler finds %+v", sweep)
+				}
+				before := r.Coverage
+				r = c.compare()
+				if got := c.check(r); !maps.Equal(got, lost) || r.Outcome != cutover.NoGo || r.Coverage.Missed != before.Missed {
+					t.Errorf("after the backfill the verdict is %s, lost %v; before it was %v", r.Outcome, got, lost)
+				}
+				if r.Recovery.Recovered != r.Recovery.Lost || r.Recovery.Lost == 0 {
+					t.Errorf("%+v", r.Recovery)
+				}
+				t.Logf("%s: %s; %d lost, %d of them brought by the backfill", r.Outcome, r.Headline, r.Recovery.Lost, r.Recovery.Recovered)
 				if t.Failed() {
 					c.show(r)
 				}
@@ -560,4 +602,59 @@ func TestCutoverWithLosses(t *testing.T) {
 	}
 }
 
-var _ = []any{strconv.Itoa, strings.Contains, maps.Keys[map[string]int], client.New}
+// backfill brings the receiver what it does not have, by the list of tickets.
+func (c *parallel) backfill() *cutover.BackfillReport {
+	c.t.Helper()
+	b, err := cutover.OpenBackfill(cutover.BackfillConfig{
+		URL: c.URL, Key: alga.Key, HTTP: c.http, Dir: c.dir, Budget: 0.5, To: "receiver", Now: time.Now,
+		Send: func(ctx context.Context, body []byte, attempt int) cutover.Reply {
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, hookURL, bytes.NewReader(body))
+			if err != nil {
+				c.t.Error(err)
+				return cutover.Reply{}
+			}
+			var e webhook.Envelope
+			if err := json.Unmarshal(body, &e); err != nil {
+				c.t.Error(err)
+			}
+			for name, value := range map[string]string{
+				webhook.SignatureHeader: webhook.Sign(c.secret, time.Now(), body), webhook.EventIDHeader: e.EventID, webhook.EventTypeHeader: e.EventType,
+				webhook.WebhookIDHeader: "of a backfill", webhook.AttemptHeader: strconv.Itoa(attempt),
+			} {
+				r.Header.Set(name, value)
+			}
+			w := httptest.NewRecorder()
+			c.pass(w, r)
+			return cutover.Reply{OK: w.Code < 300, Status: w.Code, Text: w.Body.String()}
+		},
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	plan, err := b.Look(c.t.Context())
+	var out *cutover.BackfillReport
+	if err == nil {
+		out, err = b.Run(c.t.Context(), plan)
+	}
+	if err = errors.Join(err, b.Close()); err != nil {
+		c.t.Fatal(err)
+	}
+	time.Sleep(5 * time.Minute)
+	return out
+}
+
+// agrees compares what the receiver's program has with the desk.
+func (c *parallel) agrees() {
+	c.t.Helper()
+	c.hmu.Lock()
+	defer c.hmu.Unlock()
+	for _, id := range c.ids {
+		now, err := c.api.Ticket(c.t.Context(), id)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if m := c.mirror[id]; m.title != *now.Title || m.status != *now.StatusID {
+			c.t.Errorf("ticket %s: the receiver has %+v, the desk %s, %s", id, m, *now.Title, *now.StatusID)
+		}
+	}
+}
