@@ -14,6 +14,7 @@ import (
 func (r *Report) decide(rules Rules, dir string) {
 	r.Blockers, r.Unproved, r.Notes = []Finding{}, []Finding{}, []Finding{}
 	v := advice{r, quoted(cmp.Or(r.WebhookID, "WEBHOOK")), dir}
+	v.origin()
 	v.losses()
 	v.contents()
 	v.operation()
@@ -207,6 +208,17 @@ func (v *advice) contents() {
 			Evidence: []string{"the receiver says that it has its secret from: config"},
 			Cause:    "Configuration files are copied and committed.",
 			Command:  "ticketwire receive --secret-file FILE",
+		})
+	}
+}
+
+// origin finds that the record is of another webhook.
+func (v *advice) origin() {
+	if c := v.Copies; c.Own == 0 && c.Others > 0 {
+		v.block(Finding{
+			Code: "webhook", Title: fmt.Sprintf("no request came from webhook %s, and %s from elsewhere", v.webhook, count(c.Others)),
+			Cause:   "The cutover was started with the id of another webhook, or nothing but backfills has arrived.",
+			Command: "ticketwire cutover start --webhook ID --state DIR",
 		})
 	}
 }

@@ -116,14 +116,14 @@ type Observation struct {
 // Receipt is one webhook request as the receiver got it. An event that arrives
 // several times has several.
 type Receipt struct {
-	At         time.Time `json:"at"`                // the request was read
-	Done       time.Time `json:"done"`              // the answer was written: the event was handled
-	HTTP       int       `json:"http"`              // what the receiver answered
-	Outcome    string    `json:"outcome"`           // a webhook.Outcome
-	Signed     bool      `json:"signed"`            // the signature was good
-	EventID    string    `json:"event_id"`          // of the body, or, unsigned, of the header
-	EventType  string    `json:"event_type"`        // likewise
-	DeliveryID string    `json:"delivery_id"`       // of the header, which is not signed
+	At         time.Time `json:"at"`                   // the request was read
+	Done       time.Time `json:"done"`                 // the answer was written: the event was handled
+	HTTP       int       `json:"http"`                 // what the receiver answered
+	Outcome    string    `json:"outcome"`              // a webhook.Outcome
+	Signed     bool      `json:"signed"`               // the signature was good
+	EventID    string    `json:"event_id"`             // of the body, or, unsigned, of the header
+	EventType  string    `json:"event_type"`           // likewise
+	DeliveryID string    `json:"delivery_id"`          // of the header, which is not signed
 	WebhookID  string    `json:"webhook_id,omitempty"` // likewise; another one is a backfill's, or somebody's
 	Attempt    int       `json:"attempt,omitempty"`    // likewise
 	OccurredAt time.Time `json:"occurred_at,omitzero"`
