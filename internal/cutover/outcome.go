@@ -190,8 +190,8 @@ func (v *advice) contents() {
 		v.block(Finding{
 			Code: "M1+M3", Title: plural(n, "payload", "payloads") + " that said something else than the poll",
 			Evidence: v.evidence(EventKnown, StalePayload, FieldsDiffer),
-			Cause:    "The sender keeps payloads for a while, or reads them before the change is committed.",
-			Command:  "ticketwire receive --refetch",
+			Cause:    "The sender keeps payloads for a while, or reads them before the change is committed. A receiver that runs elsewhere needs it too: ticketwire receive --refetch.",
+			Command:  v.cutover("start --refetch"),
 		})
 	}
 	if n := v.Copies.OtherBody; n > 0 {
