@@ -285,6 +285,15 @@ func (c *comparison) fillAttempts(r *Report) {
 	for i := range r.Classes {
 		d.Receipts += r.Classes[i].Kinds[CopyGot]
 	}
+	for i := range c.copies {
+		switch p := &c.copies[i]; {
+		case !p.signed:
+		case p.extra:
+			d.Others++
+		default:
+			d.Own++
+		}
+	}
 	about := 0
 	for i := range c.events {
 		if c.taken[i] >= 0 && c.standsAs[i] == told && c.classOf[i] != Unsettled {

@@ -188,6 +188,13 @@ func (d *digest) settleEvent(e *event) {
 	}
 }
 
+// onlyExtra reports whether nothing but copies that the webhook did not send by
+// itself tells of an event.
+func (d *digest) onlyExtra(e *event) bool {
+	copies := d.copies[e.copies:e.copiesTo]
+	return len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return !p.extra })
+}
+
 // known reports whether an event is one, and not just an id in the header of a
 // request that anybody may have sent.
 func (e *event) known() bool { return e.signed || e.fed.at != never || e.rowsTo > e.rows }

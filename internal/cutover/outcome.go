@@ -15,6 +15,7 @@ import (
 func (r *Report) decide(rules Rules, dir string) {
 	r.Blockers, r.Unproved, r.Notes = []Finding{}, []Finding{}, []Finding{}
 	v := advice{r, quoted(cmp.Or(r.WebhookID, "WEBHOOK")), dir}
+	v.origin()
 	v.losses()
 	v.contents()
 	v.operation()
@@ -190,8 +191,8 @@ func (v *advice) contents() {
 		v.block(Finding{
 			Code: "M1+M3", Title: plural(n, "payload", "payloads") + " that said something else than the poll",
 			Evidence: v.evidence(EventKnown, StalePayload, FieldsDiffer),
-			Cause:    "The sender keeps payloads for a while, or reads them before the change is committed.",
-			Command:  "ticketwire receive --refetch",
+			Cause:    "The sender keeps payloads for a while, or reads them before the change is committed. A receiver that runs elsewhere needs it too: ticketwire receive --refetch.",
+			Command:  v.cutover("start --refetch"),
 		})
 	}
 	if n := v.Copies.OtherBody; n > 0 {
@@ -208,6 +209,17 @@ func (v *advice) contents() {
 			Evidence: []string{"the receiver says that it has its secret from: config"},
 			Cause:    "Configuration files are copied and committed.",
 			Command:  "ticketwire receive --secret-file FILE",
+		})
+	}
+}
+
+// origin finds that the record is of another webhook.
+func (v *advice) origin() {
+	if c := v.Copies; c.Own == 0 && c.Others > 0 {
+		v.block(Finding{
+			Code: "webhook", Title: fmt.Sprintf("no request came from webhook %s, and %s from elsewhere", v.webhook, count(c.Others)),
+			Cause:   "The cutover was started with the id of another webhook, or nothing but backfills has arrived.",
+			Command: "ticketwire cutover start --webhook ID --state DIR",
 		})
 	}
 }

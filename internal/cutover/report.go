@@ -154,8 +154,10 @@ type Attempts struct {
 // Copies is what came more than once, late or old.
 type Copies struct {
 	Receipts     int     `json:"receipts"`
-	Duplicates   int     `json:"duplicates"` // D1 + D2
-	OtherBody    int     `json:"other_body"` // D3
+	Own          int     `json:"signed"`           // signed ones, sent by the webhook itself
+	Others       int     `json:"signed_by_others"` // of a backfill, by hand, or for another webhook
+	Duplicates   int     `json:"duplicates"`       // D1 + D2
+	OtherBody    int     `json:"other_body"`       // D3
 	OutOfOrder   int     `json:"out_of_order"`
 	SameMoment   int     `json:"same_occurred_at"`
 	Stale        int     `json:"stale_payloads"`

@@ -3,26 +3,25 @@ package alga_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/internal/cutover"
 	"github.com/ticketwire/ticketwire/internal/receiver"
 	"github.com/ticketwire/ticketwire/test/alga"
@@ -42,7 +41,6 @@ type parallel struct {
 	record  *cutover.Record
 	inbox   string
 	refetch bool
-	rcv     *receiver.Receiver
 	down    func()       // ends the receiver
 	refuse  atomic.Int64 // so many more requests, or all if it is negative
 	hold    atomic.Bool  // the next event
@@ -50,6 +48,7 @@ type parallel struct {
 	all  []*made
 	lose bool          // the events of the next changes
 	lost cutover.Class // what a loss of the next changes has to be
+	fast bool          // the next changes are in a burst with losses
 
 	hmu    sync.Mutex
 	behind *pipes
@@ -63,6 +62,7 @@ type made struct {
 	updated     time.Time
 	first, last int
 	ifLost      cutover.Class // what a loss of all its events has to be
+	doubt       bool          // it can be U all the same: nobody can tell which of two quick changes an old payload is about
 }
 
 // mirrored is a ticket as the receiver's program has it.
@@ -235,11 +235,12 @@ func (c *parallel) stands(front func() int) {
 	c.front = front
 }
 
-// change makes a change, in any of the ways, and notes it.
-func (c *parallel) change() *made {
+// change makes a change of some ticket, in any of the ways, and notes it.
+func (c *parallel) change() *made { return c.changeOf(c.ids[c.random.IntN(len(c.ids))]) }
+
+func (c *parallel) changeOf(id string) *made {
 	c.t.Helper()
-	id := c.ids[c.random.IntN(len(c.ids))]
-	m := &made{ticket: id, first: len(c.Events()) + 1, ifLost: c.lost}
+	m := &made{ticket: id, first: len(c.Events()) + 1, ifLost: c.lost, doubt: c.fast}
 	via := []alga.Via{alga.REST, alga.WebUI}[c.random.IntN(2)]
 	switch n := c.random.IntN(100); {
 	case n < 45:
@@ -281,14 +282,7 @@ func (c *parallel) work(d time.Duration, n int) {
 	time.Sleep(max(0, time.Until(end)))
 }
 
-// restart restarts the receiver.
-func (c *parallel) restart(d time.Duration) {
-	c.down()
-	time.Sleep(d)
-	c.receive()
-}
-
-// reconciles says in the record that a reconciler runs, by running one.
+// reconcile makes one sweep of a reconciler, which says in the record that there is one.
 func (c *parallel) reconcile(change func(*cutover.SweeperConfig)) cutover.Sweep {
 	c.t.Helper()
 	cfg := cutover.SweeperConfig{URL: c.URL, Key: alga.Key, HTTP: c.http, Dir: c.dir, Every: 15 * time.Minute, Budget: 0.25, Now: time.Now}
@@ -371,9 +365,9 @@ func (m *made) key() [2]string {
 func (c *parallel) check(r *cutover.Report) map[cutover.Class]int {
 	c.t.Helper()
 	told := c.told()
-	expected := map[[2]string]cutover.Class{}
+	changes := map[[2]string]*made{}
 	for _, m := range c.all {
-		expected[m.key()] = m.ifLost
+		changes[m.key()] = m
 	}
 	caught := []cutover.Class{cutover.WebhookFirst, cutover.PollerFirstR, cutover.PollerFirstS}
 	lost := map[cutover.Class]int{}
@@ -382,182 +376,77 @@ func (c *parallel) check(r *cutover.Report) map[cutover.Class]int {
 			continue
 		}
 		key := [2]string{row.Ticket, row.UpdatedAt.UTC().Format(time.RFC3339Nano)}
-		was, known := told[key]
-		if !known {
+		was, m := told[key], changes[key]
+		if m == nil {
 			c.t.Errorf("%s: no such change was made", row)
+			continue
 		}
-		if is := slices.Contains(caught, row.Class); is != was {
+		if is := slices.Contains(caught, row.Class); is != was && !(was && m.doubt && row.Class == cutover.Unexplained) {
 			c.t.Errorf("%s: the webhook told of it: %t", row, was)
 		}
 		if !was {
 			lost[row.Class]++
-			if want := expected[key]; row.Class != want {
-				c.t.Errorf("%s: want %s", row, want)
+			if row.Class != m.ifLost {
+				c.t.Errorf("%s: want %s", row, m.ifLost)
 			}
 		}
 	}
 	return lost
 }
 
-// overtake makes the event of a change arrive behind that of the next one.
-func (c *parallel) overtake() {
+// backfill brings the receiver what it does not have, by the list of tickets.
+func (c *parallel) backfill() *cutover.BackfillReport {
 	c.t.Helper()
-	c.hold.Store(true)
-	m := c.change()
-	time.Sleep(3 * time.Second)
-	c.Comment(m.ticket, "overtakes", false)
-	n := len(c.Events())
-	now, err := c.api.Ticket(c.t.Context(), m.ticket)
+	b, err := cutover.OpenBackfill(cutover.BackfillConfig{
+		URL: c.URL, Key: alga.Key, HTTP: c.http, Dir: c.dir, Budget: 0.5, To: "receiver", Now: time.Now,
+		Send: func(ctx context.Context, body []byte, attempt int) cutover.Reply {
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, hookURL, bytes.NewReader(body))
+			if err != nil {
+				c.t.Error(err)
+				return cutover.Reply{}
+			}
+			var e webhook.Envelope
+			if err := json.Unmarshal(body, &e); err != nil {
+				c.t.Error(err)
+			}
+			for name, value := range map[string]string{
+				webhook.SignatureHeader: webhook.Sign(c.secret, time.Now(), body), webhook.EventIDHeader: e.EventID, webhook.EventTypeHeader: e.EventType,
+				webhook.WebhookIDHeader: "of a backfill", webhook.AttemptHeader: strconv.Itoa(attempt),
+			} {
+				r.Header.Set(name, value)
+			}
+			w := httptest.NewRecorder()
+			c.pass(w, r)
+			return cutover.Reply{OK: w.Code < 300, Status: w.Code, Text: w.Body.String()}
+		},
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.all = append(c.all, &made{ticket: m.ticket, updated: *now.UpdatedAt, first: n, last: n})
-	time.Sleep(time.Minute)
+	plan, err := b.Look(c.t.Context())
+	var out *cutover.BackfillReport
+	if err == nil {
+		out, err = b.Run(c.t.Context(), plan)
+	}
+	if err = errors.Join(err, b.Close()); err != nil {
+		c.t.Fatal(err)
+	}
+	time.Sleep(5 * time.Minute)
+	return out
 }
 
-// A clean day with all the flaws of AlgaPSA that lose nothing: stale payloads,
-// events out of order, an id for all events of a change or one for each, whole
-// threads, copies, no feed, and as published no routes of webhooks, so no log. The
-// verdict is GO, and with a ticket that was deleted GO WITH RECONCILER. Where the
-// receiver does not read tickets again it is NO-GO for the stale payloads alone.
-func TestCutoverOfACleanDay(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("a day of both pipelines takes too long under the race detector")
-	}
-	for _, tt := range []struct {
-		shared, refetch bool
-		webhooks        alga.WebhookAPI
-	}{{false, true, alga.Forbidden}, {true, false, alga.Documented}} {
-		t.Run(fmt.Sprintf("shared=%t,refetch=%t", tt.shared, tt.refetch), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				c := startParallel(t, alga.Config{Seed: 3, SharedIDs: tt.shared, Webhooks: tt.webhooks}, tt.refetch)
-				c.work(10*time.Hour, 160)
-				c.refuse.Store(1)
-				c.change()
-				time.Sleep(5 * time.Minute)
-				c.down()
-				time.Sleep(5 * time.Second)
-				c.change()
-				c.receive()
-				time.Sleep(5 * time.Minute)
-				for range 5 {
-					c.overtake()
-				}
-				c.work(15*time.Hour, 320)
-				time.Sleep(10 * time.Minute)
-				c.reconcile(nil)
-				r := c.finish()
-				if lost := c.check(r); len(lost) > 0 {
-					t.Errorf("lost on a clean day: %v", lost)
-				}
-				if r.Coverage.Eligible < 320 || r.Copies.Stale == 0 || r.Copies.OutOfOrder == 0 || r.Recall.Webhook < 1 || r.Coverage.Mismatched != r.Copies.Stale {
-					t.Errorf("%+v, %+v, %+v", r.Coverage, r.Copies, r.Recall)
-				}
-				if !tt.refetch {
-					if r.Outcome != cutover.NoGo || len(r.Blockers) != 1 || r.Blockers[0].Code != "M1+M3" || !strings.Contains(r.Blockers[0].Command, "--refetch") {
-						t.Errorf("the verdict is %s, with %+v", r.Outcome, r.Blockers)
-					}
-				} else if r.Outcome != cutover.Go {
-					t.Errorf("the verdict is %s", r.Outcome)
-				}
-				t.Logf("%s: %s; %d stale payloads, %d out of order", r.Outcome, r.Headline, r.Copies.Stale, r.Copies.OutOfOrder)
-				if tt.refetch {
-					c.Delete(c.ids[0])
-					time.Sleep(2 * time.Hour)
-					if r = c.finish(); r.Outcome != cutover.GoWithReconciler || r.Exit != 10 {
-						t.Errorf("with a deleted ticket the verdict is %s", r.Outcome)
-					}
-				}
-				if t.Failed() {
-					c.show(r)
-				}
-			})
-		})
-	}
-}
-
-// Losses that AlgaPSA's flaws cause are never explained, with and without its log:
-// events that it loses, bursts over its limit, attempts that end after 2 h 36 m. A
-// receiver that was away for so long is exposure. In time a loss cannot be told from
-// an event that is late, and then the verdict is not GO either. A backfill from the
-// list leads the receiver to the truth, and the losses stay what they are.
-func TestCutoverWithLosses(t *testing.T) {
-	t.Parallel()
-	for _, webhooks := range []alga.WebhookAPI{alga.Forbidden, alga.Documented} {
-		if testing.Short() && webhooks == alga.Documented {
-			continue // the receiver is slow under the race detector
+// agrees compares what the receiver's program has with the desk.
+func (c *parallel) agrees() {
+	c.t.Helper()
+	c.hmu.Lock()
+	defer c.hmu.Unlock()
+	for _, id := range c.ids {
+		now, err := c.api.Ticket(c.t.Context(), id)
+		if err != nil {
+			c.t.Fatal(err)
 		}
-		t.Run(fmt.Sprintf("webhooks=%d", webhooks), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				c := startParallel(t, alga.Config{Seed: 5, Webhooks: webhooks}, true)
-				known := func(with cutover.Class) cutover.Class { // what the log tells, if there is one
-					if webhooks == alga.Documented {
-						return with
-					}
-					return cutover.Unexplained
-				}
-				c.work(20*time.Minute, 15)
-				c.lose, c.lost = true, cutover.Unexplained
-				for range 3 {
-					c.change()
-					time.Sleep(2 * time.Minute)
-				}
-				c.lose, c.lost = false, ""
-				time.Sleep(5 * time.Minute)
-				if r := c.compare(); r.Outcome == cutover.Go || r.Outcome == cutover.GoWithReconciler || webhooks == alga.Forbidden && r.Coverage.Untold != 3 {
-					t.Errorf("with three losses that may be late the verdict is %s, %d untold", r.Outcome, r.Coverage.Untold)
-				}
-
-				// The receiver refuses longer than AlgaPSA tries, then what is before it does.
-				c.lost = cutover.Abandoned
-				c.refuse.Store(-1)
-				c.work(10*time.Minute, 8)
-				c.lost = known(cutover.Abandoned)
-				c.stands(func() int { return http.StatusServiceUnavailable })
-				c.work(10*time.Minute, 8)
-				c.down()
-				time.Sleep(150 * time.Minute)
-				c.receive()
-				c.stands(nil)
-				c.refuse.Store(0)
-				c.lost = ""
-				c.work(10*time.Minute, 8)
-
-				// It is away for longer than that.
-				c.lost = cutover.ReceiverDown
-				c.down()
-				c.work(20*time.Minute, 10)
-				c.lost = ""
-				time.Sleep(150 * time.Minute)
-				c.receive()
-				c.work(10*time.Minute, 8)
-
-				// More events than its limit lets through lose some.
-				c.lost = cutover.Unexplained
-				for range 130 {
-					c.change()
-					time.Sleep(150 * time.Millisecond)
-				}
-				c.lost = ""
-				time.Sleep(3 * time.Hour)
-				r := c.finish()
-				lost := c.check(r)
-				if lost[cutover.Unexplained] < 4 || lost[cutover.Abandoned] == 0 || lost[cutover.ReceiverDown] == 0 {
-					t.Errorf("lost: %v", lost)
-				}
-				if r.Outcome != cutover.NoGo || r.Exit != 30 {
-					t.Errorf("the verdict is %s", r.Outcome)
-				}
-				t.Logf("%s: %s", r.Outcome, r.Headline)
-				if t.Failed() {
-					c.show(r)
-				}
-			})
-		})
+		if m := c.mirror[id]; m.title != *now.Title || m.status != *now.StatusID {
+			c.t.Errorf("ticket %s: the receiver has %+v, the desk %s, %s", id, m, *now.Title, *now.StatusID)
+		}
 	}
 }
-
-var _ = []any{strconv.Itoa, strings.Contains, maps.Keys[map[string]int], client.New}
