@@ -23,7 +23,7 @@ type deliverFlags struct {
 	Webhook string  `help:"The webhook that missed something." placeholder:"ID"`
 	Retry   string  `help:"Delay before each further try of a request that failed; none for no retries." default:"1s,5s,30s,2m"`
 	Budget  float64 `help:"Share of the API key's rate limit to use at most (above 0 to 1)." default:"0.5"`
-	State   string  `help:"Cutover directory: the record of the receiver, if it keeps one, and how far this has come." default:"ticketwire-cutover" placeholder:"DIR" type:"path"`
+	State   string  `help:"Cutover directory: the record of the receiver, if it keeps one, and how far this has come. Default: ticketwire-cutover." default:"ticketwire-cutover" placeholder:"DIR" type:"path"`
 }
 
 // check finds what is wrong with the flags.
@@ -187,7 +187,7 @@ func (c *backfillCmd) proceed(ctx context.Context, t terminal, b *cutover.Backfi
 	if c.JSON {
 		err = errors.Join(err, printJSON(t.out, r))
 	} else {
-		fmt.Fprint(t.out, c.reportText(r, err == nil))
+		fmt.Fprint(t.out, c.reportText(r, p.Notes, err == nil))
 	}
 	if ctx.Err() != nil {
 		return errors.New("interrupted; the same command goes on from here")
@@ -213,8 +213,8 @@ func planText(p *cutover.Plan) string {
 	return b.String()
 }
 
-// reportText says what came of it.
-func (c *backfillCmd) reportText(r *cutover.BackfillReport, complete bool) string {
+// reportText says what came of it, but for the notes that were there before.
+func (c *backfillCmd) reportText(r *cutover.BackfillReport, noted []string, complete bool) string {
 	var b strings.Builder
 	if r.Source == cutover.FromReplay {
 		fmt.Fprintf(&b, "Replayed by the server: %d events.\n", r.Replayed)
@@ -234,7 +234,9 @@ func (c *backfillCmd) reportText(r *cutover.BackfillReport, complete bool) strin
 		fmt.Fprintf(&b, "Deleted, which no event says: ticket %s.\n", printable(id))
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(&b, "Note: %s\n", n)
+		if !slices.Contains(noted, n) {
+			fmt.Fprintf(&b, "Note: %s\n", n)
+		}
 	}
 	if r.Sweeps > 0 {
 		fmt.Fprintf(&b, "%d tickets differ", r.Differ)

@@ -18,9 +18,22 @@ type cutoverCmd struct {
 	Rollback cutoverRollbackCmd `cmd:"" help:"Give the turn back to the poller."`
 }
 
+// Help is shown below the subcommands.
+func (cutoverCmd) Help() string {
+	return `From start to finish; docs/migrate.md walks the way with a desk to practise on:
+
+  ticketwire cutover start --url https://desk.example.com --all \
+    --receiver-url https://hooks.example.com/webhooks/alga --exec ./react.sh
+  ticketwire cutover drill retry --ticket 0199...
+  ticketwire cutover status
+  ticketwire cutover report
+  ticketwire cutover finish
+  ticketwire cutover rollback`
+}
+
 // stateFlag names a cutover directory.
 type stateFlag struct {
-	State string `help:"Cutover directory." default:"ticketwire-cutover" placeholder:"DIR" type:"path"`
+	State string `help:"Cutover directory. Default: ticketwire-cutover." default:"ticketwire-cutover" placeholder:"DIR" type:"path"`
 }
 
 // typed is the directory as short as it was typed.

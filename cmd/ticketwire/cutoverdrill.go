@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/cutover"
+	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/receiver"
 )
 
 type cutoverDrillCmd struct {
@@ -158,6 +160,10 @@ func (c *cutoverRestartCmd) Run(ctx context.Context, t terminal) (err error) {
 		fmt.Sprintf("Stop your receiver now, and start it again in %s.", 2*c.Down))
 }
 
+// deadAfter is how long after its last sign of life a receiver is taken for one
+// that does not run; it gives one every two seconds.
+const deadAfter = 10 * time.Second
+
 // ownPause is how long somebody has to follow an instruction.
 const ownPause = 10 * time.Second
 
@@ -171,6 +177,9 @@ func (c *proofFlags) drill(ctx context.Context, t terminal, request cutover.Dril
 	scratch, err := c.scratch(ctx, setup, c.Ticket)
 	if err != nil {
 		return err
+	}
+	if quiet := time.Since(receiver.Alive(c.State)); !c.Own && quiet > deadAfter {
+		return fault.New(fault.Unavailable, "No receiver of cutover start runs in %s: start it, or say --own if it runs elsewhere", c.State)
 	}
 	tail, err := cutover.OpenTail(c.State)
 	if err != nil {
@@ -261,7 +270,7 @@ func (c *cutoverEditCmd) Run(ctx context.Context, t terminal) (err error) {
 		}
 	}
 	show.end()
-	fmt.Fprintf(t.out, "%d changes in %s.\n", made, time.Since(began).Round(time.Second))
+	fmt.Fprintf(t.out, "%s in %s.\n", counted(made, "change"), time.Since(began).Round(time.Second))
 	if made == 0 {
 		return nil
 	}

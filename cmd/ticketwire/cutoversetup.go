@@ -91,6 +91,8 @@ func (c *cutoverStartCmd) begin(ctx context.Context, t terminal) (*cutover.Setup
 	switch {
 	case !c.All && !c.byID():
 		return nil, usageError{errors.New("say what to watch: --ids, --ids-file or --query, or --all"), "ticketwire cutover start --help"}
+	case c.Webhook != "" && !ticketID.MatchString(c.Webhook):
+		return nil, usageError{fmt.Errorf("--webhook: %q is not the id of a webhook: ids are UUIDs", c.Webhook), "ticketwire webhooks list"}
 	case c.Webhook == "" && c.ReceiverURL == "":
 		return nil, usageError{
 			errors.New("which webhook? --webhook takes one that is there, and --receiver-url makes one"),

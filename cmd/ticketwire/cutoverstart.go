@@ -230,7 +230,7 @@ func (r *cutoverRun) parts(ctx context.Context) (parts []func(context.Context) e
 func (r *cutoverRun) announce() {
 	watched := "all tickets"
 	if n := len(r.setup.Tickets); n > 0 {
-		watched = fmt.Sprintf("%d tickets", n)
+		watched = counted(n, "ticket")
 	}
 	last := r.setup.Turns[len(r.setup.Turns)-1]
 	fmt.Fprintf(r.t.err, "Cutover of webhook %s at %s: %s every %s since %s. The %s acts.\n", r.setup.WebhookID, r.setup.Server,

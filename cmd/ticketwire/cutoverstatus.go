@@ -189,10 +189,10 @@ func (s *cutoverStatus) write(out io.Writer) error {
 	}
 	watched := "all tickets"
 	if s.Poller.Tickets > 0 {
-		watched = fmt.Sprintf("%d tickets", s.Poller.Tickets)
+		watched = counted(s.Poller.Tickets, "ticket")
 	}
-	line("poller", "last answer %s; %s every %s; %d requests, %d changes, %d without an observation, blind %s", s.ago(s.Poller.Last), watched,
-		seconds(s.Poller.Interval), s.Poller.Requests, s.Poller.Changes, s.Poller.Failures, seconds(s.Poller.Blind).Round(time.Second))
+	line("poller", "last answer %s; %s every %s; %s, %s, %d without an observation, blind %s", s.ago(s.Poller.Last), watched,
+		seconds(s.Poller.Interval), counted(s.Poller.Requests, "request"), counted(s.Poller.Changes, "change"), s.Poller.Failures, seconds(s.Poller.Blind).Round(time.Second))
 	s.Receiver.write(line, s)
 	state := "not known"
 	if s.Sender.Active != nil {
@@ -200,7 +200,7 @@ func (s *cutoverStatus) write(out io.Writer) error {
 			state = "DISABLED: " + s.Sender.Why
 		}
 	}
-	line("sender", "looked at %s; the webhook is %s; %d lines about deliveries, %d about events", s.ago(s.Sender.Looked), printable(state), s.Sender.Deliveries, s.Sender.Events)
+	line("sender", "looked at %s; the webhook is %s; %s about deliveries, %d about events", s.ago(s.Sender.Looked), printable(state), counted(s.Sender.Deliveries, "line"), s.Sender.Events)
 	for _, g := range s.Gaps {
 		line("gap", "%s of the %s since %s: %s", g.To.Sub(g.From).Round(time.Second), g.Side, g.From.Local().Format(time.DateTime), printable(g.Why))
 	}
@@ -212,9 +212,6 @@ func (s *cutoverStatus) write(out io.Writer) error {
 	}
 	line("classes", "%s", strings.Join(classes, "  "))
 	line("verdict", "%s: %s", s.Report.Outcome, printable(s.Report.Headline))
-	if c := s.Report.Coverage; c.MoreDays > 0 {
-		line("time", "about %.1f days at %.1f changes a day, or: ticketwire cutover drill edit", c.MoreDays, c.PerDay)
-	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -231,7 +228,7 @@ func (r *receiverStatus) write(line func(name, format string, args ...any), s *c
 	if !r.Last.IsZero() {
 		last = fmt.Sprintf("last event %s (%s)", s.ago(r.Last), printable(r.Type))
 	}
-	line("receiver", "%s; %s; %d requests, %d refused; %d reactions, %d failed", alive, last, r.Requests, r.Refused, r.Acted, r.Failed)
+	line("receiver", "%s; %s; %s, %d refused; %s, %d failed", alive, last, counted(r.Requests, "request"), r.Refused, counted(r.Acted, "reaction"), r.Failed)
 	if r.Queued != nil {
 		line("queue", "%d wait for a reaction, %d have failed for good", *r.Queued, *r.Dead)
 	}

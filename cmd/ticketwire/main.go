@@ -111,6 +111,9 @@ func run(args []string, t terminal) int {
 		if status, is := errors.AsType[exitStatus](err); is {
 			return int(status)
 		}
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = errors.New("interrupted")
+		}
 		return t.fail(err)
 	}
 	return exitOK
@@ -140,10 +143,16 @@ func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
 func tryHelp(err error) string {
-	if p, is := errors.AsType[*kong.ParseError](err); is && p.Context != nil && p.Context.Command() != "" {
-		return "ticketwire " + strings.Fields(p.Context.Command())[0] + " --help"
+	words := []string{"ticketwire"}
+	if p, is := errors.AsType[*kong.ParseError](err); is && p.Context != nil {
+		for word := range strings.FieldsSeq(p.Context.Command()) {
+			if strings.HasPrefix(word, "<") {
+				break
+			}
+			words = append(words, word)
+		}
 	}
-	return "ticketwire --help"
+	return strings.Join(append(words, "--help"), " ")
 }
 
 // terminal is where a command writes: results to out, everything else to err.
@@ -160,6 +169,9 @@ func (t terminal) fail(err error) int {
 	}
 	if _, is := errors.AsType[*url.Error](err); is {
 		fmt.Fprintln(t.err, "Try:   start the service with ticketwire serve, or name another one with --url")
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		fmt.Fprintln(t.err, "Try:   another address with --listen; port 0 picks a free one")
 	}
 	return exitCode(err)
 }

@@ -35,7 +35,7 @@ type pollCmd struct {
 	Jitter   float64       `help:"A round is late by up to this share of the interval (0 to 1)." default:"0.05"`
 	Budget   float64       `help:"Share of the API key's rate limit to use at most (above 0 to 1)." default:"0.5"`
 	Timeout  time.Duration `help:"How long to wait for an answer." default:"10s"`
-	State    string        `help:"Cutover directory: the record, and what has been seen." default:"ticketwire-cutover" placeholder:"DIR" type:"path"`
+	State    string        `help:"Cutover directory: the record, and what has been seen. Default: ticketwire-cutover." default:"ticketwire-cutover" placeholder:"DIR" type:"path"`
 
 	Exec        string        `help:"Shell command to run for each change, with the event on its standard input. Without it events are lines of JSON on standard output." placeholder:"CMD"`
 	ExecTimeout time.Duration `help:"How long the command may take." default:"1m"`
@@ -174,7 +174,7 @@ func (c *watchFlags) watched(ctx context.Context, api *client.Client) ([]string,
 	}
 	for _, id := range ids {
 		if !ticketID.MatchString(id) {
-			return nil, usageError{fmt.Errorf("%q is not the id of a ticket: ids are UUIDs, the ticket_id of the API", id), "ticketwire poll --query ticket_number=" + url.QueryEscape(id)}
+			return nil, usageError{fmt.Errorf("%q is not the id of a ticket: ids are UUIDs, the ticket_id of the API", id), "--query ticket_number=" + url.QueryEscape(id)}
 		}
 	}
 	if c.Query != "" {
@@ -190,7 +190,7 @@ func (c *watchFlags) watched(ctx context.Context, api *client.Client) ([]string,
 		}
 	}
 	if len(ids) == 0 {
-		return nil, usageError{errors.New("there is no ticket to watch"), "ticketwire poll --all"}
+		return nil, usageError{errors.New("there is no ticket to watch"), "--all"}
 	}
 	return ids, nil
 }
@@ -226,8 +226,8 @@ func warnOfBudget(t terminal, tickets int, interval time.Duration, budget float6
 	const usual = 60 // requests per minute (contract section 1.6)
 	need, may := float64(tickets)/interval.Minutes(), usual*budget
 	if need > may {
-		fmt.Fprintf(t.err, "%d tickets every %s are %.0f requests per minute; a key that may make %d leaves %.0f of them to the budget, so rounds will take longer. --all needs two requests per round.\n",
-			tickets, interval, need, usual, may)
+		fmt.Fprintf(t.err, "%s every %s are %.0f requests per minute; a key that may make %d leaves %.0f of them to the budget, so rounds will take longer. --all needs two requests per round.\n",
+			counted(tickets, "ticket"), interval, need, usual, may)
 	}
 }
 
@@ -265,7 +265,7 @@ func (c *pollCmd) react(ctx context.Context, t terminal, change cutover.Change) 
 
 func statusLine(s cutover.Status, now time.Time) string {
 	n := s.Numbers
-	text := fmt.Sprintf("%d tickets, %d requests, %d changes", s.Watched, n.Requests, n.Changes)
+	text := fmt.Sprintf("%s, %s, %s", counted(s.Watched, "ticket"), counted(n.Requests, "request"), counted(n.Changes, "change"))
 	if missed := n.NoObservation(); missed > 0 {
 		text += fmt.Sprintf(", %d without an observation, blind %s", missed, n.BlindAt(now).Round(time.Second))
 	}
@@ -278,14 +278,24 @@ func statusLine(s cutover.Status, now time.Time) string {
 	return text
 }
 
+// goneShown is how many tickets that are not there are named.
+const goneShown = 5
+
+// counted is a number and its noun.
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
 // summary is what polling came to, and what webhooks would save of it.
 func summary(n *cutover.Numbers) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "requests   %d, of which %d showed a change; %d changes", n.Requests, n.Useful, n.Changes)
-	if n.Gone > 0 {
-		fmt.Fprintf(&b, ", %d tickets gone", n.Gone)
+	fmt.Fprintf(&b, "requests   %d, of which %d showed a change; %s\n", n.Requests, n.Useful, counted(n.Changes, "change"))
+	if gone := n.GoneTickets(); len(gone) > 0 {
+		fmt.Fprintf(&b, "not there  %s: %s\n", counted(len(gone), "ticket"), strings.Join(gone[:min(len(gone), goneShown)], ", "))
 	}
-	b.WriteString("\n")
 	if n.Changes > 0 {
 		median, p95, longest := n.Lag()
 		fmt.Fprintf(&b, "lag        median %s, 95 %% within %s, longest %s\n", short(median), short(p95), short(longest))
@@ -295,7 +305,7 @@ func summary(n *cutover.Numbers) string {
 		for _, f := range slices.Sorted(maps.Keys(n.Failures)) {
 			kinds = append(kinds, fmt.Sprintf("%s %d", f, n.Failures[f]))
 		}
-		fmt.Fprintf(&b, "no answer  %d requests without an observation: %s\n", n.NoObservation(), strings.Join(kinds, ", "))
+		fmt.Fprintf(&b, "no answer  %s without an observation: %s\n", counted(n.NoObservation(), "request"), strings.Join(kinds, ", "))
 	}
 	if n.Blind > 0 {
 		fmt.Fprintf(&b, "blind      %s, when a change could not be seen\n", n.Blind.Round(time.Second))

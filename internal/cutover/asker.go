@@ -15,11 +15,13 @@ type asker struct {
 	*caller
 	show     func(what string) // before a wait; may be nil
 	requests int
+	answered bool
 	clock    time.Time // the server's, with the last answer; to the second
 }
 
-// How long a server that does not answer is waited for, altogether some minutes.
-// After that a later run goes on.
+// How long a server that does not answer any more is waited for, altogether some
+// minutes. After that a later run goes on. One that cannot be reached to begin with
+// is not waited for: whoever typed its address wants to know.
 const (
 	askTries   = 10
 	firstReask = time.Second
@@ -47,10 +49,14 @@ func (a *asker) ask(ctx context.Context, send func(context.Context) error) error
 			a.clock = p.Date
 		}
 		if err == nil {
+			a.answered = true
 			return nil
 		}
 		answer, _ := errors.AsType[*client.Error](err)
+		a.answered = a.answered || answer != nil
 		switch f := p.Failure; {
+		case f == Network && !a.answered:
+			return err
 		case f == RateLimited, answer != nil && answer.Status == http.StatusServiceUnavailable && answer.RetryAfter > 0:
 			continue // the budget waits
 		case f != ServerError && f != Network && f != Timeout, try == askTries:

@@ -322,13 +322,6 @@ func (c *comparison) staged(e *event) string {
 	return ""
 }
 
-// backfilled reports whether all that is known of an event are requests that are
-// not the webhook's.
-func (c *comparison) backfilled(e *event) bool {
-	copies := c.copies[e.copies:e.copiesTo]
-	return len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return p.aside == "" })
-}
-
 // alone says why no change that the poller saw belongs to an event.
 func (c *comparison) alone(i int32, watched bool) (Class, string) {
 	e := &c.events[i]

@@ -288,7 +288,7 @@ func (c *comparison) fillAttempts(r *Report) {
 	for i := range c.copies {
 		switch p := &c.copies[i]; {
 		case !p.signed:
-		case p.extra:
+		case p.aside != "":
 			d.Others++
 		default:
 			d.Own++

@@ -70,7 +70,7 @@ func match(s *sides) *matcher {
 	m.vanished()
 	m.measure()
 	m.second = make([]bool, len(s.events))
-	if s.feedTo == never { // a server with a feed has no such payloads
+	if len(s.feed) == 0 { // a server with a feed has no such payloads
 		m.findSeconds()
 	}
 	m.standsAs = make([]stance, len(s.events))
@@ -252,7 +252,7 @@ func (m *matcher) until(c int32) moment {
 func (m *matcher) findSeconds() {
 	var all []int32
 	for i := range m.events {
-		if e := &m.events[i]; e.ticket != 0 && e.updated != never && e.occurred != never && !m.onlyExtra(e) {
+		if e := &m.events[i]; e.ticket != 0 && e.updated != never && e.occurred != never && !m.backfilled(e) {
 			all = append(all, int32(i))
 		}
 	}

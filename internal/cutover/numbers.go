@@ -1,6 +1,7 @@
 package cutover
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -13,7 +14,7 @@ type Numbers struct {
 	Requests int             // sent, answered or not
 	Useful   int             // showed at least one change
 	Changes  int             // a change that was seen several times counts once
-	Gone     int             // tickets that were seen and then answered 404
+	Gone     int             // tickets that were answered 404 last
 	Failures map[Failure]int // requests that were no observation
 	Blind    time.Duration   // time in which the poller could not see a change of some ticket
 	Limit    int             // the key's bucket, as last named; 0 for never
@@ -28,6 +29,9 @@ type Numbers struct {
 	since                 time.Time       // since when open is not empty
 	clock                 skew
 }
+
+// GoneTickets are the tickets that Gone counts, sorted.
+func (n *Numbers) GoneTickets() []string { return slices.Sorted(maps.Keys(n.gone)) }
 
 // Add counts one entry.
 func (n *Numbers) Add(e Entry) {

@@ -188,11 +188,11 @@ func (d *digest) settleEvent(e *event) {
 	}
 }
 
-// onlyExtra reports whether nothing but copies that the webhook did not send by
-// itself tells of an event.
-func (d *digest) onlyExtra(e *event) bool {
+// backfilled reports whether all that is known of an event are requests that are
+// not the webhook's.
+func (d *digest) backfilled(e *event) bool {
 	copies := d.copies[e.copies:e.copiesTo]
-	return len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return !p.extra })
+	return len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return p.aside == "" })
 }
 
 // known reports whether an event is one, and not just an id in the header of a

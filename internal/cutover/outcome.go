@@ -224,10 +224,18 @@ func (v *advice) origin() {
 	}
 }
 
+// lagCounts is how many changes it takes to compare 95 % of them. Of fewer, that is
+// the slowest one, which a single retry decides, and half of them are compared.
+const lagCounts = 20
+
 func (v *advice) operation() {
-	if l := v.Lag; l.Poll.N > 0 && l.FirstByte.P95 >= l.Poll.P95 {
+	first, poll, share := v.Lag.FirstByte.P95, v.Lag.Poll.P95, "95 %"
+	if v.Lag.Poll.N < lagCounts {
+		first, poll, share = v.Lag.FirstByte.Median, v.Lag.Poll.Median, "half"
+	}
+	if v.Lag.Poll.N > 0 && first >= poll {
 		v.block(Finding{
-			Code: "lag", Title: fmt.Sprintf("webhooks are not faster: 95 %% within %s, polls %s", duration(l.FirstByte.P95), duration(l.Poll.P95)),
+			Code: "lag", Title: fmt.Sprintf("webhooks are not faster: %s within %s, polls %s", share, duration(first), duration(poll)),
 			Evidence: []string{fmt.Sprintf("the slowest: %s", slowest(v.Slowest))},
 			Cause:    "Retries, a queue of the sender, or a rate limit of the webhook.",
 			Command:  fmt.Sprintf("ticketwire webhooks deliveries %s --status failed", v.webhook),
@@ -280,7 +288,7 @@ func (v *advice) proofs(rules Rules) {
 		if v.unread {
 			cause = "The record does not have what the webhook subscribes to, so every type of a ticket counts. One that it does not subscribe to, or that is not needed, can be waived by name in " + SetupName + "."
 		}
-		v.wait(Finding{Code: "types", Title: "not seen yet: " + strings.Join(unseen, ", "), Cause: cause, Command: v.cutover("drill edit")})
+		v.wait(Finding{Code: "types", Title: "not seen yet: " + strings.Join(unseen, ", "), Cause: cause, Command: v.cause(unseen[0])})
 	}
 	if n := c.Untold; n > 0 {
 		v.wait(Finding{
@@ -307,6 +315,22 @@ func (v *advice) proofs(rules Rules) {
 	}
 	if v.Safety.Reconciler == 0 {
 		v.wait(Finding{Code: "reconciler", Title: "no reconciler", Cause: "None was started.", Command: "ticketwire reconcile --state " + quoted(v.dir)})
+	}
+}
+
+// cause is a command after which there is an event of the type.
+func (v *advice) cause(eventType string) string {
+	switch eventType {
+	case "ticket.created":
+		return "ticketwire tickets create --help"
+	case "ticket.assigned":
+		return "ticketwire tickets update ID --assign USER_ID"
+	case "ticket.status_changed", "ticket.closed":
+		return "ticketwire tickets update ID --status STATUS_ID"
+	case "ticket.comment.added":
+		return "ticketwire tickets comment ID TEXT"
+	default:
+		return v.cutover("drill edit")
 	}
 }
 
@@ -375,7 +399,7 @@ func (v *advice) extend() string {
 	case c.MissBound > c.Allowed:
 		text := fmt.Sprintf("clean so far: %d of %d changes for at most %s missed (now at most %s)", c.Eligible, c.Needed, percent(c.Allowed), percent(c.MissBound))
 		if c.MoreDays > 0 {
-			text += ", about " + days(c.MoreDays) + " at this rate"
+			text += ", about " + days(max(c.MoreDays, (v.Window.Required-v.Window.Seconds)/86400)) + " more"
 		}
 		return text
 	default:

@@ -108,6 +108,13 @@ func TestVerdicts(t *testing.T) {
 				}
 			}
 		}, want: NoGo, exit: 30, code: "webhook"},
+		{name: "one of a few is slow", after: func(s *scene) {
+			for _, e := range s.entries {
+				if e.Receipt != nil && e.Receipt.Attempt > 1 {
+					e.Receipt.At = e.Receipt.At.Add(5 * time.Minute)
+				}
+			}
+		}, want: Go},
 		{name: "slower than polling", after: func(s *scene) {
 			for _, e := range s.entries {
 				if e.Receipt != nil {

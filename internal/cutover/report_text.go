@@ -71,9 +71,28 @@ func (t *textWriter) line(format string, args ...any) {
 	}
 }
 
-// WriteText writes the report for a terminal.
-func (r *Report) WriteText(w io.Writer) error {
+// WriteBrief writes the verdict, the table of both sides, and what is to be done,
+// without evidence: a screen of a terminal.
+func (r *Report) WriteBrief(w io.Writer) error {
 	t := &textWriter{w: w}
+	r.writeHead(t)
+	for _, part := range []struct {
+		title string
+		all   []Finding
+	}{{"MUST BE PUT RIGHT", r.Blockers}, {"NOT PROVED YET", r.Unproved}} {
+		if len(part.all) > 0 {
+			t.line("")
+			t.line("%s", part.title)
+		}
+		for _, f := range part.all {
+			t.line("  - %s", printable(f.Title))
+		}
+	}
+	return t.err
+}
+
+// writeHead writes the verdict and the table of both sides.
+func (r *Report) writeHead(t *textWriter) {
 	t.line("CUTOVER REPORT  %s", printable(r.title()))
 	t.line("%s", r.period())
 	t.line("")
@@ -88,6 +107,12 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	t.line("")
 	t.line("MISSED %s   MISMATCH %s   UNEXPLAINED %s", count(r.Coverage.Missed+r.Coverage.Events), count(r.Coverage.Mismatched), count(r.Coverage.Doubtful))
+}
+
+// WriteText writes the report for a terminal.
+func (r *Report) WriteText(w io.Writer) error {
+	t := &textWriter{w: w}
+	r.writeHead(t)
 	for _, l := range r.facts() {
 		t.line("%-16s %s", l[0], printable(l[1]))
 	}

@@ -75,7 +75,7 @@ func LoadSetup(dir string) (*Setup, error) {
 	name := filepath.Join(dir, SetupName)
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.Wrap(fault.NotFound, err, "There is no cutover in %s", dir)
+		return nil, fault.New(fault.NotFound, "There is no cutover in %s: ticketwire cutover start begins one", dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the setup of the cutover: %w", err)

@@ -322,10 +322,19 @@ func (s *sides) logTells(t moment) bool { return throughout(s.log, t, t+span(inL
 // committed earlier may be there without it.
 func (s *sides) feedTells(updated, done moment) bool { return throughout(s.feed, updated, done) }
 
+// staleFor is how old a payload of a server without an event feed can be: AlgaPSA
+// keeps rows for 60 seconds (contract section 6, W5).
+const staleFor = time.Minute
+
 // window decides for which time both pipelines can be compared: from when both
-// ran, and a margin, to before what may still be on its way.
+// ran, and a margin, to before what may still be on its way. The margins are
+// intervals of the poller, one and two, and no shorter than a payload can be old.
 func (s *sides) window(q Question) {
-	s.settled = s.to - max(2*s.interval, span(time.Minute))
+	least := span(staleFor)
+	if len(s.feed) > 0 {
+		least = 0
+	}
+	s.settled = s.to - max(2*s.interval, least)
 	s.from = s.to + 1
 	var first []moment
 	switch {
@@ -352,7 +361,7 @@ func (s *sides) window(q Question) {
 	if q.Setup != nil && !q.Setup.Started.IsZero() {
 		first = append(first, momentOf(q.Setup.Started))
 	}
-	s.from = slices.Max(first) + max(s.interval, span(time.Minute))
+	s.from = slices.Max(first) + max(s.interval, least)
 }
 
 func (s *sides) inside(t moment) bool { return s.from <= t && t <= s.settled }
