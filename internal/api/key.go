@@ -3,11 +3,9 @@ package api
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
@@ -167,11 +165,11 @@ func (c *call) createKey() (answer, error) {
 		return answer{}, err
 	}
 	if k.Permissions == nil {
-		if k.Permissions, err = c.ownList(); err != nil {
+		if k.Permissions, err = c.store().OwnList(c.ctx, c.who); err != nil {
 			return answer{}, err
 		}
 	}
-	if err := c.mayGrant(k.Permissions); err != nil {
+	if err := c.who.MayGrant(k.Permissions); err != nil {
 		return answer{}, err
 	}
 	draft := store.KeyDraft{
@@ -189,27 +187,6 @@ func (c *call) createKey() (answer, error) {
 		})
 }
 
-// ownList returns what a key without a list of its own may be given: nil, which
-// is everything its user may do, or the caller's rights where his key has a list.
-func (c *call) ownList() ([]string, error) {
-	k, err := c.store().Key(c.ctx, c.tenant(), c.who.KeyID)
-	if err != nil || k.Permissions == nil {
-		return nil, err
-	}
-	return slices.Sorted(maps.Keys(c.who.Permissions)), nil
-}
-
-// mayGrant refuses to hand out a right that the caller does not have.
-func (c *call) mayGrant(permissions []string) error {
-	for _, name := range permissions {
-		resource, action, _ := strings.Cut(name, ":")
-		if !c.who.Can(resource, action) {
-			return fault.New(fault.Forbidden, "Permission denied: Cannot grant %s", name)
-		}
-	}
-	return nil
-}
-
 func (c *call) updateKey() (answer, error) {
 	id, err := c.id("id", "API key")
 	if err != nil {
@@ -223,7 +200,7 @@ func (c *call) updateKey() (answer, error) {
 	if err := o.err(); err != nil {
 		return answer{}, err
 	}
-	own, err := c.ownList()
+	own, err := c.store().OwnList(c.ctx, c.who)
 	if err != nil {
 		return answer{}, err
 	}
@@ -239,7 +216,7 @@ func (c *call) updateKey() (answer, error) {
 		if k.Permissions == nil && (own != nil || k.UserID != c.who.User.UserID) {
 			return fault.New(fault.Forbidden, "Permission denied: Cannot grant everything that the key's user may do")
 		}
-		return c.mayGrant(k.Permissions)
+		return c.who.MayGrant(k.Permissions)
 	}
 	return change(c,
 		func(ctx context.Context) (store.APIKey, error) {
