@@ -75,9 +75,7 @@ func readSpec(o *object, targets egress.Config) specPatch {
 
 func readSwitches(o *object, targets egress.Config, p *specPatch) {
 	if v := o.boolean("verify_ssl"); v != nil {
-		if !*v && targets.RefuseInsecureTLS {
-			o.custom("verify_ssl", "certificates must be verified on this server; trust your own authority with tls.ca_bundle instead")
-		}
+		o.merge(targets.CheckVerify(*v))
 		p.set(func(s *delivery.Spec) { s.VerifySSL = *v })
 	}
 	if v := o.boolean("is_active"); v != nil {

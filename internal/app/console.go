@@ -17,7 +17,7 @@ const HasConsole = true
 // server does.
 func (a *App) console(mux *http.ServeMux, targets egress.Config) {
 	c := console.New(console.Config{
-		Store: a.store, Engine: a.engine, Egress: targets, PublicURL: a.cfg.PublicURL, Threads: a.cfg.Threads,
+		Store: a.store, Engine: a.engine, Egress: targets, PublicURL: a.cfg.PublicURL, Threads: a.cfg.Threads, Policy: a.cfg.Policy,
 		Now: a.cfg.Now, Log: a.cfg.Log,
 	})
 	for _, pattern := range []string{"/console", "/console/", "/msp/"} {

@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/dispatch"
 	"github.com/ticketwire/ticketwire/internal/egress"
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -33,6 +34,7 @@ type Config struct {
 	Egress    egress.Config    // for the check of webhook URLs, as in the API
 	PublicURL string           // https: the session's cookie is only sent over TLS
 	Threads   bool             // see store.Config: what the preview of a payload shows
+	Policy    delivery.Policy  // when a webhook that only fails is switched off
 	Now       func() time.Time // the clock; time.Now in production
 	Log       *slog.Logger
 }
@@ -91,7 +93,7 @@ type route struct {
 func (s *Server) routes() []route {
 	all := []route{{"GET /console/{$}", "", "", (*visit).start}, {"GET /console", "", "", (*visit).start}}
 	for _, part := range [][]route{
-		ticketRoutes(),
+		ticketRoutes(), webhookRoutes(), replayRoutes(), deliveryRoutes(),
 	} {
 		all = append(all, part...)
 	}

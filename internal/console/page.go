@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
@@ -58,6 +59,13 @@ func notices() map[string]string {
 		"saved":     "Saved.",
 		"unchanged": "Nothing was different, so nothing happened.",
 		"commented": "The comment was added.",
+		"tested":    "A test was sent. This is what came back.",
+		"resent":    "It was sent again, once. This is what came back.",
+		"paused":    "Paused. What happens from now on stays in the event feed and can be replayed.",
+		"enabled":   "Switched on. Its failures until now are forgotten.",
+		"replaying": "What was missed is being queued, oldest first.",
+		"promoted":  "From now on only the new secret counts.",
+		"deleted":   "The webhook was deleted.",
 	}
 }
 
@@ -93,6 +101,8 @@ type entry struct{ Name, Path, Label, Resource, Action string }
 func navigation() []entry {
 	return []entry{
 		{"tickets", "/console/tickets", "Tickets", "ticket", "read"},
+		{"webhooks", "/console/webhooks", "Webhooks", "webhook", "read"},
+		{"deliveries", "/console/deliveries", "Deliveries", "webhook", "read"},
 	}
 }
 
@@ -207,7 +217,17 @@ func titleOf(k fault.Kind) string {
 func functions() template.FuncMap {
 	return template.FuncMap{
 		"clean": clean, "num": num, "short": short, "deref": deref, "join": strings.Join,
+		"words": strings.Fields, "json": asJSON,
 	}
+}
+
+// asJSON writes a value as JSON does.
+func asJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
 }
 
 // deref returns the text of a pointer, "" for nil.
@@ -321,8 +341,15 @@ func parts(d, large time.Duration, largeName string, small time.Duration, smallN
 	return text
 }
 
-// issuesOf returns the issues of an error, nil if it has none.
+// issuesOf returns the issues of an error and of those that are joined in it.
 func issuesOf(err error) []fault.Issue {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []fault.Issue
+		for _, e := range joined.Unwrap() {
+			all = append(all, issuesOf(e)...)
+		}
+		return all
+	}
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return e.Issues
 	}

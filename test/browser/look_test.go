@@ -17,7 +17,7 @@ func TestPictures(t *testing.T) {
 		t.Skip("without -pictures DIR no pictures are taken")
 	}
 	s := newScene(t)
-	worked, _, _ := s.work(t)
+	worked, good, broken := s.work(t)
 	tb := newTab(t, chromium(t), s.app.PublicURL())
 	tb.window(1280, 800, "light")
 	tb.visit("/console/")
@@ -29,6 +29,13 @@ func TestPictures(t *testing.T) {
 		{"tickets", "/console/tickets"},
 		{"ticket", "/msp/tickets/" + worked.Number},
 		{"new-ticket", "/console/tickets/new"},
+		{"webhooks", "/console/webhooks"},
+		{"webhook", "/console/webhooks/" + broken.WebhookID},
+		{"webhook-good", "/console/webhooks/" + good.WebhookID},
+		{"webhook-edit", "/console/webhooks/" + good.WebhookID + "/edit"},
+		{"deliveries", "/console/deliveries"},
+		{"delivery", "/console/deliveries/" + s.failed(t, broken)},
+		{"replay", "/console/webhooks/" + good.WebhookID + "/replay"},
 		{"not-found", "/msp/tickets/nothing"},
 	} {
 		for _, size := range []struct {

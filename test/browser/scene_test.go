@@ -167,3 +167,19 @@ func (s *scene) work(t *testing.T) (worked ticket.Ticket, good, broken delivery.
 	s.patch(t, worked.TicketID, ticket.Patch{Title: ticket.Some("Label printer drops large jobs in warehouse 3")})
 	return worked, good, broken
 }
+
+// failed is a failed delivery of a webhook.
+func (s *scene) failed(t *testing.T, w delivery.Webhook) string {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		found := must(s.app.Store().SearchDeliveries(t.Context(), s.a.TenantID, store.DeliverySearch{
+			WebhookID: w.WebhookID, Status: string(delivery.Retrying),
+		}))(t)
+		if len(found.Rows) > 1 {
+			return found.Rows[0].DeliveryID
+		}
+	}
+	t.Fatal("no delivery has failed")
+	return ""
+}
