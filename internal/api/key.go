@@ -207,8 +207,10 @@ func (c *call) updateKey() (answer, error) {
 	apply := func(k *store.APIKey) error {
 		patch.apply(k)
 		ended := !k.Active || k.ExpiresAt != nil && !k.ExpiresAt.After(c.now)
-		if k.KeyID == c.who.KeyID && ended {
-			return fault.New(fault.Conflict, "A key cannot deactivate itself; use another one")
+		if ended {
+			if err := c.who.MayEnd(k.KeyID, "deactivate"); err != nil {
+				return err
+			}
 		}
 		if !o.has("permissions") {
 			return nil
@@ -230,8 +232,8 @@ func (c *call) deleteKey() (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if id == c.who.KeyID {
-		return answer{}, fault.New(fault.Conflict, "A key cannot delete itself; use another one")
+	if err := c.who.MayEnd(id, "delete"); err != nil {
+		return answer{}, err
 	}
 	return change(c,
 		func(ctx context.Context) (struct{}, error) {

@@ -4,6 +4,7 @@ package app
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/ticketwire/ticketwire/internal/console"
 	"github.com/ticketwire/ticketwire/internal/egress"
@@ -15,10 +16,10 @@ const HasConsole = true
 
 // console adds the console's routes to the API's. Its live pages end before the
 // server does.
-func (a *App) console(mux *http.ServeMux, targets egress.Config) {
+func (a *App) console(mux *http.ServeMux, targets egress.Config, remaining func(time.Time, string, string) (int, int, bool)) {
 	c := console.New(console.Config{
 		Store: a.store, Engine: a.engine, Egress: targets, PublicURL: a.cfg.PublicURL, Threads: a.cfg.Threads, Policy: a.cfg.Policy,
-		Now: a.cfg.Now, Log: a.cfg.Log,
+		Remaining: remaining, Now: a.cfg.Now, Log: a.cfg.Log,
 	})
 	for _, pattern := range []string{"/console", "/console/", "/msp/"} {
 		mux.Handle(pattern, c)

@@ -4,6 +4,7 @@ package app
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/ticketwire/ticketwire/internal/egress"
 )
@@ -13,4 +14,5 @@ import (
 const HasConsole = false
 
 // console adds nothing: its addresses are those of no route.
-func (*App) console(*http.ServeMux, egress.Config) {}
+func (*App) console(*http.ServeMux, egress.Config, func(time.Time, string, string) (int, int, bool)) {
+}

@@ -35,6 +35,9 @@ type Config struct {
 	PublicURL string           // https: the session's cookie is only sent over TLS
 	Threads   bool             // see store.Config: what the preview of a payload shows
 	Policy    delivery.Policy  // when a webhook that only fails is switched off
+	// Remaining says how many calls an API key has left; known is false where the
+	// API has not seen it lately.
+	Remaining func(now time.Time, tenant, keyID string) (remaining, limit int, known bool)
 	Now       func() time.Time // the clock; time.Now in production
 	Log       *slog.Logger
 }
@@ -94,6 +97,7 @@ func (s *Server) routes() []route {
 	all := []route{{"GET /console/{$}", "", "", (*visit).start}, {"GET /console", "", "", (*visit).start}}
 	for _, part := range [][]route{
 		ticketRoutes(), webhookRoutes(), replayRoutes(), deliveryRoutes(),
+		overviewRoutes(), eventRoutes(), keyRoutes(),
 	} {
 		all = append(all, part...)
 	}

@@ -148,10 +148,11 @@ func (v *visit) listDeliveries() error {
 	}
 	search.From, search.To, err = times(q)
 	if ticket := strings.TrimSpace(q.Get("ticket")); ticket != "" {
-		search.TicketID = ticket
-		if t, err := v.store().Ticket(v.ctx, v.tenant(), ticket); err == nil {
-			search.TicketID = t.TicketID
+		id, err := v.ticketID(ticket)
+		if err != nil {
+			return err
 		}
+		search.TicketID = id
 	}
 	var found store.Found[delivery.Delivery]
 	if err == nil {

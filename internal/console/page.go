@@ -66,6 +66,7 @@ func notices() map[string]string {
 		"replaying": "What was missed is being queued, oldest first.",
 		"promoted":  "From now on only the new secret counts.",
 		"deleted":   "The webhook was deleted.",
+		"revoked":   "The key was revoked. It opens nothing any more.",
 	}
 }
 
@@ -100,9 +101,12 @@ type entry struct{ Name, Path, Label, Resource, Action string }
 
 func navigation() []entry {
 	return []entry{
+		{"overview", "/console/overview", "Overview", "webhook", "analytics"},
 		{"tickets", "/console/tickets", "Tickets", "ticket", "read"},
 		{"webhooks", "/console/webhooks", "Webhooks", "webhook", "read"},
 		{"deliveries", "/console/deliveries", "Deliveries", "webhook", "read"},
+		{"events", "/console/events", "Events", "webhook", "read"},
+		{"keys", "/console/keys", "API keys", "api_key", "read"},
 	}
 }
 
@@ -217,7 +221,7 @@ func titleOf(k fault.Kind) string {
 func functions() template.FuncMap {
 	return template.FuncMap{
 		"clean": clean, "num": num, "short": short, "deref": deref, "join": strings.Join,
-		"words": strings.Fields, "json": asJSON,
+		"words": strings.Fields, "value": func(n *int64) int64 { return *n }, "json": asJSON,
 	}
 }
 
@@ -308,10 +312,10 @@ func (f *frame) stamp(v any, relative bool) template.HTML {
 // distance says how far t is from now.
 func distance(t, now time.Time) string {
 	d := now.Sub(t)
-	if d < 0 {
+	switch {
+	case d <= -time.Second:
 		return "in " + span(-d)
-	}
-	if d < time.Second {
+	case d < time.Second: // clocks of two processes are never quite the same
 		return "just now"
 	}
 	return span(d) + " ago"

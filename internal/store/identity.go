@@ -54,6 +54,15 @@ func (p Principal) MayGrant(permissions []string) error {
 	return nil
 }
 
+// MayEnd refuses to end the key that the principal has come with. what is the verb
+// of the message.
+func (p Principal) MayEnd(keyID, what string) error {
+	if p.KeyID != "" && lowerID(keyID) == p.KeyID {
+		return fault.New(fault.Conflict, "A key cannot %s itself; use another one", what)
+	}
+	return nil
+}
+
 // Actor returns the principal as the author of changes.
 func (p Principal) Actor() ticket.Actor {
 	return ticket.Actor{TenantID: p.TenantID, UserID: p.User.UserID, Name: p.User.DisplayName()}

@@ -18,6 +18,7 @@ func TestPictures(t *testing.T) {
 	}
 	s := newScene(t)
 	worked, good, broken := s.work(t)
+	s.morning(t)
 	tb := newTab(t, chromium(t), s.app.PublicURL())
 	tb.window(1280, 800, "light")
 	tb.visit("/console/")
@@ -26,6 +27,10 @@ func TestPictures(t *testing.T) {
 	tb.click("button.primary")
 	tb.sees("Tickets")
 	for _, page := range []struct{ name, path string }{
+		{"overview", "/console/overview"},
+		{"events", "/console/events"},
+		{"keys", "/console/keys"},
+		{"new-key", "/console/keys/new"},
 		{"tickets", "/console/tickets"},
 		{"ticket", "/msp/tickets/" + worked.Number},
 		{"new-ticket", "/console/tickets/new"},

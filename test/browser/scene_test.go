@@ -3,15 +3,20 @@ package browser
 
 import (
 	"context"
+	"database/sql"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	_ "modernc.org/sqlite" // the charts' history is written into the database
 
 	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/app"
@@ -32,6 +37,7 @@ const hostile = `"><script>alert(1)</script><img src=x onerror=alert(1)> ` + "\u
 // scene is a running service with two tenants and receivers.
 type scene struct {
 	app  *app.App
+	dir  string
 	a, b store.Bootstrapped
 	who  ticket.Actor // of tenant a
 
@@ -68,8 +74,9 @@ func newScene(t *testing.T) *scene {
 	policy := delivery.DefaultPolicy()
 	policy.Jitter = 0
 	policy.Schedule = []time.Duration{500 * time.Millisecond, 30 * time.Minute, 2 * time.Hour}
+	s.dir = t.TempDir()
 	a, err := app.New(t.Context(), app.Config{
-		Listen: "127.0.0.1:0", DataDir: t.TempDir(), Version: "test", Policy: policy,
+		Listen: "127.0.0.1:0", DataDir: s.dir, Version: "test", Policy: policy,
 		AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Rate:         api.DefaultRate(), Enforce: true, Retention: 720 * time.Hour, MaxWebhooks: 50,
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
@@ -182,4 +189,23 @@ func (s *scene) failed(t *testing.T, w delivery.Webhook) string {
 	}
 	t.Fatal("no delivery has failed")
 	return ""
+}
+
+// morning makes an hour of traffic that there was not, for the charts.
+func (s *scene) morning(t *testing.T) {
+	t.Helper()
+	db := must(sql.Open("sqlite", filepath.Join(s.dir, "ticketwire.db")))(t)
+	defer db.Close()
+	minute := time.Now().Unix() / 60
+	for i := int64(1); i < 60; i++ {
+		n := 40 + 25*math.Sin(float64(i)/9) + float64(i*7%11)
+		failed := 0.0
+		if i > 14 && i < 22 {
+			failed = n / 3
+		}
+		must(db.ExecContext(t.Context(), `insert into delivery_minutes (tenant_id, minute, delivered, failed, under_10, under_25,
+			under_50, under_100, under_250, under_500, under_1000, under_2500, under_5000, under_10000, slower)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, 0, 0, 0, 0)`,
+			s.a.TenantID, minute-i, int(n-failed), int(failed), int(n/5), int(n/3), int(n/5), int(n/8), int(n/9), int(failed/4)))(t)
+	}
 }

@@ -2,6 +2,8 @@ package browser
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -24,7 +26,7 @@ func chromium(t *testing.T) context.Context {
 		}
 	}
 	if path == "" {
-		t.Skip("there is no chromium on this machine; make packages installs it")
+		t.Fatal("there is no chromium on this machine; make packages installs it")
 	}
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
 		append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
@@ -148,7 +150,16 @@ func (tb *tab) click(selector string) {
 // fill replaces what a field holds.
 func (tb *tab) fill(selector, text string) {
 	tb.t.Helper()
-	tb.do(chromedp.SetValue(chromedp.CSS(selector), text))
+	tb.do(chromedp.WaitReady(chromedp.CSS(selector)))
+	if !eval[bool](tb, fmt.Sprintf(`(() => {
+		const field = document.querySelector(%q);
+		field.value = %q;
+		field.dispatchEvent(new Event("input", {bubbles: true}));
+		field.dispatchEvent(new Event("change", {bubbles: true}));
+		return field.value === %q;
+	})()`, selector, text, text)) {
+		tb.t.Fatalf("%s does not take %q", selector, text)
+	}
 }
 
 // window sets the size of the page and the theme.
@@ -172,4 +183,34 @@ func (tb *tab) picture() []byte {
 		tb.t.Fatalf("take a picture: %v", err)
 	}
 	return png
+}
+
+// accessible holds the page to the rules of axe-core. What it finds is an error for
+// somebody who cannot see, or has no mouse.
+func (tb *tab) accessible() {
+	tb.t.Helper()
+	axe, err := os.ReadFile("node_modules/axe-core/axe.min.js")
+	if err != nil {
+		tb.t.Fatalf("%v; npm ci --prefix test/browser installs it", err)
+	}
+	_ = eval[any](tb, string(axe)+"; null")
+	ctx, cancel := context.WithTimeout(tb.ctx, patience)
+	defer cancel()
+	found, err := chromedp.Run(ctx, chromedp.Evaluate[string](`axe.run().then(r => r.violations.map(v =>
+		v.id + ": " + v.help + "\n" + v.nodes.map(n => "  " + n.html.slice(0, 200) + "\n  " + n.failureSummary).join("\n")).join("\n"))`,
+		chromedp.EvalAwaitPromise))
+	if err != nil {
+		tb.t.Fatalf("run axe: %v", err)
+	}
+	if found != "" {
+		tb.t.Errorf("%s is not accessible:\n%s", eval[string](tb, "location.pathname"), found)
+	}
+}
+
+// fits fails the test if the page is wider than the window.
+func (tb *tab) fits() {
+	tb.t.Helper()
+	if over := eval[float64](tb, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
+		tb.t.Errorf("%s is %g pixels wider than its window of %g", eval[string](tb, "location.pathname"), over, eval[float64](tb, "innerWidth"))
+	}
 }

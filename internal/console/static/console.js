@@ -19,3 +19,9 @@ document.addEventListener("click", async (event) => {
   }
   setTimeout(() => { button.textContent = label; }, 2000);
 });
+
+// A live list keeps as many entries as it says: its page stays open for days.
+document.addEventListener("htmx:afterSwap", (event) => {
+  const list = event.target.closest("[data-keep]");
+  while (list && list.children.length > Number(list.dataset.keep)) list.lastElementChild.remove();
+});
