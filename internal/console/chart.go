@@ -139,16 +139,26 @@ func nice(f float64) float64 {
 }
 
 // grid draws the lines of an axis that ends at top.
-func (c *chart) grid(top float64, unit string) {
+func (c *chart) grid(top float64, label func(float64) string) {
 	for i := range 3 {
-		value := top * float64(i) / 2
-		c.Rows = append(c.Rows, mark{round(chartBottom - plotHeight*float64(i)/2), trimmed(value) + unit})
+		c.Rows = append(c.Rows, mark{round(chartBottom - plotHeight*float64(i)/2), label(top * float64(i) / 2)})
 	}
 }
 
+// milliseconds writes a duration in its usual unit.
+func milliseconds(ms float64) string {
+	if ms >= 1000 {
+		return trimmed(ms/1000) + " s"
+	}
+	return trimmed(ms) + " ms"
+}
+
 func trimmed(f float64) string {
-	if f >= 10_000 {
-		return trimmed(math.Round(f/100)/10) + "k"
+	switch {
+	case f >= 10_000:
+		return trimmed(f/1000) + "k"
+	case f >= 10:
+		return fmt.Sprintf("%.0f", f)
 	}
 	return strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0")
 }
@@ -165,7 +175,7 @@ func rates(bins []bin, width time.Duration, layout string) chart {
 	c.Empty = all.Delivered+all.Failed == 0
 	c.Label = fmt.Sprintf("Attempts per minute: %d delivered and %d failed in all, at most %s per minute", all.Delivered, all.Failed, trimmed(highest))
 	top := max(2, nice(highest))
-	c.grid(top, "")
+	c.grid(top, trimmed)
 	w := plotWidth/float64(len(bins)) - 1.2
 	for i, b := range bins {
 		y := chartBottom
@@ -196,9 +206,9 @@ func latencies(bins []bin, layout string) chart {
 	p50, ok := all.quantile(.5)
 	p95, _ := all.quantile(.95)
 	c.Empty = !ok
-	c.Label = fmt.Sprintf("How long attempts took: half of them less than %s ms, 95 percent less than %s ms", trimmed(p50), trimmed(p95))
+	c.Label = fmt.Sprintf("How long attempts took: half of them less than %s, 95 percent less than %s", milliseconds(p50), milliseconds(p95))
 	top := max(10, nice(highest))
-	c.grid(top, " ms")
+	c.grid(top, milliseconds)
 	c.P50, c.Dots50 = line(bins, .5, top)
 	c.P95, c.Dots95 = line(bins, .95, top)
 	return c

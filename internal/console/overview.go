@@ -52,7 +52,7 @@ func (v *visit) overview() (overview, error) {
 		o.Success = percent(float64(all.Delivered) / float64(o.Attempts))
 		p50, _ := all.quantile(.5)
 		p95, _ := all.quantile(.95)
-		o.P50, o.P95 = trimmed(p50)+" ms", trimmed(p95)+" ms"
+		o.P50, o.P95 = milliseconds(p50), milliseconds(p95)
 	}
 	last := binsOf(minutes, v.now, time.Minute, 5)
 	five := sum(last)

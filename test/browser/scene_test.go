@@ -194,7 +194,7 @@ func (s *scene) failed(t *testing.T, w delivery.Webhook) string {
 // morning makes an hour of traffic that there was not, for the charts.
 func (s *scene) morning(t *testing.T) {
 	t.Helper()
-	db := must(sql.Open("sqlite", filepath.Join(s.dir, "ticketwire.db")))(t)
+	db := must(sql.Open("sqlite", "file:"+filepath.Join(s.dir, "ticketwire.db")+"?_pragma=busy_timeout(5000)"))(t)
 	defer db.Close()
 	minute := time.Now().Unix() / 60
 	for i := int64(1); i < 60; i++ {

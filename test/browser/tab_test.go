@@ -30,7 +30,7 @@ func chromium(t *testing.T) context.Context {
 	}
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
 		append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
-			chromedp.Flag("disable-dev-shm-usage", true))...)
+			chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("disable-lcd-text", true))...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(func() {
@@ -173,12 +173,12 @@ func (tb *tab) window(width, height int64, theme string) {
 	}))
 }
 
-// picture is the page as a PNG, in full length.
+// picture is what the window shows, as a PNG.
 func (tb *tab) picture() []byte {
 	tb.t.Helper()
 	ctx, cancel := context.WithTimeout(tb.ctx, patience)
 	defer cancel()
-	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		tb.t.Fatalf("take a picture: %v", err)
 	}
