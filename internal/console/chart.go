@@ -66,20 +66,15 @@ func (b *bin) quantile(share float64) (ms float64, ok bool) {
 	if total == 0 {
 		return 0, false
 	}
-	bounds := store.LatencyBounds()
 	rank, low := share*float64(total), 0.0
-	for c, n := range b.Latency {
-		high := 3 * low // the open class
-		if c < len(bounds) {
-			high = float64(bounds[c])
+	for c, bound := range store.LatencyBounds() {
+		n := float64(b.Latency[c])
+		if rank <= n && n > 0 {
+			return low + (float64(bound)-low)*rank/n, true
 		}
-		if rank <= float64(n) && n > 0 {
-			return low + (high-low)*rank/float64(n), true
-		}
-		rank -= float64(n)
-		low = high
+		rank, low = rank-n, float64(bound)
 	}
-	return low, true
+	return low + 2*low*rank/float64(b.Latency[len(b.Latency)-1]), true // the open class, taken as three times as wide
 }
 
 // mark is a line of the grid with its label.

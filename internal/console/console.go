@@ -106,12 +106,13 @@ func (s *Server) routes() []route {
 
 // visit is one request of somebody who is signed in.
 type visit struct {
-	ctx context.Context
-	now time.Time
-	who store.Principal
-	w   http.ResponseWriter
-	r   *http.Request
-	srv *Server
+	ctx  context.Context
+	now  time.Time
+	who  store.Principal
+	form url.Values // of a POST
+	w    http.ResponseWriter
+	r    *http.Request
+	srv  *Server
 }
 
 func (v *visit) store() *store.Store { return v.srv.cfg.Store }
@@ -189,11 +190,11 @@ func (s *Server) run(v *visit, rt route) (err error) {
 			return fault.Wrap(fault.Invalid, err, "The form cannot be read, or is larger than %d KiB", maxForm>>10)
 		}
 		// A database of UTF-8 takes no other text, and PostgreSQL no NUL.
-		for name, list := range v.r.PostForm {
+		v.form = v.r.PostForm //nolint:forbidigo // the field of that name, not the function
+		for _, list := range v.form {
 			for i, text := range list {
 				list[i] = strings.ReplaceAll(strings.ToValidUTF8(strings.ReplaceAll(text, "\r\n", "\n"), "\uFFFD"), "\x00", "\uFFFD")
 			}
-			v.r.PostForm[name] = list
 		}
 	}
 	return rt.fn(v)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -102,10 +103,8 @@ func (v *visit) listEvents() error {
 
 // with returns a copy of the values with one more.
 func with(v url.Values, key, value string) url.Values {
-	out := url.Values{key: {value}}
-	for k, list := range v {
-		out[k] = list
-	}
+	out := maps.Clone(v)
+	out.Set(key, value)
 	return out
 }
 

@@ -117,7 +117,7 @@ type newKeyPage struct{ Name, Text string }
 
 // createKey makes a key for the visitor himself. It may do no more than he may.
 func (v *visit) createKey() error {
-	f := v.r.PostForm
+	f := v.form
 	d, err := v.keyDraft(f)
 	if err == nil {
 		err = v.who.MayGrant(d.Permissions)

@@ -60,7 +60,7 @@ func (v *visit) live(every time.Duration, next func() (message, error)) error {
 		}
 		v.now = v.srv.cfg.Now()
 		if _, err := v.srv.visitor(v.ctx, v.now, v.r); err != nil {
-			return nil //nolint:nilerr // the session has ended, and so does its page
+			return nil // the session has ended, and so does its page
 		}
 	}
 }

@@ -46,7 +46,7 @@ func (v *visit) replayPage(form url.Values, count *store.ReplayCount, problem er
 // startReplay counts first, and starts the job only when the visitor has seen the
 // count.
 func (v *visit) startReplay() error {
-	f, id := v.r.PostForm, v.r.PathValue("id")
+	f, id := v.form, v.r.PathValue("id")
 	from, to, err := times(f)
 	q := store.ReplayQuery{Until: to, Only: store.ReplayFailed}
 	if f.Get("only") == store.ReplayAll {

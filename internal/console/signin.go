@@ -24,7 +24,7 @@ func (s *Server) cookieName() string {
 }
 
 func (s *Server) setCookie(w http.ResponseWriter, token string, life time.Duration) {
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure where there is TLS
 		Name: s.cookieName(), Value: token, Path: "/", MaxAge: int(life.Seconds()),
 		HttpOnly: true, Secure: s.secure(), SameSite: http.SameSiteLaxMode,
 	})
@@ -60,7 +60,7 @@ func local(next string) string {
 func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request) {
 	next := local(r.URL.Query().Get("next"))
 	if _, err := s.visitor(r.Context(), s.cfg.Now(), r); err == nil {
-		http.Redirect(w, r, next, http.StatusSeeOther)
+		http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // a path of ours, see local
 		return
 	}
 	f := s.frame(nil, "", "Sign in")
@@ -98,7 +98,7 @@ func (s *Server) useLink(w http.ResponseWriter, r *http.Request) {
 func (s *Server) signedIn(w http.ResponseWriter, r *http.Request, token, next string) {
 	s.setCookie(w, token, store.SessionLife)
 	s.cfg.Log.InfoContext(r.Context(), "signed in to the console")
-	http.Redirect(w, r, next, http.StatusSeeOther)
+	http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // a path of ours, see local
 }
 
 func (s *Server) signInFailed(w http.ResponseWriter, p signInPage, err error) {

@@ -421,7 +421,7 @@ func plainValue(raw json.RawMessage, names map[string]string) string {
 // updateTicket reads the form of the ticket's fields. A field that is not in the
 // form stays, so each of the small forms of the page changes its own.
 func (v *visit) updateTicket() error {
-	f := v.r.PostForm
+	f := v.form
 	var p ticket.Patch
 	if f.Has("title") {
 		p.Title = ticket.Some(strings.TrimSpace(f.Get("title")))
@@ -485,7 +485,7 @@ func commaList(s string) []string {
 }
 
 func (v *visit) addComment() error {
-	f := v.r.PostForm
+	f := v.form
 	t, err := v.store().Ticket(v.ctx, v.tenant(), v.r.PathValue("id"))
 	if err != nil {
 		return err
@@ -512,7 +512,7 @@ type ticketForm struct {
 func (v *visit) newTicket() error { return v.ticketForm(http.StatusOK, nil) }
 
 func (v *visit) ticketForm(status int, problem error) error {
-	p := ticketForm{Form: v.r.PostForm, Errors: fieldErrors(problem)}
+	p := ticketForm{Form: v.form, Errors: fieldErrors(problem)}
 	var err error
 	if p.choices, err = v.choices(); err != nil {
 		return err
@@ -521,7 +521,7 @@ func (v *visit) ticketForm(status int, problem error) error {
 }
 
 func (v *visit) createTicket() error {
-	f := v.r.PostForm
+	f := v.form
 	d := ticket.Draft{
 		Title: strings.TrimSpace(f.Get("title")), StatusID: f.Get("status_id"), PriorityID: f.Get("priority_id"),
 		ClientID: f.Get("client_id"), AssignedTo: orNil(f.Get("assigned_to")), Description: orNil(strings.TrimSpace(f.Get("description"))),

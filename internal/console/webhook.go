@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -66,10 +67,10 @@ func (h *hookView) State() string {
 
 // Why explains a state that is not healthy; "" for one that is.
 func (h *hookView) Why() string {
-	switch {
-	case h.Health == delivery.Disabled:
+	switch h.Health {
+	case delivery.Disabled:
 		return disabledBecause(h.DisabledReason)
-	case h.Health == delivery.Failing:
+	case delivery.Failing:
 		return "Its newest attempt failed."
 	}
 	return waitsBecause(h.Queue.Waits)
@@ -179,7 +180,7 @@ func (p *hookPage) Schedule() string {
 	if len(p.schedule) == 0 {
 		return "no retries"
 	}
-	return "retries after " + delivery.FormatSchedule(p.schedule)
+	return "retries after " + strings.ReplaceAll(delivery.FormatSchedule(p.schedule), ",", ", ")
 }
 
 func (v *visit) showWebhook() error { return v.webhookPage(http.StatusOK, nil) }
@@ -245,7 +246,7 @@ func (v *visit) send(b store.Batch, done string) error {
 func (v *visit) pauseWebhook() error { return v.switchWebhook(false, false, "paused") }
 
 func (v *visit) enableWebhook() error {
-	return v.switchWebhook(true, v.r.PostForm.Has("replay"), "enabled")
+	return v.switchWebhook(true, v.form.Has("replay"), "enabled")
 }
 
 func (v *visit) switchWebhook(on, replay bool, done string) error {
@@ -276,7 +277,7 @@ type secretPage struct {
 }
 
 func (v *visit) rotateSecret() error {
-	grace, err := time.ParseDuration(cmp.Or(v.r.PostForm.Get("grace"), "0s"))
+	grace, err := time.ParseDuration(cmp.Or(v.form.Get("grace"), "0s"))
 	if err != nil || grace < 0 || grace > maxGrace {
 		return v.webhookPage(http.StatusBadRequest, fault.Field("grace", "must be between 0 and 7 days"))
 	}

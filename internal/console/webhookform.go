@@ -136,7 +136,7 @@ func (v *visit) hookForm(status int, f *hookForm, problem error) error {
 }
 
 func (v *visit) createWebhook() error {
-	f := &hookForm{Values: v.r.PostForm, New: true}
+	f := &hookForm{Values: v.form, New: true}
 	spec := delivery.Spec{IsActive: f.Has("is_active")}
 	err := v.readSpec(f, &spec)
 	if err == nil {
@@ -163,7 +163,7 @@ func (v *visit) editWebhook() error {
 }
 
 func (v *visit) updateWebhook() error {
-	f := &hookForm{Values: v.r.PostForm}
+	f := &hookForm{Values: v.form}
 	id := v.r.PathValue("id")
 	_, _, err := v.store().UpdateWebhook(v.ctx, v.now, v.who.Actor(), id, func(s *delivery.Spec) error {
 		f.Headers, f.TLS = slices.Sorted(maps.Keys(s.CustomHeaders)), s.TLS != nil
@@ -291,10 +291,7 @@ func (v *visit) readSpec(f *hookForm, s *delivery.Spec) error {
 const maxDescription = 5000
 
 func (f *hookForm) filter() *delivery.Filter {
-	var e delivery.Filter
-	for _, id := range strings.FieldsFunc(f.Get("entity_ids"), func(r rune) bool { return strings.ContainsRune(", \n\t", r) }) {
-		e.EntityIDs = append(e.EntityIDs, id)
-	}
+	e := delivery.Filter{EntityIDs: strings.FieldsFunc(f.Get("entity_ids"), func(r rune) bool { return strings.ContainsRune(", \n\t", r) })}
 	if tags := commaList(f.Get("filter_tags")); len(tags) > 0 {
 		e.Tags = tags
 	}
@@ -430,7 +427,7 @@ type preview struct {
 // previewPayload shows the body that the webhook of the form would get of the
 // newest event that it asks for.
 func (v *visit) previewPayload() error {
-	f := &hookForm{Values: v.r.PostForm}
+	f := &hookForm{Values: v.form}
 	var s delivery.Spec
 	f.readFields(&s)
 	s.EventTypes = f.Values["event_types"]

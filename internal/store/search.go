@@ -174,6 +174,19 @@ func (q *DeliverySearch) span(w *where, from position, given bool) {
 // ofEvents reads the rows of one event, or of the events of one ticket. They are
 // few, and found by the index of events.
 func (q *DeliverySearch) ofEvents(r *reader, tenant string, from position, given bool) ([]logKey, error) {
+	text, w, err := q.eventsText(tenant, from, given)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := r.list(text, w.args...)
+	keys, err := collect(rows, err, scanLogKey)
+	if err != nil {
+		return nil, fmt.Errorf("search deliveries of events: %w", err)
+	}
+	return keys, nil
+}
+
+func (q *DeliverySearch) eventsText(tenant string, from position, given bool) (string, *where, error) {
 	w := &where{}
 	with := ""
 	w.and("d.tenant_id = ?", tenant)
@@ -183,23 +196,16 @@ func (q *DeliverySearch) ofEvents(r *reader, tenant string, from position, given
 	if q.TicketID != "" {
 		none, ticketMark := w.arg(int64(0)), w.arg(lowerID(q.TicketID)) // $1 is the tenant
 		with = strings.ReplaceAll(strings.Replace(chainOfTicket, "$2", none, 1), "{ticket}", ticketMark)
-		w.and("d.event_id in (select e.event_id from chain c join events e on e.seq = c.seq order by c.seq desc limit 200)")
+		w.and("d.event_id in (select e.event_id from (select seq from chain limit 200) c cross join events e where e.seq = c.seq)")
 	}
 	if q.WebhookID != "" {
 		w.and("d.webhook_id = ?", lowerID(q.WebhookID))
 	}
 	if err := q.filter(w); err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	q.span(w, from, given)
-	// The sign keeps the database from walking a log instead.
-	rows, err := r.list(with+`select `+logTime+`, d.delivery_id, d.webhook_id from deliveries d where `+w.String()+
-		` order by +`+logTime+` desc, d.delivery_id desc limit `+w.arg(q.Limit+1), w.args...)
-	keys, err := collect(rows, err, scanLogKey)
-	if err != nil {
-		return nil, fmt.Errorf("search deliveries of events: %w", err)
-	}
-	return keys, nil
+	return with + logKeys + w.String() + logOrderOfEvent + ` limit ` + w.arg(q.Limit+1), w, nil
 }
 
 // ofWebhooks merges the logs of the webhooks, each read from its own index. floor
@@ -363,7 +369,7 @@ func ticketFloor(r *reader, tenant string, from position, given bool) (*int64, e
 // and whether there are older ones.
 func (s *Store) TicketEvents(ctx context.Context, tenant, ticketID string, limit int) (envelopes [][]byte, more bool, err error) {
 	rows, err := s.reader(ctx).query(strings.ReplaceAll(chainOfTicket, "{ticket}", "$3")+
-		`select e.body from (select c.seq from chain c limit $4) c join events e on e.seq = c.seq order by e.seq desc`,
+		`select e.body from (select seq from chain limit $4) c cross join events e where e.seq = c.seq order by c.seq desc`,
 		tenant, int64(0), lowerID(ticketID), limit+1)
 	envelopes, err = collect(rows, err, func(row scanner) (body []byte, err error) { err = row.Scan(&body); return body, err })
 	if err != nil {

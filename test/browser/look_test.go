@@ -3,9 +3,13 @@ package browser
 import (
 	"bytes"
 	"flag"
+	"image"
+	"image/color"
 	"image/png"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -15,6 +19,7 @@ var pictures = flag.String("pictures", "", "directory into which TestPictures pu
 
 // TestPictures takes the pictures of docs/console.
 func TestPictures(t *testing.T) {
+	t.Parallel()
 	if *pictures == "" {
 		t.Skip("without -pictures DIR no pictures are taken")
 	}
@@ -66,7 +71,7 @@ func save(t *testing.T, tb *tab, name string) {
 	var out bytes.Buffer
 	// The browser is in a hurry; whoever clones the repository is not.
 	encoder := png.Encoder{CompressionLevel: png.BestCompression}
-	if err := encoder.Encode(&out, must(png.Decode(bytes.NewReader(tb.picture())))(t)); err != nil {
+	if err := encoder.Encode(&out, paletted(must(png.Decode(bytes.NewReader(tb.picture())))(t))); err != nil {
 		t.Fatal(err)
 	}
 	if out.Len() > maxPicture {
@@ -75,4 +80,28 @@ func save(t *testing.T, tb *tab, name string) {
 	if err := os.WriteFile(filepath.Join(*pictures, name+".png"), out.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// paletted is a picture in its 256 most frequent colours, which a page hardly has
+// more of.
+func paletted(in image.Image) image.Image {
+	counts := map[color.Color]int{}
+	area := in.Bounds()
+	for y := area.Min.Y; y < area.Max.Y; y++ {
+		for x := area.Min.X; x < area.Max.X; x++ {
+			counts[in.At(x, y)]++
+		}
+	}
+	colours := slices.SortedFunc(maps.Keys(counts), func(a, b color.Color) int { return counts[b] - counts[a] })
+	out := image.NewPaletted(area, colours[:min(256, len(colours))])
+	nearest := map[color.Color]uint8{}
+	for c := range counts {
+		nearest[c] = uint8(out.Palette.Index(c))
+	}
+	for y := area.Min.Y; y < area.Max.Y; y++ {
+		for x := area.Min.X; x < area.Max.X; x++ {
+			out.SetColorIndex(x, y, nearest[in.At(x, y)])
+		}
+	}
+	return out
 }

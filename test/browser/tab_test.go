@@ -19,7 +19,7 @@ import (
 func chromium(t *testing.T) context.Context {
 	t.Helper()
 	path := ""
-	for _, name := range []string{"chromium", "chromium-headless-shell", "google-chrome"} {
+	for _, name := range []string{"chromium", "google-chrome"} {
 		if found, err := exec.LookPath(name); err == nil {
 			path = found
 			break
