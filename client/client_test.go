@@ -450,3 +450,20 @@ func TestEventPages(t *testing.T) {
 		t.Error("a cursor that does not move did not end the walk")
 	}
 }
+
+// AlgaPSA's published code spells the keys of the log in camel case.
+func TestDeliveryInCamelCase(t *testing.T) {
+	t.Parallel()
+	var snake, camel Delivery
+	for to, text := range map[*Delivery]string{
+		&snake: `{"delivery_id":"d","event_id":"e","event_type":"ticket.updated","status":"retrying","attempt_number":2,"response_status_code":503,"is_test":true,"attempted_at":"2026-05-05T09:00:00.000Z"}`,
+		&camel: `{"deliveryId":"d","eventId":"e","eventType":"ticket.updated","status":"retrying","attemptNumber":2,"responseStatusCode":503,"isTest":true,"attemptedAt":"2026-05-05T09:00:00.000Z"}`,
+	} {
+		if err := json.Unmarshal([]byte(text), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(snake, camel); diff != "" || snake.AttemptNumber != 2 || snake.AttemptedAt == nil {
+		t.Errorf("%+v, -snake +camel\n%s", snake, diff)
+	}
+}

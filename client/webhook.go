@@ -8,7 +8,9 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // Webhook is a subscription as the API answers it (contract section 3.3).
@@ -182,7 +184,8 @@ type Delivery struct {
 	WebhookID          string          `json:"webhook_id"`
 	EventID            string          `json:"event_id"`
 	EventType          string          `json:"event_type"`
-	Status             string          `json:"status"` // pending, delivered, retrying, abandoned
+	TicketID           *string         `json:"ticket_id"` // Ticketwire only
+	Status             string          `json:"status"`    // pending, delivered, retrying, abandoned
 	AttemptNumber      int             `json:"attempt_number"`
 	RequestHeaders     json.RawMessage `json:"request_headers"`
 	RequestBody        json.RawMessage `json:"request_body"`
@@ -194,8 +197,49 @@ type Delivery struct {
 	ErrorMessage       *string         `json:"error_message"`
 	NextRetryAt        *time.Time      `json:"next_retry_at"`
 	IsTest             bool            `json:"is_test"`
+	IsManual           bool            `json:"is_manual"`    // Ticketwire only: a retry by hand, or a replay
 	AttemptedAt        *time.Time      `json:"attempted_at"` // nil while it is pending
 	CompletedAt        *time.Time      `json:"completed_at"`
+}
+
+// UnmarshalJSON reads an attempt. AlgaPSA's published code spells the keys of the
+// log in camel case (contract section 3.9).
+func (d *Delivery) UnmarshalJSON(b []byte) error {
+	type plain Delivery // without this method
+	var p plain
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	if p.DeliveryID == "" {
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal(b, &keys); err != nil {
+			return err
+		}
+		spelt := make(map[string]json.RawMessage, len(keys))
+		for k, v := range keys {
+			spelt[snakeCase(k)] = v
+		}
+		again, err := json.Marshal(spelt)
+		if err == nil {
+			err = json.Unmarshal(again, &p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	*d = Delivery(p)
+	return nil
+}
+
+func snakeCase(key string) string {
+	var b strings.Builder
+	for _, r := range key {
+		if unicode.IsUpper(r) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
 }
 
 // DeliveryFilter restricts Deliveries. Unset fields do not restrict.

@@ -214,7 +214,7 @@ func planText(p *cutover.Plan) string {
 }
 
 // reportText says what came of it.
-func (c *backfillCmd) reportText(r *cutover.Report, complete bool) string {
+func (c *backfillCmd) reportText(r *cutover.BackfillReport, complete bool) string {
 	var b strings.Builder
 	if r.Source == cutover.FromReplay {
 		fmt.Fprintf(&b, "Replayed by the server: %d events.\n", r.Replayed)

@@ -48,6 +48,7 @@ type commands struct {
 	Check      checkCmd      `cmd:"" group:"Run the service" help:"Check the database in the data directory for damage."`
 	Bench      benchCmd      `cmd:"" group:"Run the service" help:"Measure throughput, latency and growth on this machine."`
 	Poll       pollCmd       `cmd:"" group:"Integrate" help:"Poll tickets for changes, the way webhooks replace, and record what is seen."`
+	Cutover    cutoverCmd    `cmd:"" group:"Integrate" help:"Move from polling to webhooks: run both, compare, change over, go back."`
 	Receive    receiveCmd    `cmd:"" group:"Integrate" help:"Receive webhooks: keep each event, react to it, repeat what failed."`
 	Backfill   backfillCmd   `cmd:"" group:"Integrate" help:"Deliver to a receiver what it missed in an outage."`
 	Reconcile  reconcileCmd  `cmd:"" group:"Integrate" help:"Watch that webhooks bring everything, and repair what they did not."`
@@ -108,6 +109,9 @@ func run(args []string, t terminal) int {
 	defer stop()
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	if err := kctx.Run(t); err != nil {
+		if status, is := errors.AsType[exitStatus](err); is {
+			return int(status)
+		}
 		return t.fail(err)
 	}
 	return exitOK

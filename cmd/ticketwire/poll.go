@@ -19,12 +19,17 @@ import (
 	"github.com/ticketwire/ticketwire/internal/cutover"
 )
 
-type pollCmd struct {
-	apiFlags
+// watchFlags say which tickets to poll.
+type watchFlags struct {
 	IDs     []string `name:"ids" help:"Ids of the tickets to watch." placeholder:"ID"`
 	IDsFile string   `name:"ids-file" help:"File with ids, one on a line; # begins a comment, - is standard input." placeholder:"FILE"`
 	Query   string   `help:"Watch the tickets that fit this query of GET /tickets now." placeholder:"KEY=VALUE&..."`
 	All     bool     `help:"Watch all tickets, new ones too, by their list."`
+}
+
+type pollCmd struct {
+	apiFlags
+	watchFlags
 
 	Interval time.Duration `help:"From one round to the next." default:"60s"`
 	Jitter   float64       `help:"A round is late by up to this share of the interval (0 to 1)." default:"0.05"`
@@ -45,7 +50,8 @@ func (pollCmd) Help() string {
 webhooks replace, without the flaws that such loops have: the first look at a ticket is
 no change, times are compared as times, a 404, 429 or 5xx is no observation, Retry-After
 is obeyed, and a restart repeats and skips nothing. What it sees goes into the record in
-the cutover directory.
+the cutover directory. If a cutover was started there, events are those for which it is
+the poller's turn: after cutover finish it goes on watching and acts no more.
 
 An event is an object with ticket_id, change (changed, or new with --all),
 previous_updated_at, updated_at, seen_at and the ticket. If the command fails, the
@@ -77,7 +83,7 @@ func (c *pollCmd) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return err
 	}
-	c.warn(t, len(ids))
+	warnOfBudget(t, len(ids), c.Interval, c.Budget)
 	show := newProgress(t)
 	show.begin("poll")
 	p, err := cutover.Open(cutover.Config{
@@ -118,10 +124,10 @@ func (c *pollCmd) Run(ctx context.Context, t terminal) (err error) {
 // check finds what is wrong with the flags.
 func (c *pollCmd) check() error {
 	var wrong string
-	switch byID := len(c.IDs) > 0 || c.IDsFile != "" || c.Query != ""; {
-	case c.All && byID:
+	switch {
+	case c.All && c.byID():
 		wrong = "--all watches every ticket: leave --ids, --ids-file and --query out"
-	case !c.All && !byID:
+	case !c.All && !c.byID():
 		wrong = "say what to watch: --ids, --ids-file or --query, or --all"
 	case c.Interval <= 0:
 		wrong = "--interval must be positive"
@@ -148,11 +154,13 @@ func (c *pollCmd) rounds() int {
 	return c.Count
 }
 
+func (c *watchFlags) byID() bool { return len(c.IDs) > 0 || c.IDsFile != "" || c.Query != "" }
+
 // ticketID is the form of a ticket's id; its number is something else.
 var ticketID = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 // watched returns the watch list; nil for all tickets.
-func (c *pollCmd) watched(ctx context.Context, api *client.Client) ([]string, error) {
+func (c *watchFlags) watched(ctx context.Context, api *client.Client) ([]string, error) {
 	if c.All {
 		return nil, nil
 	}
@@ -212,14 +220,14 @@ func readIDs(flag, name string) ([]string, error) {
 	return ids, nil
 }
 
-// warn says when the watch list is more than the budget allows, for a key with
-// the limit that keys have.
-func (c *pollCmd) warn(t terminal, tickets int) {
+// warnOfBudget says when a watch list is more than the budget allows, for a key
+// with the limit that keys have.
+func warnOfBudget(t terminal, tickets int, interval time.Duration, budget float64) {
 	const usual = 60 // requests per minute (contract section 1.6)
-	need, may := float64(tickets)/c.Interval.Minutes(), usual*c.Budget
+	need, may := float64(tickets)/interval.Minutes(), usual*budget
 	if need > may {
 		fmt.Fprintf(t.err, "%d tickets every %s are %.0f requests per minute; a key that may make %d leaves %.0f of them to the budget, so rounds will take longer. --all needs two requests per round.\n",
-			tickets, c.Interval, need, usual, may)
+			tickets, interval, need, usual, may)
 	}
 }
 

@@ -146,7 +146,7 @@ func (c *receiveRunCmd) config(k *kong.Context, t terminal, log *slog.Logger) (r
 		cfg.Tickets, err = c.watched()
 	}
 	if err == nil && c.Cutover != "" {
-		err = c.join(&cfg, log)
+		err = c.join(&cfg)
 	}
 	if err == nil && (c.Refetch || c.Webhook != "") {
 		err = c.ask(&cfg)
@@ -246,28 +246,22 @@ func (c *receiveRunCmd) watched() ([]string, error) {
 }
 
 // join makes the receiver one side of a cutover.
-func (c *receiveRunCmd) join(cfg *receiver.Config, log *slog.Logger) error {
-	setup, err := cutover.OpenSetupFile(c.Cutover)
+func (c *receiveRunCmd) join(cfg *receiver.Config) error {
+	turns := cutover.FollowTurns(c.Cutover)
+	setup, err := turns.Setup()
 	if err != nil {
 		return err
 	}
 	if cfg.Record, err = cutover.OpenRecord(c.Cutover); err != nil {
 		return err
 	}
-	now := setup.Current()
 	if len(cfg.Tickets) == 0 {
-		cfg.Tickets = now.Tickets
+		cfg.Tickets = setup.Tickets
 	}
 	if c.Webhook == "" && c.APIKey != "" {
-		c.Webhook = now.WebhookID
+		c.Webhook = setup.WebhookID
 	}
-	cfg.Acts = func(occurredAt time.Time) bool {
-		side := setup.Current().Acts(occurredAt)
-		if err := setup.Err(); err != nil {
-			log.Error("whose turn it is cannot be read; it stays as it was", "error", err)
-		}
-		return side == cutover.SideReceiver
-	}
+	cfg.Acts = turns.Receives
 	return nil
 }
 

@@ -92,6 +92,7 @@ func TestScripts(t *testing.T) {
 			"jsonkeys": jsonKeys,
 			"capture":  capture,
 			"api":      callAPI,
+			"freeport": freePort,
 			"alga":     algaDesk(t),
 		},
 	})
@@ -122,6 +123,19 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s does not match %s in time:\n%s", args[0], args[1], text)
 		}
 	}
+}
+
+// freePort NAME sets an environment variable to a port that nobody listens on.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: freeport NAME")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], port)
 }
 
 // jsonKeys KEY... wants the last standard output to be an object with exactly

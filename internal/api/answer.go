@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/store"
 )
 
 // answer is what a handler returns: a status and the parts of the success body
@@ -135,6 +136,9 @@ func statusOf(k fault.Kind) (status int, code string) {
 // errorAnswer is the one place where an error becomes a body. What an internal
 // error says stays in the log.
 func errorAnswer(err error) answer {
+	if store.Unreachable(err) {
+		err = fault.Wrap(fault.Unavailable, err, "The store cannot be reached now, try again")
+	}
 	status, code := statusOf(fault.KindOf(err))
 	body := map[string]any{"code": code, "message": "An unexpected error occurred"}
 	header := http.Header{}

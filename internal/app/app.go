@@ -37,6 +37,7 @@ type Config struct {
 	TLSCert       string // PEM files; both or none
 	TLSKey        string
 	DataDir       string
+	DatabaseURL   string // of a PostgreSQL; "": the embedded database in DataDir
 	SecretKeyFile string // "": secret.key in DataDir
 	PublicURL     string // "": http(s)://<address that is listened on>
 	Version       string // for the User-Agent
@@ -97,10 +98,13 @@ func open(ctx context.Context, cfg Config, commit func(calls int) (ended func(er
 		return nil, err
 	}
 	s, err := store.Open(ctx, store.Config{
-		Dir: cfg.DataDir, Vault: v, Policy: cfg.Policy, PublicURL: cfg.PublicURL, Threads: cfg.Threads,
+		Dir: cfg.DataDir, DatabaseURL: cfg.DatabaseURL, Now: time.Now, Vault: v, Policy: cfg.Policy, PublicURL: cfg.PublicURL, Threads: cfg.Threads,
 		MaxWebhooks: cfg.MaxWebhooks, Retention: cfg.Retention, Mails: mails(cfg), Commit: commit,
 	})
-	if err != nil {
+	switch {
+	case err != nil && cfg.DatabaseURL != "":
+		return nil, fmt.Errorf("open the store on PostgreSQL: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("open the store in %s: %w", cfg.DataDir, err)
 	}
 	return s, nil
@@ -132,6 +136,9 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 		return nil, err
 	}
 	a.cleanup = append(a.cleanup, a.store.Close)
+	// All nodes of a database go by its clock.
+	cfg.Now = a.store.Clock(cfg.Now)
+	a.cfg.Now = cfg.Now
 	if _, err := a.store.Check(ctx, checkAtStart); err != nil {
 		return nil, fmt.Errorf("%w; restore a backup of %s", err, cfg.DataDir)
 	}

@@ -192,7 +192,7 @@ func (o *outage) config() cutover.BackfillConfig {
 }
 
 // backfill looks and runs once.
-func (o *outage) backfill(ctx context.Context, change func(*cutover.BackfillConfig)) (*cutover.Plan, *cutover.Report, error) {
+func (o *outage) backfill(ctx context.Context, change func(*cutover.BackfillConfig)) (*cutover.Plan, *cutover.BackfillReport, error) {
 	o.t.Helper()
 	cfg := o.config()
 	if change != nil {
@@ -216,7 +216,7 @@ func (o *outage) backfill(ctx context.Context, change func(*cutover.BackfillConf
 }
 
 // mustBackfill wants a backfill that comes to its end with nothing left.
-func (o *outage) mustBackfill(change func(*cutover.BackfillConfig)) (*cutover.Plan, *cutover.Report) {
+func (o *outage) mustBackfill(change func(*cutover.BackfillConfig)) (*cutover.Plan, *cutover.BackfillReport) {
 	o.t.Helper()
 	p, r, err := o.backfill(o.t.Context(), change)
 	if err != nil {

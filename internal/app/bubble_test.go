@@ -86,7 +86,7 @@ type bubble struct {
 	receiver *pipes
 
 	mu     sync.Mutex
-	status int // what the receiver answers
+	status int // what that answers
 	secret string
 	hits   []hit
 	mails  []string

@@ -1,6 +1,7 @@
 package cutover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -14,7 +15,7 @@ import (
 	"github.com/ticketwire/ticketwire/client"
 )
 
-// meter is the transport of the poller's client. It keeps of the last answer
+// meter is the transport of a caller's client. It keeps of the last answer
 // what the client does not hand on. Used by one goroutine.
 type meter struct {
 	base   http.RoundTripper
@@ -35,9 +36,12 @@ func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
 // and may be nil. It has one try: a failure is an observation of its own, and
 // who asks decides when to ask again.
 func connect(url, key string, base *http.Client, agent string, timeout time.Duration, now func() time.Time) (*client.Client, *meter, error) {
-	h := http.Client{Transport: http.DefaultTransport}
+	var h http.Client
 	if base != nil {
 		h = *base
+	}
+	if h.Transport == nil {
+		h.Transport = http.DefaultTransport
 	}
 	m := &meter{base: h.Transport}
 	h.Transport = m
@@ -63,46 +67,72 @@ func (m *meter) describe(p *Poll) {
 	}
 }
 
-// ask waits for the budget, makes one request with send and completes the poll
-// with how it went. Its error is the end of the poller: the context's, or that
-// whatever answers is not the API or does not take the key. Any other failure is
-// in the poll.
-func (p *Poller) ask(ctx context.Context, poll *Poll, send func(context.Context) error) error {
+// caller makes requests within a budget, each once. Used by one goroutine.
+type caller struct {
+	api    *client.Client
+	meter  *meter
+	budget *budget
+	now    func() time.Time
+}
+
+// newCaller returns one that uses a share of the key's limit. h may be nil, and
+// timeout 0.
+func newCaller(url, key string, h *http.Client, share float64, timeout time.Duration, agent string, now func() time.Time) (*caller, error) {
+	c := &caller{budget: newBudget(share), now: now}
+	var err error
+	c.api, c.meter, err = connect(url, key, h, agent, cmp.Or(timeout, client.DefaultTimeout), now)
+	return c, err
+}
+
+// call waits for the budget, makes one request with send and completes the poll
+// with how it went. waits is told until when it waits; it may be nil. ended is
+// the context's error; any other failure is in the poll, and in err.
+func (c *caller) call(ctx context.Context, poll *Poll, waits func(until time.Time), send func(context.Context) error) (err, ended error) {
 	for {
-		now := p.cfg.Now()
-		wait := p.budget.take(now)
+		now := c.now()
+		wait := c.budget.take(now)
 		if wait <= 0 {
 			break
 		}
-		p.show(now.Add(wait))
+		if waits != nil {
+			waits(now.Add(wait))
+		}
 		if err := sleep(ctx, wait); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	poll.At = p.cfg.Now()
-	err := send(ctx)
+	poll.At = c.now()
+	err = send(ctx)
 	if ctx.Err() != nil {
-		return ctx.Err() // broken off by us, so it says nothing
+		return nil, ctx.Err() // broken off by us, so it says nothing
 	}
-	poll.Done = p.cfg.Now()
-	p.meter.describe(poll)
-	p.budget.learn(poll.Done, poll.Limit)
+	poll.Done = c.now()
+	c.meter.describe(poll)
+	c.budget.learn(poll.Done, poll.Limit)
 	if err == nil {
-		p.answered = true
-		return nil
+		return nil, nil
 	}
 	poll.Failure, poll.Error = classify(err, poll.Ticket != ""), err.Error()
 	answer, _ := errors.AsType[*client.Error](err)
 	if poll.Failure == RateLimited || poll.HTTP == http.StatusServiceUnavailable && answer != nil && answer.RetryAfter > 0 {
-		p.budget.pause(poll.Done, answer.RetryAfter, rand.Float64())
+		c.budget.pause(poll.Done, answer.RetryAfter, rand.Float64())
 	}
-	switch poll.Failure {
-	case NotFound:
+	return err, nil
+}
+
+// ask makes one request with send. Its error is the end of the poller: the
+// context's, or that whatever answers is not the API or does not take the key.
+// Any other failure is in the poll.
+func (p *Poller) ask(ctx context.Context, poll *Poll, send func(context.Context) error) error {
+	err, ended := p.caller.call(ctx, poll, p.show, send)
+	if ended != nil {
+		return ended
+	}
+	switch {
+	case err == nil, poll.Failure == NotFound:
 		p.answered = true
-	case Refused, Malformed:
-		if !p.answered {
-			return err
-		}
+	case (poll.Failure == Refused || poll.Failure == Malformed) && !p.answered:
+		return err
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package cutover
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -13,10 +12,7 @@ import (
 // asker asks the API until there is an answer. It is for what has to come to an
 // end, where the poller has its next round. Used by one goroutine.
 type asker struct {
-	api      *client.Client
-	meter    *meter
-	budget   *budget
-	now      func() time.Time
+	*caller
 	show     func(what string) // before a wait; may be nil
 	requests int
 	clock    time.Time // the server's, with the last answer; to the second
@@ -31,10 +27,8 @@ const (
 )
 
 func newAsker(url, key string, h *http.Client, share float64, now func() time.Time) (*asker, error) {
-	a := &asker{budget: newBudget(share), now: now}
-	var err error
-	a.api, a.meter, err = connect(url, key, h, "ticketwire-backfill", client.DefaultTimeout, now)
-	return a, err
+	c, err := newCaller(url, key, h, share, 0, "ticketwire-backfill", now)
+	return &asker{caller: c}, err
 }
 
 // ask makes a request with send, within the budget, until it is answered. Its
@@ -43,26 +37,12 @@ func newAsker(url, key string, h *http.Client, share float64, now func() time.Ti
 func (a *asker) ask(ctx context.Context, send func(context.Context) error) error {
 	wait := firstReask
 	for try := 1; ; {
-		for {
-			d := a.budget.take(a.now())
-			if d <= 0 {
-				break
-			}
-			if a.show != nil && d > time.Second {
-				a.show("waits " + d.Round(time.Second).String() + " for the rate limit of the key")
-			}
-			if err := sleep(ctx, d); err != nil {
-				return err
-			}
-		}
-		err := send(ctx)
-		a.requests++
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 		var p Poll
-		a.meter.describe(&p)
-		a.budget.learn(a.now(), p.Limit)
+		err, ended := a.call(ctx, &p, a.waits, send)
+		if ended != nil {
+			return ended
+		}
+		a.requests++
 		if !p.Date.IsZero() {
 			a.clock = p.Date
 		}
@@ -70,10 +50,9 @@ func (a *asker) ask(ctx context.Context, send func(context.Context) error) error
 			return nil
 		}
 		answer, _ := errors.AsType[*client.Error](err)
-		switch f := classify(err, false); {
+		switch f := p.Failure; {
 		case f == RateLimited, answer != nil && answer.Status == http.StatusServiceUnavailable && answer.RetryAfter > 0:
-			a.budget.pause(a.now(), answer.RetryAfter, rand.Float64())
-			continue
+			continue // the budget waits
 		case f != ServerError && f != Network && f != Timeout, try == askTries:
 			return err
 		}
@@ -85,6 +64,13 @@ func (a *asker) ask(ctx context.Context, send func(context.Context) error) error
 		}
 		try++
 		wait = min(2*wait, lastReask)
+	}
+}
+
+// waits says that the budget is spent.
+func (a *asker) waits(until time.Time) {
+	if d := until.Sub(a.now()); a.show != nil && d > time.Second {
+		a.show("waits " + d.Round(time.Second).String() + " for the rate limit of the key")
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,7 +63,7 @@ type Backfill struct {
 	hook   *client.Webhook
 	want   *wanted
 	feed   bool
-	report Report
+	report BackfillReport
 
 	passed   map[string]time.Time // ticket -> updated_at up to which the feed had nothing that the webhook wants
 	shown    map[string]bool      // tickets that the list showed
@@ -90,8 +89,8 @@ type Plan struct {
 	until time.Time // that was asked for
 }
 
-// Report is what came of a backfill.
-type Report struct {
+// BackfillReport is what came of a backfill.
+type BackfillReport struct {
 	Source    Source         `json:"source"`
 	From      time.Time      `json:"from"`
 	Until     time.Time      `json:"until"`
@@ -120,15 +119,8 @@ func OpenBackfill(cfg BackfillConfig) (_ *Backfill, err error) {
 		return nil, err
 	}
 	b.ask.show = cfg.Show
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state directory: %w", err)
-	}
-	b.lock, err = filelock.Acquire(filepath.Join(cfg.Dir, "backfill.lock"))
-	if errors.Is(err, filelock.ErrHeld) {
-		return nil, fault.Wrap(fault.Conflict, err, "Another backfill works in %s", cfg.Dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the state directory: %w", err)
+	if b.lock, err = occupy(cfg.Dir, "backfill.lock", "Another backfill works"); err != nil {
+		return nil, err
 	}
 	if b.record, err = openReceipts(cfg.Dir); err == nil {
 		b.ledger, err = openLedger(cfg.Dir)
@@ -353,7 +345,7 @@ func (b *Backfill) checkFeed(ctx context.Context, p *Plan, now time.Time) error 
 func (b *Backfill) Count(ctx context.Context, p *Plan) error {
 	counted := *b
 	counted.counting, counted.acks = true, &acks{maps.Clone(b.acks.newest), maps.Clone(b.acks.events)}
-	counted.report = Report{Sent: map[string]int{}}
+	counted.report = BackfillReport{Sent: map[string]int{}}
 	counted.passed, counted.shown = map[string]time.Time{}, map[string]bool{}
 	j := b.jobOf(p)
 	if p.Source == FromReplay && b.hook.IsActive {
@@ -404,9 +396,9 @@ func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
 // known returns the tickets that the receiver or the poller have met.
 func (b *Backfill) known() ([]string, error) {
-	m := &memory{name: filepath.Join(b.cfg.Dir, "seen.jsonl"), tickets: map[string]*seen{}}
-	if err := m.read(); err != nil {
-		return nil, fmt.Errorf("read what was seen, %s: %w", m.name, err)
+	m := &memory{tickets: map[string]*seen{}}
+	if err := readNotebook(filepath.Join(b.cfg.Dir, "seen.jsonl"), m.keep); err != nil {
+		return nil, fmt.Errorf("what was seen: %w", err)
 	}
 	met := map[string]bool{}
 	for id, s := range m.tickets {

@@ -32,7 +32,7 @@ const (
 // Run does what the plan says and returns what came of it, also with an error.
 // Broken off at any moment, by a kill too, it goes on with the next Look and Run:
 // nothing is skipped, and at most one event is sent again, under the same id.
-func (b *Backfill) Run(ctx context.Context, p *Plan) (*Report, error) {
+func (b *Backfill) Run(ctx context.Context, p *Plan) (*BackfillReport, error) {
 	r := &b.report
 	r.Source, r.From, r.Until, r.Notes = p.Source, p.From, p.Until, append(r.Notes, p.Notes...)
 	err := b.run(ctx, p)

@@ -24,6 +24,12 @@
 // repeats the observation and the reaction, and loses neither: a reaction
 // happens at least once.
 //
+// # Turns
+//
+// One side acts, by the setup and the time of the change. See Turns for how that
+// reaches whoever works in the directory, and Poller for the change that only the
+// turn before could have shown.
+//
 // # After an outage
 //
 // A Backfill brings a receiver what it missed when it was down for longer than
@@ -34,8 +40,10 @@
 //
 // # Files
 //
-// A cutover directory has the record, record.jsonl; what the poller has seen,
-// seen.jsonl; how far a backfill has come, backfill.jsonl; what the Sweeper knows,
-// reconcile.json; and poll.lock, backfill.lock and reconcile.lock, each held by
-// one process at a time.
+// A cutover directory has the setup, cutover.json; the record, record.jsonl; what
+// the poller has seen, seen.jsonl; how far the collector came, collect.json; what
+// was acted on, acted.jsonl; drill.json while somebody asks for a drill; how far a
+// backfill has come, backfill.jsonl; what the Sweeper knows, reconcile.json; and the
+// locks poll.lock, collect.lock, backfill.lock, reconcile.lock and cutover.lock,
+// each held by one process at a time.
 package cutover

@@ -63,6 +63,9 @@ func (p *Poller) readChanges(ctx context.Context, round time.Time) (done bool, e
 	var settled time.Time
 	settled, p.marks = settle(p.marks, p.walk.began)
 	p.marks = append(p.marks, mark{p.cfg.Now(), high})
+	if len(p.owed) == 0 {
+		p.looked[""] = p.walk.clock
+	}
 	p.next.Complete = true
 	p.next.Cursor = cursorAfter(p.next.Cursor, high, settled)
 	p.walk = nil
@@ -93,7 +96,7 @@ func (p *Poller) page(ctx context.Context, round time.Time, why Purpose, f clien
 	var page *client.TicketPage
 	var tickets []client.Ticket
 	err := p.ask(ctx, poll, func(ctx context.Context) (err error) {
-		if page, err = p.api.TicketsPage(ctx, f, n, limit); err == nil {
+		if page, err = p.caller.api.TicketsPage(ctx, f, n, limit); err == nil {
 			poll.List.Got, poll.List.Total, poll.List.Last = len(page.Data), page.Total, !page.HasNext
 		}
 		return err

@@ -1,13 +1,11 @@
 package cutover
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,9 +32,10 @@ type Config struct {
 	Timeout  time.Duration // bounds one request; 0 for client.DefaultTimeout
 	Rounds   int           // Run returns after so many; 0 for never
 
-	// React is called for each New and Changed ticket, one at a time. If it
-	// fails, the change counts as not dealt with, and a later round sees and
-	// reacts to it again. A crash while it runs does the same.
+	// React is called for each New and Changed ticket, one at a time, unless the
+	// directory has a Setup by which it is the receiver's turn. If it fails, the
+	// change counts as not dealt with, and a later round sees and reacts to it
+	// again. A crash while it runs does the same.
 	React func(context.Context, Change) error
 	// Show is told how it goes, after each request and before each wait. It may
 	// be nil, is called by the goroutine of Run, and must not keep the Numbers.
@@ -65,9 +64,8 @@ type Status struct {
 // Poller watches tickets by asking for them. Use Open.
 type Poller struct {
 	cfg     Config
-	api     *client.Client
-	meter   *meter
-	budget  *budget
+	caller  *caller
+	turns   *Turns
 	lock    *filelock.Lock
 	record  *Record
 	memory  *memory
@@ -84,31 +82,25 @@ type Poller struct {
 	sweep    *sweep               // a sweep that goes on
 	swept    time.Time            // when the last one ended
 	differs  bool                 // the last count did not fit
+	looked   map[string]time.Time // ticket, or "" for the list -> the server's clock when it was last dealt with in whole
 }
 
 // Open takes the cutover directory and reads what was seen before. It does not
 // call the server. A directory with another poller in it is a Conflict.
 func Open(cfg Config) (_ *Poller, err error) {
-	p := &Poller{cfg: cfg, budget: newBudget(cfg.Budget)}
+	p := &Poller{cfg: cfg, turns: FollowTurns(cfg.Dir), looked: map[string]time.Time{}}
 	p.cfg.IDs = nil
 	for _, id := range cfg.IDs {
 		p.cfg.IDs = append(p.cfg.IDs, strings.ToLower(id)) // as the API spells them
 	}
 	slices.Sort(p.cfg.IDs)
 	p.cfg.IDs = slices.Compact(p.cfg.IDs)
-	p.api, p.meter, err = connect(cfg.URL, cfg.Key, cfg.HTTP, "ticketwire-poll", cmp.Or(cfg.Timeout, client.DefaultTimeout), cfg.Now)
+	p.caller, err = newCaller(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Timeout, "ticketwire-poll", cfg.Now)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the cutover directory: %w", err)
-	}
-	p.lock, err = filelock.Acquire(filepath.Join(cfg.Dir, "poll.lock"))
-	if errors.Is(err, filelock.ErrHeld) {
-		return nil, fault.Wrap(fault.Conflict, err, "Another poller works in %s", cfg.Dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the cutover directory: %w", err)
+	if p.lock, err = occupy(cfg.Dir, "poll.lock", "Another poller works"); err != nil {
+		return nil, err
 	}
 	if p.record, err = OpenRecord(cfg.Dir); err == nil {
 		p.memory, err = openMemory(filepath.Join(cfg.Dir, "seen.jsonl"))
@@ -220,7 +212,7 @@ func (p *Poller) one(ctx context.Context, round time.Time, id string) error {
 	poll := Poll{Round: round, Ticket: id}
 	var got []client.Ticket
 	err := p.ask(ctx, &poll, func(ctx context.Context) error {
-		t, err := p.api.Ticket(ctx, id)
+		t, err := p.caller.api.Ticket(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -231,6 +223,9 @@ func (p *Poller) one(ctx context.Context, round time.Time, id string) error {
 		return err
 	}
 	_, err = p.took(ctx, &poll, got)
+	if _, owed := p.owed[id]; err == nil && !owed && poll.Failure == "" {
+		p.looked[id] = poll.Date
+	}
 	if last := p.memory.tickets[id]; err == nil && poll.Failure == NotFound && last != nil && !last.Gone {
 		gone := *last
 		gone.Gone = true
@@ -311,7 +306,10 @@ func (p *Poller) react(ctx context.Context, changes []Change) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := p.cfg.React(ctx, c); err != nil {
+		if err := p.act(ctx, c); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			p.failure = fmt.Errorf("reaction to ticket %s failed: %w", c.Ticket, err)
 			p.owed[c.Ticket] = c.UpdatedAt
 			if p.floor.IsZero() || c.UpdatedAt.Before(p.floor) {

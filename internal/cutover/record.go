@@ -142,11 +142,13 @@ type Delivery struct {
 	DeliveryID  string    `json:"delivery_id"`
 	EventID     string    `json:"event_id"`
 	EventType   string    `json:"event_type"`
+	Ticket      string    `json:"ticket,omitempty"` // where the row shows it
 	Attempt     int       `json:"attempt"`
 	Status      string    `json:"status"` // pending, delivered, retrying, abandoned
 	HTTP        int       `json:"http,omitempty"`
 	Error       string    `json:"err,omitempty"`
 	Test        bool      `json:"test,omitempty"`
+	Manual      bool      `json:"manual,omitempty"` // a person or a replay asked for it
 	AttemptedAt time.Time `json:"attempted_at,omitzero"`
 	CompletedAt time.Time `json:"completed_at,omitzero"`
 	NextRetryAt time.Time `json:"next_retry_at,omitzero"`
@@ -156,7 +158,7 @@ type Delivery struct {
 // at the end that reads every ticket once.
 type Truth struct {
 	At         time.Time                  `json:"at"`     // when it was read
-	Source     string                     `json:"source"` // feed or sweep
+	Source     string                     `json:"source"` // TruthOfFeed or TruthOfSweep
 	EventID    string                     `json:"event_id,omitempty"`
 	EventType  string                     `json:"event_type,omitempty"`
 	OccurredAt time.Time                  `json:"occurred_at,omitzero"`
@@ -165,6 +167,12 @@ type Truth struct {
 	Hash       string                     `json:"hash,omitempty"`
 	Fields     map[string]json.RawMessage `json:"fields,omitempty"`
 }
+
+// Where the truth is from.
+const (
+	TruthOfFeed  = "feed"  // an event; all of them are there
+	TruthOfSweep = "sweep" // the state of a ticket that changed, by the list; those between are not
+)
 
 // Gap is a time in which one side could not learn of changes, for a reason that
 // no other entry shows.

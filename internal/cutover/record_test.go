@@ -35,8 +35,8 @@ func everyKind() []Entry {
 			Attempt: 2, OccurredAt: day, Ticket: "a", UpdatedAt: day, Hash: "h", BodyHash: "b", Body: "{\"a\":\n1}", Synthetic: true,
 		}},
 		{Delivery: &Delivery{
-			At: day, WebhookID: "w", DeliveryID: "d", EventID: "e", EventType: "ticket.updated", Attempt: 6, Status: "abandoned",
-			HTTP: 500, Error: "x", Test: true, AttemptedAt: day, CompletedAt: day, NextRetryAt: day,
+			At: day, WebhookID: "w", DeliveryID: "d", EventID: "e", EventType: "ticket.updated", Ticket: "a", Attempt: 6, Status: "abandoned",
+			HTTP: 500, Error: "x", Test: true, Manual: true, AttemptedAt: day, CompletedAt: day, NextRetryAt: day,
 		}},
 		{Truth: &Truth{At: day, Source: "feed", EventID: "e", EventType: "ticket.updated", OccurredAt: day, Ticket: "a", UpdatedAt: day, Hash: "h", Fields: fields}},
 		{Gap: &Gap{From: day, To: day.Add(time.Hour), Side: SideClock, Why: "x", Ahead: -5}},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/filelock"
 )
 
 // SetupName is the name of the setup in a cutover directory.
@@ -32,13 +33,15 @@ type Turn struct {
 	At   time.Time `json:"at"`   // when it was decided
 	From time.Time `json:"from"` // the first change it is for, by the server's clock
 	Side Side      `json:"side"` // SidePoller or SideReceiver
+	// Why and By are set where somebody decided against the report.
+	Why string `json:"why,omitempty"`
+	By  string `json:"by,omitempty"`
 }
 
 // Acts returns the side whose turn it is for a change at t: updated_at for what
-// the poller sees, occurred_at for an event. As both sides ask for the time of
-// the change and not for that of its arrival, what is under way when the turn
-// changes is acted on once. An event that occurs in the same moment as the turn
-// changes can have an updated_at before it: then both act.
+// the poller sees, ChangedAt for an event. As both sides ask for the time of the
+// change and not for that of its arrival, what is under way when the turn changes
+// is acted on once.
 func (s *Setup) Acts(t time.Time) Side {
 	side := SidePoller // what was there before the cutover began is polled
 	for _, turn := range s.Turns {
@@ -48,6 +51,22 @@ func (s *Setup) Acts(t time.Time) Side {
 		side = turn.Side
 	}
 	return side
+}
+
+// occupy takes a lock in a directory, which it makes if it is missing. A lock that
+// somebody else holds is a Conflict; held says what that one does.
+func occupy(dir, lock, held string) (*filelock.Lock, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory: %w", err)
+	}
+	l, err := filelock.Acquire(filepath.Join(dir, lock))
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, fault.Wrap(fault.Conflict, err, "%s in %s", held, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the directory: %w", err)
+	}
+	return l, nil
 }
 
 // LoadSetup reads the setup of a cutover directory. A directory without one is a

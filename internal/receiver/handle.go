@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -113,13 +114,23 @@ func (g *gunzip) Read(b []byte) (int, error) {
 // Close is io.Closer's.
 func (g *gunzip) Close() error { return g.packed.Close() }
 
+var errRefused = errors.New("refused on purpose, for a drill")
+
+// keep keeps an event, unless a drill wants it to come again.
+func (r *Receiver) keep(ctx context.Context, now time.Time, e *webhook.Envelope, body []byte) (webhook.State, error) {
+	if r.cfg.Refuse != nil && r.cfg.Refuse(e) {
+		return 0, errRefused
+	}
+	return r.store.Keep(ctx, now, e, body)
+}
+
 // signedTime finds the time in a signature that was good.
 var signedTime = regexp.MustCompile(`(?:^|,)[ \t]*t=([0-9]{1,12})`)
 
 // notice takes from a request what alarms and metrics live on.
 func (r *Receiver) notice(req *http.Request, x *exchange, at time.Time) {
 	rec := x.receipt
-	if rec.Outcome == webhook.StoreFailed {
+	if rec.Outcome == webhook.StoreFailed && !errors.Is(rec.Err, errRefused) {
 		r.alarms.set(Unstored, rec.Err.Error())
 	}
 	if rec.Event == nil {

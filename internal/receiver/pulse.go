@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -51,6 +52,15 @@ func readPulse(file string, now time.Time) *pulse {
 	}
 	return p
 }
+
+// Alive returns when the receiver in a data directory was alive last, give or take
+// two seconds; the zero time if there was none.
+func Alive(dataDir string) time.Time {
+	return readPulse(filepath.Join(dataDir, pulseName), time.Time{}).alive()
+}
+
+// pulseName is the file of the pulse in a data directory.
+const pulseName = "receiver.json"
 
 // alive is when the receiver was alive last, as far as the file says.
 func (p *pulse) alive() time.Time {

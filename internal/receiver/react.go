@@ -23,11 +23,15 @@ func (r *Receiver) react(ctx context.Context, e *webhook.Envelope) error {
 	defer cancel(nil)
 	defer context.AfterFunc(r.abort, func() { cancel(errors.New("the receiver was stopped")) })()
 
-	acts := r.cfg.Acts == nil || r.cfg.Acts(e.OccurredAt.Time)
-	var err error
-	if acts {
+	acts, err := true, error(nil)
+	if r.cfg.Acts != nil {
+		acts, err = r.cfg.Acts(e)
+	}
+	switch {
+	case err != nil: // asked again with the next attempt
+	case acts:
 		err = r.act(ctx, e)
-	} else {
+	default:
 		r.metrics.left.Inc()
 	}
 	if r.journal == nil {

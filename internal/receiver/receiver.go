@@ -96,10 +96,13 @@ type Config struct {
 	// the caller's.
 	Record     *cutover.Record
 	SecretFrom string // for the record: file, environment, flag or config
-	// Acts tells whether it is this side's turn for an event that occurred at that
-	// time. If not, the event is done without a reaction, since the poller acts on
-	// it. nil means that it always is.
-	Acts func(occurredAt time.Time) bool
+	// Acts tells whether it is this side's turn for an event. If not, the event is
+	// done without a reaction, since the poller acts on it. An error repeats the
+	// question later, as one of React does. nil means that it always is.
+	Acts func(*webhook.Envelope) (bool, error)
+	// Refuse tells whether to answer 503 to an event that would have been kept, for
+	// drills; nil for never.
+	Refuse func(*webhook.Envelope) bool
 
 	// Silence is how long no event may come before that is an alarm: 0 for never,
 	// LearnSilence for as long as the traffic of before suggests.
@@ -182,10 +185,10 @@ func New(ctx context.Context, cfg Config) (_ *Receiver, err error) {
 	if cfg.Record != nil {
 		r.journal = &journal{record: cfg.Record, now: cfg.Now}
 	}
-	r.pulse = readPulse(filepath.Join(cfg.DataDir, "receiver.json"), cfg.Now())
+	r.pulse = readPulse(filepath.Join(cfg.DataDir, pulseName), cfg.Now())
 	r.alarms = newAlarms(r)
 	r.metrics = newMetrics(r)
-	r.handler = webhook.NewInboxHandler(cfg.Secrets, r.store.Keep, r.options()...)
+	r.handler = webhook.NewInboxHandler(cfg.Secrets, r.keep, r.options()...)
 	return r, r.bind()
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ func TestRecord(t *testing.T) {
 	cfg := config(t, got.react)
 	dir := t.TempDir()
 	cfg.Record = openRecord(t, dir)
-	cfg.Acts = func(at time.Time) bool { return !at.Before(turn) }
+	cfg.Acts = func(e *webhook.Envelope) (bool, error) { return !e.OccurredAt.Before(turn), nil }
 	cfg.Tickets = []string{"T1"}
 	r, c := start(t, cfg), caller(t)
 
@@ -170,5 +171,64 @@ func TestRecordIsBounded(t *testing.T) {
 	accepted(t, c, r, envelope("E1", "T1", now))
 	if n := len(pick(written(t, dir), receipt)); n != strangeBurst+1 {
 		t.Errorf("%d receipts are written, want %d", n, strangeBurst+1)
+	}
+}
+
+// An event that a drill refuses comes again and is kept then. That is no alarm.
+func TestRefusedForADrill(t *testing.T) {
+	t.Parallel()
+	var got seen
+	var refused atomic.Bool
+	cfg := config(t, got.react)
+	dir := t.TempDir()
+	cfg.Record = openRecord(t, dir)
+	cfg.Refuse = func(e *webhook.Envelope) bool { return e.EventID == "E1" && refused.CompareAndSwap(false, true) }
+	r, c := start(t, cfg), caller(t)
+	body := envelope("E1", "T1", time.Now())
+	if status, _ := send(t, c, request(t, r.URL(), body)); status != 503 {
+		t.Errorf("answered with %d", status)
+	}
+	if r.alarms.isOn(Unstored) {
+		t.Error("a drill is an alarm")
+	}
+	accepted(t, c, r, body)
+	got.await(t, 1)
+	var codes []int
+	for _, x := range pick(written(t, dir), receipt) {
+		codes = append(codes, x.HTTP)
+	}
+	if !slices.Equal(codes, []int{503, 200}) {
+		t.Errorf("the receipts are %v", codes)
+	}
+}
+
+// While nobody knows whose turn it is, an event is not done.
+func TestTurnThatIsNotKnown(t *testing.T) {
+	t.Parallel()
+	var got seen
+	var asked atomic.Int32
+	cfg := config(t, got.react)
+	dir := t.TempDir()
+	cfg.Record = openRecord(t, dir)
+	cfg.Backoff = func(int) time.Duration { return time.Millisecond }
+	cfg.Acts = func(*webhook.Envelope) (bool, error) {
+		if asked.Add(1) < 3 {
+			return false, errors.New("no setup")
+		}
+		return true, nil
+	}
+	r, c := start(t, cfg), caller(t)
+	accepted(t, c, r, envelope("E1", "T1", time.Now()))
+	got.await(t, 1)
+	var lines []string
+	eventually(t, "every try is written down", func() bool {
+		lines = nil
+		for _, x := range pick(written(t, dir), reaction) {
+			lines = append(lines, fmt.Sprint(x.Attempt, " ", x.Acted, " ", x.Error))
+		}
+		return len(lines) == 3
+	})
+	if want := []string{"1 false no setup", "2 false no setup", "3 true "}; !slices.Equal(lines, want) {
+		t.Errorf("the reactions are %q", lines)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // as a whole but by the few statements that are about all of it.
 func TestDeliveryPlans(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, openSQLiteStore(t, guide, mails), "acme")
+	d := newDesk(t, openAt(t, place{dir: t.TempDir()}, guide, mails), "acme")
 	useQueue(t, d)
 	texts := map[string]bool{}
 	d.stmts.Range(func(q, _ any) bool { texts[q.(string)] = true; return true })
@@ -77,7 +77,7 @@ func walksLog(q, step string) bool {
 // TestLogPlans asks for the plans of the log's pages.
 func TestLogPlans(t *testing.T) {
 	t.Parallel()
-	s := openSQLiteStore(t)
+	s := openAt(t, place{dir: t.TempDir()})
 	for _, c := range []struct {
 		name  string
 		q     DeliveryQuery

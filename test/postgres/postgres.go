@@ -117,27 +117,40 @@ func database(t testing.TB, server, name string) string {
 type cluster struct {
 	dir   string
 	shell *exec.Cmd
-	input io.Closer
+	input io.WriteCloser
 	ended chan struct{}
 }
 
 // script makes and runs a cluster in the directory $1 with the programs in $2.
 // What it holds is worth nothing after the tests, so nothing is synced.
 const script = `
-"$2/initdb" -D "$1/data" -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >"$1/log" 2>&1 || exit 1
-"$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 >>"$1/log" 2>&1 </dev/null &
-cat >/dev/null
-kill -INT $!
+[ -d "$1/data" ] || "$2/initdb" -D "$1/data" -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >"$1/log" 2>&1 || exit 1
+"$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 -c max_wal_size=128MB >>"$1/log" 2>&1 </dev/null &
+read how
+kill -${how:-INT} $!
 wait $!
-rm -rf "$1"
+[ "$how" ] || rm -rf "$1"
 `
 
+// memory is where a cluster is fast: a test makes and drops a database, which is
+// hundreds of files.
+const memory = "/dev/shm"
+
 func start() (*cluster, error) {
-	programs, err := find()
+	parent := ""
+	if info, err := os.Stat(memory); err == nil && info.IsDir() {
+		parent = memory
+	}
+	dir, err := os.MkdirTemp(parent, "ticketwire-pg-")
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "ticketwire-pg-")
+	return run(dir)
+}
+
+// run starts the server in a directory, which is empty or that of one before.
+func run(dir string) (*cluster, error) {
+	programs, err := find()
 	if err != nil {
 		return nil, err
 	}
@@ -229,9 +242,55 @@ func (c *cluster) ready() error {
 	}
 }
 
+// Instance is a server of one test, which may end and start it.
+type Instance struct{ cluster *cluster }
+
+// Own returns a server that nobody else uses. It ends with the test.
+func Own(t testing.TB) *Instance {
+	t.Helper()
+	c, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Instance{c}
+	t.Cleanup(func() {
+		if err := s.cluster.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// URL is the connection string of its database.
+func (s *Instance) URL() string { return s.cluster.dsn() }
+
+// Stop ends the server: with the signal INT as its operator does, with QUIT at
+// once and without a checkpoint, as after a crash. Its files stay.
+func (s *Instance) Stop(t testing.TB, signal string) {
+	t.Helper()
+	if _, err := fmt.Fprintln(s.cluster.input, signal); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.cluster.ended:
+	case <-time.After(patience):
+		t.Fatal("PostgreSQL did not stop")
+	}
+}
+
+// Start starts the server again after Stop, and returns when it answers.
+func (s *Instance) Start(t testing.TB) {
+	t.Helper()
+	c, err := run(s.cluster.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cluster = c
+}
+
 // stop ends the server and removes its files.
 func (c *cluster) stop() error {
-	if err := c.input.Close(); err != nil {
+	if err := c.input.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("stop PostgreSQL: %w", err)
 	}
 	select {
