@@ -10,7 +10,7 @@ import (
 
 func TestSessions(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"key":      sessionOfKey,
 		"link":     sessionOfLink,
 		"ends":     sessionEnds,
