@@ -22,7 +22,7 @@ import (
 // back it has looked, and its cursor goes on from there.
 
 // scanLimit is how many rows a page looks at, all webhooks together.
-const scanLimit = 20_000
+const scanLimit = 5_000
 
 // maxSearched bounds over how many webhooks one search goes.
 const maxSearched = 200
@@ -410,7 +410,7 @@ func (s *Store) SearchEvents(ctx context.Context, tenant string, q EventSearch) 
 	}
 	var floor int64
 	err = r.row(`select seq from events where tenant_id = $1 and seq <= $2 order by seq desc limit 1 offset $3`,
-		tenant, last, scanLimit/4).Scan(&floor)
+		tenant, last, scanLimit).Scan(&floor)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return page, "", fmt.Errorf("bound a search of events: %w", err)
 	}
