@@ -62,6 +62,7 @@ type commands struct {
 	Events     eventsCmd     `cmd:"" group:"Administer a server over its API" help:"Read the event feed over the API."`
 	Tenants    tenantsCmd    `cmd:"" group:"Administer a data directory" help:"List and change tenants in the data directory."`
 	Users      usersCmd      `cmd:"" group:"Administer a data directory" help:"Add and change users in the data directory."`
+	Console    consoleCmd    `cmd:"" group:"Administer a data directory" help:"Print a link that signs in to the web console."`
 	Priorities prioritiesCmd `cmd:"" group:"Administer a data directory" help:"Add priorities in the data directory."`
 	BenchHook  benchHookCmd  `cmd:"" hidden:""`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

@@ -204,6 +204,9 @@ func (c *serveCmd) Run(ctx context.Context, t terminal) error {
 		return err
 	}
 	fmt.Fprintf(t.out, "ticketwire %s is ready on %s\n", version(), a.PublicURL())
+	if app.HasConsole {
+		fmt.Fprintf(t.out, "console at %s/console, sign in with an API key or ticketwire console link\n", a.PublicURL())
+	}
 	waitErr := a.Wait(ctx)
 	secondSignalExits(t)
 	cfg.Log.Info("stopping", "grace", c.grace())

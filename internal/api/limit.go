@@ -99,6 +99,19 @@ func (s *Server) spend(c *call) (b budget, limited bool, err error) {
 	return budgetOf(s.limiter.take(c.who, r, c.now), r, c.now), true, nil
 }
 
+// Remaining says how many calls a key may make at this moment, of how many at most.
+// known is false for a key that has made none lately, and has all of them.
+func (s *Server) Remaining(now time.Time, tenant, keyID string) (remaining, limit int, known bool) {
+	l := s.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.buckets[tenant+"/"+keyID]
+	if b == nil {
+		return 0, 0, false
+	}
+	return max(0, int(math.Floor(b.lim.TokensAt(now)))), b.rate.MaxTokens, true
+}
+
 func (l *limiter) rateOf(o store.RateLimit) (Rate, bool) {
 	r := l.def
 	if o.MaxTokens != nil {

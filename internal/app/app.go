@@ -77,6 +77,7 @@ type App struct {
 	listener net.Listener
 	server   *http.Server
 	served   chan error
+	endLive  func()         // ends the console's live pages; nil without a console
 	cleanup  []func() error // run in reverse order
 }
 
@@ -162,7 +163,7 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 	a.server = newServer(a.handler(api.New(api.Config{
 		Store: a.store, Engine: a.engine, Egress: target, PublicURL: cfg.PublicURL, Rate: cfg.Rate,
 		Enforce: cfg.Enforce, Now: cfg.Now, Log: cfg.Log, Metrics: reg, OpenAPI: docs.OpenAPI(),
-	}), reg), cfg.Log)
+	}), reg, target), cfg.Log)
 	return a, nil
 }
 
@@ -248,6 +249,9 @@ func (a *App) Wait(ctx context.Context) error {
 // Stop lets requests and deliveries in flight finish until ctx ends, then breaks
 // them off; what was broken off is still owed and goes out after the next start.
 func (a *App) Stop(ctx context.Context) error {
+	if a.endLive != nil {
+		a.endLive()
+	}
 	err := a.server.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests were cut short: %w", err), a.server.Close())

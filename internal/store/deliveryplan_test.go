@@ -2,6 +2,7 @@ package store
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func TestDeliveryPlans(t *testing.T) {
 			if scans(step) && !aboutAll(q, step) || walksLog(q, step) {
 				t.Errorf("%q in\n%s", step, q)
 			}
-			if strings.Contains(q, "limit") && strings.Contains(step, "TEMP B-TREE FOR ORDER BY") {
+			if strings.Contains(q, "limit") && !strings.Contains(q, "from chain limit") && strings.Contains(step, "TEMP B-TREE FOR ORDER BY") {
 				t.Errorf("reads all to return some: %q in\n%s", step, q)
 			}
 		}
@@ -51,6 +52,8 @@ func TestDeliveryPlans(t *testing.T) {
 // partial ones of what is owed, or one entry per webhook.
 func aboutAll(q, step string) bool {
 	switch {
+	case slices.Contains([]string{"SCAN c", "SCAN chain", "SCAN n"}, step): // rows of a bounded subquery, see TicketEvents and Queue
+		return true
 	case strings.Contains(q, "order by tenant_id, webhook_id"): // RunningReplays
 		return strings.HasSuffix(step, "replay_jobs_running")
 	case strings.Contains(q, "where lease_until is not null"): // ReleaseAll: what is leased, not what is owed
@@ -71,7 +74,8 @@ func walksLog(q, step string) bool {
 	if strings.HasSuffix(step, "deliveries_log (tenant_id=? AND webhook_id=?)") {
 		return !strings.Contains(q, "order by coalesce(attempted_at, due_at) desc") && !strings.Contains(q, "not exists")
 	}
-	return strings.Contains(step, "deliveries") && strings.HasSuffix(step, "(tenant_id=?)")
+	counted := strings.Contains(q, "status = 'pending' limit $2) n") // Owed stops counting
+	return strings.Contains(step, "deliveries") && strings.HasSuffix(step, "(tenant_id=?)") && !counted
 }
 
 // TestLogPlans asks for the plans of the log's pages.
@@ -112,6 +116,7 @@ func useQueue(t *testing.T, d *desk) {
 	for _, after := range []time.Time{{}, start().Add(-time.Hour)} {
 		must(d.DueLanes(ctx, after, start()))(t)
 	}
+	useConsole(t, l, l.log(DeliveryQuery{})[0].TicketID)
 	b := l.claimOne(start())
 	if err := d.Release(ctx, b.Deliveries); err != nil {
 		t.Fatal(err)

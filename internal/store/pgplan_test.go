@@ -91,6 +91,9 @@ func fillTables(t *testing.T, s *Store) {
 			select 't' || n % 50, 'u' || n, '', '', '', '', '[]', n ` + rows,
 		`insert into api_keys (tenant_id, api_key_id, user_id, name, prefix, key_hash, created_at)
 			select 't' || n % 50, 'a' || n, 'u', '', '', 'h' || n, n ` + rows,
+		`insert into console_tokens (token_hash, kind, tenant_id, user_id, created_at, expires_at)
+			select 'h' || n, 'session', 't' || n % 50, 'u', n, n ` + rows,
+		`insert into delivery_minutes select 't' || n % 50, n, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 ` + rows,
 		`analyze`,
 	} {
 		if _, err := s.read.ExecContext(t.Context(), q); err != nil {

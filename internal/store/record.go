@@ -36,7 +36,7 @@ func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error
 		return nil, fault.Wrap(fault.Unavailable, err, "The store cannot write now, try again")
 	}
 	return write(ctx, s, func(t *tx) ([]Recorded, error) {
-		b := recording{tx: t, webhooks: map[Lane]*recorded{}}
+		b := recording{tx: t, webhooks: map[Lane]*recorded{}, minutes: map[minuteKey]*Minute{}}
 		out := make([]Recorded, len(results))
 		for i := range results {
 			var err error
@@ -53,6 +53,7 @@ func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error
 type recording struct {
 	tx       *tx
 	webhooks map[Lane]*recorded
+	minutes  map[minuteKey]*Minute
 }
 
 type recorded struct {
@@ -87,7 +88,16 @@ func (b *recording) save() error {
 			return err
 		}
 	}
-	return nil
+	return b.tx.addMinutes(b.minutes)
+}
+
+// count adds an attempt to its minute.
+func (b *recording) count(r *Result, ok bool) {
+	k := minuteKey{r.TenantID, r.EndedAt.Unix() / 60}
+	if b.minutes[k] == nil {
+		b.minutes[k] = &Minute{}
+	}
+	b.minutes[k].count(ok, r.Answer.Duration)
 }
 
 func (b *recording) record(r *Result) (Recorded, error) {
@@ -109,6 +119,7 @@ func (b *recording) record(r *Result) (Recorded, error) {
 	if counts {
 		w.Health.Record(ok, r.EndedAt)
 		w.dirty = true
+		b.count(r, ok)
 	}
 	// Rows beside this one exist only where a person asked for an attempt, and
 	// that moves the number of the others past 1.
