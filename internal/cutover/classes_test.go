@@ -219,7 +219,7 @@ func TestClasses(t *testing.T) {
 			s.got(e, 0, 1, refusedWith(500, webhook.ReactionFailed))
 			s.got(e, 30*time.Second, 1, func(r *Receipt) { r.DeliveryID, r.WebhookID = "backfilled", "of a backfill" })
 			s.got(e, time.Minute, 2, func(r *Receipt) { r.Outcome = string(webhook.Duplicate) })
-		}, nil, map[string]Class{"change 2": PollerFirstR, "receipt backfilled": NoEvent, "receipt e-2": RetriedDelivery}},
+		}, nil, map[string]Class{"change 2": PollerFirstR, "receipt backfilled": NoEvent, "receipt e-2": PollerFirstR}},
 		{"given up as the webhook was switched off, and on again before the next attempt", func(s *scene) {
 			e := s.fed(s.event(s.changed("a", 0), "e"))
 			s.disabled = []stretch{{momentOf(happens.Add(2 * time.Minute)), momentOf(happens.Add(4 * time.Minute))}}

@@ -70,7 +70,7 @@ func match(s *sides) *matcher {
 	m.vanished()
 	m.measure()
 	m.second = make([]bool, len(s.events))
-	if len(s.feed) == 0 { // a server with a feed has no such payloads
+	if !s.hasFeed { // a server with a feed has no such payloads
 		m.findSeconds()
 	}
 	m.standsAs = make([]stance, len(s.events))

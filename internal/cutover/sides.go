@@ -30,6 +30,7 @@ type sides struct {
 	down     []stretch // the receiver was
 	log      []stretch // for which the log of deliveries is known
 	feed     []stretch // and the event feed
+	hasFeed  bool      // the server has one, as Ticketwire and not AlgaPSA
 	setupTo  moment    // the webhook's setup is known up to here; never if it is not
 }
 
@@ -59,7 +60,7 @@ func newSides(d *digest, q Question) *sides {
 		}
 	}
 	s.coverage()
-	if len(d.subscriptions) == 0 && len(d.sweeps) > 0 && len(s.feed) == 0 {
+	if len(d.subscriptions) == 0 && len(d.sweeps) > 0 && !s.hasFeed {
 		s.givesUp = span(algaGivesUp) // only a server without a feed is swept
 	}
 	s.asked()
@@ -296,6 +297,7 @@ func (s *sides) coverage() {
 		known[r.Topic] = append(known[r.Topic], stretch{momentOf(r.From), momentOf(r.To)})
 	}
 	s.log, s.feed = union(known[TopicDeliveries]), union(known[TopicFeed])
+	s.hasFeed = len(s.feed) > 0 || slices.ContainsFunc(s.events, func(e event) bool { return e.fed.at != never })
 	s.setupTo = never
 	for _, o := range known[TopicWebhook] {
 		s.setupTo = max(s.setupTo, o.to)
@@ -331,7 +333,7 @@ const staleFor = time.Minute
 // intervals of the poller, one and two, and no shorter than a payload can be old.
 func (s *sides) window(q Question) {
 	least := span(staleFor)
-	if len(s.feed) > 0 {
+	if s.hasFeed {
 		least = 0
 	}
 	s.settled = s.to - max(2*s.interval, least)
