@@ -247,7 +247,7 @@ func copyKey(from, to string) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read the key file: %w", err)
 	}
-	if err := os.WriteFile(to, key, 0o600); err != nil {
+	if err := os.WriteFile(to, key, 0o600); err != nil { //nolint:gosec // where the operator says
 		return fmt.Errorf("copy the key file: %w", err)
 	}
 	return nil
@@ -282,7 +282,7 @@ func (c *copyCmd) print(out io.Writer, r copyResult, report store.CopyReport) er
 	for _, x := range r.Tables {
 		state := "identical"
 		if !x.Identical {
-			state = fmt.Sprintf("DIFFERS: %d rows in the target, first at %s", x.Copies, printable(x.Difference))
+			state = fmt.Sprintf("DIFFERS: %d rows in the target; %s", x.Copies, printable(x.Difference))
 		}
 		fmt.Fprintf(w, "%s\t%d\t%.16s\t%s\n", x.Name, x.Rows, x.Checksum, state)
 	}

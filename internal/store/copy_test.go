@@ -76,18 +76,11 @@ func TestCopyKnowsEveryTable(t *testing.T) {
 	if len(known) < 20 || !known["tickets"] || !known["handovers"] {
 		t.Errorf("only %v are copied", slices.Sorted(maps.Keys(known)))
 	}
-	seen := map[string]bool{}
 	for _, s := range []*Store{embedded, server} {
 		for _, name := range schemaTables(t, s) {
-			seen[name] = true
-			if known[name] == (notCopied[name] != "") {
-				t.Errorf("table %s: copied %t, to be left out %q", name, known[name], notCopied[name])
+			if known[name] == (notCopied(name) != "") {
+				t.Errorf("table %s: copied %t, to be left out %q", name, known[name], notCopied(name))
 			}
-		}
-	}
-	for name := range notCopied {
-		if !seen[name] {
-			t.Errorf("there is no table %s to leave out", name)
 		}
 	}
 }
@@ -146,7 +139,7 @@ func fill(t *testing.T, p place, rows int) {
 	s := openAt(t, p)
 	other := openAt(t, onPostgres(t))
 	x := transfer(t, s, other)
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same rows each time
+	r := rand.New(rand.NewPCG(1, 2)) // the same rows each time
 	nulls := map[string]bool{}
 	at, err := x.from.conn.QueryContext(t.Context(), `select t.name || '.' || c.name from sqlite_schema t, pragma_table_info(t.name) c where not c."notnull"`)
 	must(collect(at, err, func(r scanner) (struct{}, error) {
@@ -178,8 +171,8 @@ func fill(t *testing.T, p place, rows int) {
 		}
 	}
 	// The secrets of the webhooks are what opens.
-	l := must(x.from.conn.QueryContext(t.Context(), `select tenant_id, webhook_id from webhooks`))(t)
-	lanes := must(collect(l, nil, func(r scanner) (l Lane, err error) {
+	at, err = x.from.conn.QueryContext(t.Context(), `select tenant_id, webhook_id from webhooks`)
+	lanes := must(collect(at, err, func(r scanner) (l Lane, err error) {
 		err = r.Scan(&l.TenantID, &l.WebhookID)
 		return l, err
 	}))(t)
@@ -200,7 +193,7 @@ func dump(t *testing.T, p place) map[string][]string {
 	s := openAt(t, p)
 	out := map[string][]string{}
 	for _, name := range schemaTables(t, s) {
-		if notCopied[name] != "" {
+		if notCopied(name) != "" {
 			continue
 		}
 		rows, err := s.read.QueryContext(t.Context(), `select group_concat('quote(' || name || ')', ' || '','' || ') from pragma_table_info('`+name+`')`)

@@ -17,15 +17,22 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// notCopied are the tables that belong to a database and not to the installation,
-// with the reason. Every other table of the schema is copied.
-var notCopied = map[string]string{
-	"migrations":    "both have the same",
-	"copies":        "about the copy itself",
-	"copied_tables": "about the copy itself",
-	"gate":          "counts what happens on this server",
-	"nodes":         "the processes on this server",
-	"rate_buckets":  "full again after a pause",
+// notCopied says of a table why it belongs to its database and not to the
+// installation; "" of one that is copied, as every other table of the schema is.
+func notCopied(table string) (reason string) {
+	switch table {
+	case "migrations":
+		return "both sides have the same"
+	case "copies", "copied_tables":
+		return "about the copy itself"
+	case "gate":
+		return "counts what happens on one server"
+	case "nodes":
+		return "the processes of one server"
+	case "rate_buckets":
+		return "full again after a pause"
+	}
+	return ""
 }
 
 // table is one that is copied.
@@ -56,7 +63,7 @@ func tablesOf(ctx context.Context, embedded, server *held) ([]table, error) {
 		var name string
 		var c tableColumn
 		var pk int
-		if err := r.Scan(&name, &c.name, &c.kind, &pk); err != nil || notCopied[name] != "" {
+		if err := r.Scan(&name, &c.name, &c.kind, &pk); err != nil || notCopied(name) != "" {
 			return struct{}{}, err
 		}
 		if len(out) == 0 || out[len(out)-1].name != name {
@@ -94,7 +101,7 @@ func (h *held) sameColumns(ctx context.Context, tables []table, known map[string
 	_, err = collect(rows, err, func(r scanner) (struct{}, error) {
 		var name, column string
 		var identity bool
-		if err := r.Scan(&name, &column, &identity); err != nil || notCopied[name] != "" {
+		if err := r.Scan(&name, &column, &identity); err != nil || notCopied(name) != "" {
 			return struct{}{}, err
 		}
 		if !known[name+"."+column] {
@@ -306,7 +313,7 @@ func appendRow(b []byte, row []any) []byte {
 		case nil:
 			b = append(b, 0)
 		case int64:
-			b = binary.BigEndian.AppendUint64(append(b, 1), uint64(v)) //nolint:gosec // its bits
+			b = binary.BigEndian.AppendUint64(append(b, 1), uint64(v))
 		case bool:
 			b = append(b, 2, 0)
 			if v {
@@ -334,16 +341,18 @@ func (h *held) insert(ctx context.Context, t *table, rows [][]any) error {
 		})
 	}
 	marks := strings.TrimSuffix(strings.Repeat("?, ", len(t.columns)), ", ")
-	st, err := h.conn.PrepareContext(ctx, `insert into `+t.name+` (`+strings.Join(t.names(), ", ")+`) values (`+marks+`)`)
+	st, err := h.conn.PrepareContext(ctx, //nolint:gosec // names of the schema
+		`insert into `+t.name+` (`+strings.Join(t.names(), ", ")+`) values (`+marks+`)`)
 	if err != nil {
 		return err
 	}
+	defer st.Close()
 	for _, row := range rows {
 		if _, err := st.ExecContext(ctx, row...); err != nil {
-			return errors.Join(err, st.Close())
+			return err
 		}
 	}
-	return st.Close()
+	return nil
 }
 
 // lastKey returns the key of the last row that was copied, nil before the first.
