@@ -135,9 +135,13 @@ func (x *Transfer) emptying(again bool) []string {
 	if !again {
 		return nil
 	}
-	out := []string{`delete from copies`, `delete from copied_tables`}
+	all := "delete from " // which SQLite does at once for a whole table
+	if x.to.s.dialect.server {
+		all = "truncate "
+	}
+	out := []string{all + "copies", all + "copied_tables"}
 	for _, t := range x.tables {
-		out = append(out, `delete from `+t.name)
+		out = append(out, all+t.name)
 	}
 	return out
 }

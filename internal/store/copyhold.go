@@ -183,8 +183,8 @@ func (h *held) continueNumbers(ctx context.Context, tables []table) error {
 	}
 	for _, t := range tables {
 		if t.identity != "" {
-			_, err := h.conn.ExecContext(ctx, //nolint:gosec // names of the schema
-				`select setval(pg_get_serial_sequence($1, $2), (select max(`+t.identity+`) from `+t.name+`))`, t.name, t.identity)
+			q := `select setval(pg_get_serial_sequence($1, $2), (select max(` + t.identity + `) from ` + t.name + `))` //nolint:gosec // names of the schema
+			_, err := h.conn.ExecContext(ctx, q, t.name, t.identity)
 			if err != nil {
 				return fmt.Errorf("continue the numbers of %s: %w", t.name, err)
 			}

@@ -341,8 +341,8 @@ func (h *held) insert(ctx context.Context, t *table, rows [][]any) error {
 		})
 	}
 	marks := strings.TrimSuffix(strings.Repeat("?, ", len(t.columns)), ", ")
-	st, err := h.conn.PrepareContext(ctx, //nolint:gosec // names of the schema
-		`insert into `+t.name+` (`+strings.Join(t.names(), ", ")+`) values (`+marks+`)`)
+	q := `insert into ` + t.name + ` (` + strings.Join(t.names(), ", ") + `) values (` + marks + `)` //nolint:gosec // names of the schema
+	st, err := h.conn.PrepareContext(ctx, q)
 	if err != nil {
 		return err
 	}

@@ -218,49 +218,53 @@ func TestKillsOfACopy(t *testing.T) {
 	d.terminate(t)
 	d.server.wait(t)
 	multiply(t, d.dir, events)
-	server, back := postgres.URL(t, postgres.Start(t)), filepath.Join(t.TempDir(), "back")
 	key := []string{"--secret-key-file", filepath.Join(t.TempDir(), "key")}
 	copyFile(t, filepath.Join(d.dir, "secret.key"), key[1])
-	var sums []string
-	for _, way := range [][2]string{{"sqlite:" + d.dir, server}, {server, "sqlite:" + back}} {
-		began := time.Now()
-		kills := 0
-		for range 10 {
-			p := spawn(t, binary, environment(), append([]string{"copy", "--json", "--from", way[0], "--to", way[1]}, key...)...)
-			select {
-			case <-p.gone:
-				if code := p.wait(t); code != 0 {
-					t.Fatalf("the copy ended with %d: %v", code, p.printed())
-				}
-			case <-time.After(time.Duration(100+rand.IntN(400)) * time.Millisecond):
-				p.kill(t)
-				p.wait(t)
-				kills++
-			}
-		}
-		c := copyDesk(t, way[0], way[1], key...)
-		t.Logf("%s to %s: %d kills in %s, then %d rows in %.1f s", way[0][:6], way[1][:6], kills, time.Since(began).Round(time.Millisecond), c.Copied, c.Seconds)
-		if kills < 5 {
-			t.Errorf("only %d runs were killed", kills)
-		}
-		if n := c.rows("events"); n < events {
-			t.Errorf("%d events were copied", n)
-		}
-		var text strings.Builder
-		for _, x := range c.Tables {
-			fmt.Fprintln(&text, x.Name, x.Rows, x.Checksum)
-		}
-		sums = append(sums, text.String())
+	newServer := func() string { return postgres.URL(t, postgres.Start(t)) }
+	newDir := func() string { return "sqlite:" + filepath.Join(t.TempDir(), "back") }
+	server, there := killedCopy(t, "sqlite:"+d.dir, newServer, key)
+	_, back := killedCopy(t, server, newDir, key)
+	if n := there.rows("events"); n < events {
+		t.Errorf("%d events were copied", n)
 	}
-	if sums[0] != sums[1] {
-		t.Errorf("there:\n%s\nand back:\n%s", sums[0], sums[1])
+	for i, x := range back.Tables {
+		if x != there.Tables[i] {
+			t.Errorf("there it was %+v, and back %+v", there.Tables[i], x)
+		}
 	}
 
 	// Undisturbed, for the figure.
-	c := copyDesk(t, "sqlite:"+d.dir, postgres.URL(t, postgres.Start(t)))
-	t.Logf("%d rows in %.1f s, compared: %.0f rows per second", c.Copied, c.Seconds, float64(c.Copied)/c.Seconds)
-	b := copyDesk(t, server, "sqlite:"+filepath.Join(t.TempDir(), "undisturbed"), key...)
-	t.Logf("back: %d rows in %.1f s, compared: %.0f rows per second", b.Copied, b.Seconds, float64(b.Copied)/b.Seconds)
+	for _, way := range [][2]string{{"sqlite:" + d.dir, newServer()}, {server, newDir()}} {
+		c := copyDesk(t, way[0], way[1], key...)
+		t.Logf("undisturbed: %d rows in %.1f s, compared: %.0f rows per second", c.Copied, c.Seconds, float64(c.Copied)/c.Seconds)
+	}
+}
+
+// killedCopy kills a copy ten times at random moments and lets it end then. A run
+// that is sooner done than killed is followed by one to another target.
+func killedCopy(t *testing.T, from string, target func() string, key []string) (to string, c copied) {
+	t.Helper()
+	to = target()
+	for kills, runs := 0, 1; kills < 10; runs++ {
+		if runs > 60 {
+			t.Fatalf("only %d of %d runs were killed", kills, runs)
+		}
+		p := spawn(t, binary, environment(), append([]string{"copy", "--json", "--from", from, "--to", to}, key...)...)
+		select {
+		case <-p.gone:
+			if code := p.wait(t); code != 0 {
+				t.Fatalf("the copy ended with %d: %v", code, p.printed())
+			}
+			to = target()
+		case <-time.After(time.Duration(50+rand.IntN(350)) * time.Millisecond):
+			p.kill(t)
+			p.wait(t)
+			kills++
+		}
+	}
+	c = copyDesk(t, from, to, key...)
+	t.Logf("from %.6s after ten kills: %d rows were left to copy", from, c.Copied)
+	return to, c
 }
 
 // multiply gives the desk's events copies, each under a number and an id of its own.
