@@ -319,8 +319,8 @@ func (s *Store) refuseUnfinished(ctx context.Context) error {
 	if s.cfg.CopyTarget {
 		return nil
 	}
-	var source string
-	err := s.reader(ctx).row(`select source from copies where not finished`).Scan(&source)
+	var source string // asked once, so that the statement is not worth keeping
+	err := s.read.QueryRowContext(ctx, `select source from copies where not finished`).Scan(&source)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil
