@@ -161,13 +161,16 @@ func (s *Store) checkKey(ctx context.Context) error {
 		return nil
 	}
 	var sealed sql.NullString
-	err := s.do(ctx, func(t *tx) error {
-		err := t.row(`select key_check from gate`).Scan(&sealed)
-		if err != nil || sealed.Valid {
-			return err
-		}
-		return t.change("note which key seals", `update gate set key_check = $1`, s.cfg.Vault.Seal(keyCheck, []byte(keyCheck)))
-	})
+	read := func(q querier) error { return q.row(`select key_check from gate`).Scan(&sealed) }
+	err := read(s.reader(ctx))
+	if err == nil && !sealed.Valid {
+		err = s.do(ctx, func(t *tx) error {
+			if err := read(t); err != nil || sealed.Valid {
+				return err
+			}
+			return t.change("note which key seals", `update gate set key_check = $1`, s.cfg.Vault.Seal(keyCheck, []byte(keyCheck)))
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("check the key that seals secrets: %w", err)
 	}

@@ -20,7 +20,7 @@ func openPlace(t *testing.T, p place) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(t.Context(), Config{DatabaseURL: p.url, Now: time.Now, Vault: v})
+	s, err := Open(t.Context(), Config{Dir: p.dir, DatabaseURL: p.url, Now: time.Now, Vault: v})
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,9 @@ const (
 	gateSettings = `select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true),
 		set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on'
 			else current_setting('synchronous_commit') end, true)`
-	takeGate = `select pg_advisory_xact_lock(7468624)`
-	passGate = `select nextval('gate_version'), webhooks, pg_current_xact_id()::text,
+	gateNumber = `7468624` // any number; ours
+	takeGate   = `select pg_advisory_xact_lock(` + gateNumber + `)`
+	passGate   = `select nextval('gate_version'), webhooks, pg_current_xact_id()::text,
 		(select coalesce(max(seq), 0) from events) from gate`
 	inOffice  = `select exists (select 1 from nodes where node_id = $1)`
 	moveHooks = `update gate set webhooks = webhooks + 1`

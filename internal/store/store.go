@@ -47,6 +47,7 @@ type Config struct {
 	QueueLimit  int           // calls that may wait for the writer before Unavailable (contract P12); 0 means 8192
 	Retention   time.Duration // how long events and delivery rows are kept; 0 means 30 days
 	Mails       Mails         // writes the mails about failing webhooks; a nil function sends none
+	CopyTarget  bool          // take a database that is an unfinished copy, to go on with it; see Hold
 
 	// Commit hears of every commit of the writer: of its begin with the number of
 	// calls that share it, and through what it returns of its end, with the error
@@ -139,8 +140,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(err, s.closeSide(), s.read.Close(), s.write.Close())
 	}
 	s.usage = startUsage(s)
-	if err := s.checkKey(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
+	for _, check := range []func(context.Context) error{s.checkKey, s.refuseUnfinished} {
+		if err := check(ctx); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	return s, nil
 }

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 )
 
@@ -299,4 +300,18 @@ func (c *cluster) stop() error {
 		return errors.Join(errors.New("PostgreSQL did not stop"), c.shell.Process.Kill())
 	}
 	return os.RemoveAll(c.dir)
+}
+
+// URL turns a connection string into a URL, for who takes nothing else.
+func URL(t testing.TB, dsn string) string {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(dsn, "://") {
+		return dsn
+	}
+	q := url.Values{"host": {cfg.Host}, "port": {strconv.Itoa(int(cfg.Port))}, "user": {cfg.User}}
+	return (&url.URL{Scheme: "postgres", Path: "/" + cfg.Database, RawQuery: q.Encode()}).String()
 }
