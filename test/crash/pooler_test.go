@@ -51,5 +51,5 @@ func TestNodesBehindPooler(t *testing.T) {
 			t.Errorf("answered %d while the pooler was away", status)
 		}
 	}
-	f.judge(t, evidence{acked: l.acknowledged(), arrivals: r.arrived(), hooks: hooks, types: []string{"ticket.updated"}}, 4*rounds*inFlight)
+	f.judge(t, evidence{acked: l.acknowledged(), arrivals: r.arrived(), hooks: hooks, types: []string{"ticket.updated"}}, len(f.nodes)*rounds*inFlight)
 }

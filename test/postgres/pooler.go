@@ -66,7 +66,7 @@ max_client_conn = 200
 server_round_robin = 1
 server_login_retry = 1
 `, quote(cfg.Host), cfg.Port, login, dir, mode, sessions)
-	if err := os.WriteFile(filepath.Join(dir, "pgbouncer.ini"), []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "pgbouncer.ini"), []byte(text), 0o644); err != nil { //nolint:gosec // another user reads it
 		t.Fatal(err)
 	}
 	p := &Pooler{
