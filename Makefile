@@ -44,7 +44,7 @@ test: ## Run every check: format, vet, lint, unit, race and end-to-end tests
 	printf '\n== all checks passed in %d s\n' "$$SECONDS"
 
 .PHONY: packages
-packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, PostgreSQL, chromium, promtool, ...) if they are missing
+packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, PostgreSQL, PgBouncer, chromium, promtool, ...) if they are missing
 	@missing=() runtimes=()
 	command -v node >/dev/null || missing+=(nodejs)
 	command -v npm >/dev/null || missing+=(npm)
@@ -55,6 +55,7 @@ packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, Po
 	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
 	command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 	[[ -x $(PROMTOOL) ]] || command -v promtool >/dev/null || missing+=(prometheus)
+	[[ -x /usr/sbin/pgbouncer ]] || command -v pgbouncer >/dev/null || runtimes+=(pgbouncer)
 	command -v python3 >/dev/null || runtimes+=(python3)
 	php -m 2>/dev/null | grep -x pdo_sqlite >/dev/null || runtimes+=(php-cli php-sqlite3)
 	(( $${#missing[@]} + $${#runtimes[@]} > 0 )) || exit 0
@@ -64,6 +65,12 @@ packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, Po
 		exit 1
 	fi
 	apt-get update -q || [[ $${#missing[@]} -eq 0 ]]
+	# The tests start a PgBouncer of their own: Debian's must not start, now or later.
+	if [[ " $${runtimes[*]} " == *" pgbouncer "* && ! -e /usr/sbin/policy-rc.d ]]; then
+		trap 'rm -f /usr/sbin/policy-rc.d; update-rc.d pgbouncer disable || true' EXIT
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+		chmod 755 /usr/sbin/policy-rc.d
+	fi
 	[[ $${#runtimes[@]} -eq 0 ]] || apt-get install -y -q --no-install-recommends "$${runtimes[@]}" || true
 	[[ $${#missing[@]} -gt 0 ]] || exit 0
 	# Of prometheus only the program that checks rules: the package would start a server.
@@ -145,6 +152,7 @@ e2e: $(NODE_MODULES) ## Run the end-to-end tests, the browser's, and the short f
 	@for runtime in python3 php; do
 		command -v "$$runtime" >/dev/null || echo "NOT TESTED: the parts of docs/receivers.md and docs/migrate.md that need $$runtime, which could not be installed" >&2
 	done
+	[[ -x /usr/sbin/pgbouncer ]] || command -v pgbouncer >/dev/null || echo "NOT TESTED: PostgreSQL behind PgBouncer, which could not be installed" >&2
 	$(GO) test -count=1 -timeout 8m ./test/...
 
 .PHONY: crash

@@ -99,6 +99,12 @@ func BenchmarkUpdateTicketOnPostgres(b *testing.B) {
 	changeInParallel(b, benchDeskAt(b, onPostgres(b)))
 }
 
+// BenchmarkUpdateTicketBehindPooler is the same through a pooler that lends a
+// session for one transaction.
+func BenchmarkUpdateTicketBehindPooler(b *testing.B) {
+	changeInParallel(b, benchDeskAt(b, pooled(b, onPostgres(b))))
+}
+
 // BenchmarkUpdateTicketOnNodes is the same through two and three stores on one
 // server: what passing the gate in turn costs.
 func BenchmarkUpdateTicketOnNodes(b *testing.B) {

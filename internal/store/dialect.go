@@ -22,6 +22,9 @@ type dialect struct {
 	// server says that the database is one for several processes, see postgres.go:
 	// connections to it end, and others write at the same time.
 	server bool
+	// pooled says that the session behind a connection is another with each
+	// transaction, see pooled.go.
+	pooled bool
 	begin  string // begins a transaction that writes
 	lock   string // keeps others from migrating until its end; "" where begin does
 	// version asks for a number that changes when another process commits; "" where

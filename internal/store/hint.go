@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // Hints go from node to node by NOTIFY: lanes with work for their node, and that a
@@ -90,7 +89,7 @@ func (s *Store) notify(ctx context.Context, text string) {
 	}
 }
 
-// hearPause is between two tries to listen, and hearPatience how long a silent
+// hearPause is between two tries to listen or two looks, and hearPatience how long a silent
 // connection is trusted.
 const (
 	hearPause    = time.Second
@@ -98,7 +97,8 @@ const (
 )
 
 // hear listens until the node leaves. After each new connection everything is
-// looked at: what was said before is lost.
+// looked at: what was said before is lost. Behind a pooler nobody can be called,
+// and everything is looked at all the time.
 func (s *Store) hear(n *node) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -110,7 +110,12 @@ func (s *Store) hear(n *node) {
 		}
 	}()
 	for ctx.Err() == nil {
-		s.listen(ctx, n)
+		switch {
+		case !s.dialect.pooled:
+			s.listen(ctx, n)
+		case s.Among() > 1:
+			s.tell(Committed{Look: true})
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(hearPause):
@@ -126,8 +131,7 @@ func (s *Store) listen(ctx context.Context, n *node) {
 	}
 	defer conn.Close()
 	// The error ends this connection, and hear makes the next.
-	_ = conn.Raw(func(c any) error {
-		raw := c.(*stdlib.Conn).Conn()        //nolint:forcetypeassert // the driver of openPostgres
+	_ = driverConn(conn, func(raw *pgx.Conn) error {
 		defer raw.Close(context.Background()) //nolint:errcheck // it listens: nobody else may get it
 		if _, err := raw.Exec(ctx, "listen "+hintChannel); err != nil {
 			return err

@@ -16,18 +16,13 @@ var migrations embed.FS
 // migrate applies the embedded files that the database has not seen, in the order
 // of their names, each in one transaction. The lock of the transaction keeps two
 // processes from migrating at once. A database that is newer than the program is
-// refused: an old program must not write to it. other leads to the same database.
-func migrate(ctx context.Context, db, other *sql.DB, d dialect) error {
+// refused: an old program must not write to it.
+func migrate(ctx context.Context, db *sql.DB, d dialect) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer conn.Close()
-	if d.server {
-		if err := checkServer(ctx, other, conn); err != nil {
-			return err
-		}
-	}
 	known := map[string]bool{}
 	for _, pattern := range d.migrations {
 		names, err := fs.Glob(migrations, pattern)

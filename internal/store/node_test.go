@@ -107,9 +107,8 @@ type pair struct {
 	ka, kb *dispatcher
 }
 
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T, pl place) *pair {
 	t.Helper()
-	pl := onPostgres(t)
 	p := &pair{a: newDesk(t, openAt(t, pl, guide), "acme")}
 	second := *p.a
 	second.Store = openAt(t, pl, guide)
@@ -131,7 +130,11 @@ func newPair(t *testing.T) *pair {
 // and nothing is handed to its dispatcher before it has joined again.
 func TestANodeIsTakenOver(t *testing.T) {
 	t.Parallel()
-	p := newPair(t)
+	onServers(t, takenOver)
+}
+
+func takenOver(t *testing.T, pl place) {
+	p := newPair(t, pl)
 	// Both hold something: a has it whatever the rank of the webhook says.
 	alone := &membership{nodes: []string{p.a.node.Load().id}}
 	p.a.node.Load().members.Store(alone)
@@ -196,10 +199,14 @@ func (p *pair) expire(t *testing.T, d *desk) {
 }
 
 // What one node accepts and another sends waits as a row, and the other hears of
-// it, as it does of a changed webhook.
+// it, as it does of a changed webhook. Behind a pooler it looks for itself.
 func TestNodesHearOfEachOther(t *testing.T) {
 	t.Parallel()
-	p := newPair(t)
+	onServers(t, hearOfEachOther)
+}
+
+func hearOfEachOther(t *testing.T, pl place) {
+	p := newPair(t, pl)
 	for _, d := range []*desk{p.a, p.b} { // the second came after the first had looked
 		must(d.renew(t.Context(), d.node.Load()))(t)
 	}
@@ -214,7 +221,9 @@ func TestNodesHearOfEachOther(t *testing.T) {
 	if n := len(p.ka.handed()) + len(p.kb.handed()); n != 0 {
 		t.Errorf("%d handed over to the wrong node", n)
 	}
-	heard.await(t, "work", func(c Committed) bool { return len(c.Due) == 1 && c.Due[0] == p.la.lane() })
+	heard.await(t, "work", func(c Committed) bool {
+		return len(c.Due) == 1 && c.Due[0] == p.la.lane() || other.dialect.pooled && c.Look
+	})
 	if _, _, err := other.UpdateWebhook(t.Context(), start(), other.Actor, p.la.hook.WebhookID,
 		func(s *delivery.Spec) error { s.Name = "new"; return nil }, false); err != nil {
 		t.Fatal(err)
@@ -239,7 +248,10 @@ func TestNodesHearOfEachOther(t *testing.T) {
 // to it: the server holds some of them up between the number and the commit.
 func TestFeedAmongNodesIsComplete(t *testing.T) {
 	t.Parallel()
-	p := onPostgres(t)
+	onServers(t, feedAmongNodes)
+}
+
+func feedAmongNodes(t *testing.T, p place) {
 	stores := []*Store{openAt(t, p), openAt(t, p), openAt(t, p)}
 	d := newDesk(t, stores[0], "acme")
 	for _, q := range []string{
@@ -295,7 +307,10 @@ func TestFeedAmongNodesIsComplete(t *testing.T) {
 // The bucket of an API key is one for all nodes.
 func TestOneBucketForAllNodes(t *testing.T) {
 	t.Parallel()
-	p := onPostgres(t)
+	onServers(t, oneBucket)
+}
+
+func oneBucket(t *testing.T, p place) {
 	stores := []*Store{openAt(t, p), openAt(t, p)}
 	spend := func(now time.Time, n int) (allowed int) {
 		t.Helper()

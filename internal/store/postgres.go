@@ -30,15 +30,17 @@ const (
 	connectLimit = 5 * time.Second
 )
 
-// postgresDialect needs the clock that an answer is waited for by.
-func postgresDialect(now func() time.Time) dialect {
+// postgresDialect needs the clock that an answer is waited for by, and what
+// checkServer has found.
+func postgresDialect(now func() time.Time, pooled bool) dialect {
 	return dialect{
 		words:      postgresWords,
 		migrations: []string{"migrations/*.sql", "migrations/postgres/*.sql"},
 		open: func(target string, conns, _ int) (*sql.DB, error) {
-			return openPostgres(target, conns, now)
+			return openPostgres(target, conns, now, pooled)
 		},
 		server: true,
+		pooled: pooled,
 		// A snapshot for each statement: what the holder of the gate before us has
 		// committed must be seen by the statement after the gate.
 		begin: "begin isolation level read committed",
@@ -86,7 +88,23 @@ func storable(s string) string {
 
 // openPostgres opens a pool. Connections are made when they are needed, and made
 // again when they ended.
-func openPostgres(target string, conns int, now func() time.Time) (*sql.DB, error) {
+func openPostgres(target string, conns int, now func() time.Time, pooled bool) (*sql.DB, error) {
+	cfg, err := postgresConfig(target, now)
+	if err != nil {
+		return nil, err
+	}
+	var db *sql.DB
+	if pooled {
+		db = sql.OpenDB(throughPooler(cfg))
+	} else {
+		db = stdlib.OpenDB(*cfg)
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db, nil
+}
+
+func postgresConfig(target string, now func() time.Time) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(target)
 	if err != nil {
 		return nil, fmt.Errorf("--database-url: %w", err) // it quotes no password
@@ -105,36 +123,54 @@ func openPostgres(target string, conns int, now func() time.Time) (*sql.DB, erro
 		}
 		return &impatientConn{Conn: c, now: now}, nil
 	}
-	db := stdlib.OpenDB(*cfg)
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	return db, nil
+	return cfg, nil
+}
+
+// driverConn gives fn the driver's own connection.
+func driverConn(conn *sql.Conn, fn func(*pgx.Conn) error) error {
+	return conn.Raw(func(c any) error {
+		own, ok := c.(interface{ Conn() *pgx.Conn })
+		if !ok {
+			return fmt.Errorf("the connection is a %T", c)
+		}
+		return fn(own.Conn())
+	})
 }
 
 // checkServer refuses a server that is too old, a user who may not make tables, and
-// a pooler that gives a connection another session with each transaction: what is
-// prepared in one would be missing in the next, and NOTIFY would reach nobody.
-func checkServer(ctx context.Context, db *sql.DB, conn *sql.Conn) error {
-	var version, session, other int
+// a pooler that takes transactions apart. pooled says that there is a pooler: it has
+// another name for the session than the session itself. In which mode it is cannot
+// be told for sure, so the worst is assumed.
+func checkServer(ctx context.Context, target string, now func() time.Time) (pooled bool, err error) {
+	cfg, err := postgresConfig(target, now)
+	if err != nil {
+		return false, err
+	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec // it needs one session for one round trip only
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return false, fmt.Errorf("open the database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+	var version int
+	var session uint32
 	var may bool
-	err := conn.QueryRowContext(ctx, `select current_setting('server_version_num')::int,
+	err = conn.QueryRow(ctx, `select current_setting('server_version_num')::int,
 		coalesce(has_schema_privilege(current_schema(), 'create'), false), pg_backend_pid()`).Scan(&version, &may, &session)
 	switch {
 	case err != nil:
-		return fmt.Errorf("ask PostgreSQL for its version: %w", err)
+		return false, fmt.Errorf("ask PostgreSQL for its version: %w", err)
 	case version < oldestPostgres*10000:
-		return fmt.Errorf("PostgreSQL %d is too old, %d or later is needed", version/10000, oldestPostgres)
+		return false, fmt.Errorf("PostgreSQL %d is too old, %d or later is needed", version/10000, oldestPostgres)
 	case !may:
-		return errors.New("the user of --database-url may not create tables; grant it create on the schema (grant create on schema public to USER)")
+		return false, errors.New("the user of --database-url may not create tables; grant it create on the schema (grant create on schema public to USER)")
+	case session == conn.PgConn().PID():
+		return false, nil
 	}
-	// The session of conn is idle now. Only such a pooler lends it to somebody else.
-	if err := db.QueryRowContext(ctx, `select pg_backend_pid()`).Scan(&other); err != nil {
-		return fmt.Errorf("ask PostgreSQL for the session: %w", err)
+	if _, err := conn.Exec(ctx, "begin"); err != nil {
+		return true, fmt.Errorf("--database-url leads to a pooler that begins no transaction; its pool_mode must be transaction or session, not statement: %w", err)
 	}
-	if session == other {
-		return errors.New("--database-url leads to a pooler in transaction or statement mode; connect to PostgreSQL itself, or to the pooler in session mode")
-	}
-	return nil
+	return true, nil
 }
 
 // Unreachable reports whether an error says that the server is away, or gives up

@@ -30,7 +30,10 @@ func openPlace(t *testing.T, p place) error {
 // Processes that start at the same time on an empty database migrate it once.
 func TestManyOpenAnEmptyServer(t *testing.T) {
 	t.Parallel()
-	p := onPostgres(t)
+	onServers(t, manyOpen)
+}
+
+func manyOpen(t *testing.T, p place) {
 	if _, err := vault.Open(filepath.Join(p.dir, "secret.key")); err != nil { // made by one of them
 		t.Fatal(err)
 	}

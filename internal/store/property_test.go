@@ -20,6 +20,7 @@ import (
 func TestChains(t *testing.T) {
 	t.Parallel()
 	onEach(t, chainsHold)
+	behindPooler(t, chainsHold)
 }
 
 func chainsHold(t *testing.T, p place) {

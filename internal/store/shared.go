@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // Several processes may write to one server. Every transaction that writes passes
@@ -43,13 +42,7 @@ type deferred struct {
 
 // session gives fn the driver's connection of the writer.
 func (w *writer) session(fn func(*pgx.Conn) error) error {
-	return w.conn.Raw(func(c any) error {
-		conn, ok := c.(*stdlib.Conn)
-		if !ok {
-			return fmt.Errorf("the writer's connection is a %T", c)
-		}
-		return fn(conn.Conn())
-	})
+	return driverConn(w.conn, fn)
 }
 
 // broken reports whether the writer's connection has ended.

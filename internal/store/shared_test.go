@@ -119,13 +119,14 @@ func (r *relay) serve(client net.Conn) {
 
 // forward passes on what the client says.
 func (r *relay) forward(client, server net.Conn, mute *atomic.Bool) {
-	// The driver sends the name that it has given to the prepared statement.
+	// The driver sends the name that it has given to the prepared statement, and
+	// through a pooler its text.
 	digest := sha256.Sum256([]byte("commit"))
-	commit := []byte("stmt_" + hex.EncodeToString(digest[:24]))
+	name, text := []byte("stmt_"+hex.EncodeToString(digest[:24])), []byte("\x00commit\x00")
 	buf := make([]byte, 1<<16)
 	for {
 		n, err := client.Read(buf)
-		if bytes.Contains(buf[:n], commit) {
+		if bytes.Contains(buf[:n], name) || bytes.Contains(buf[:n], text) {
 			switch r.mode.Load() {
 			case dropBeforeCommit:
 				r.mode.Store(relayAll)
@@ -156,31 +157,45 @@ func (r *relay) forward(client, server net.Conn, mute *atomic.Bool) {
 // waits for it learns the truth, and nothing is made twice or lost.
 func TestTheOutcomeOfACommitIsKnown(t *testing.T) {
 	t.Parallel()
-	for name, mode := range map[string]int32{"before the commit": dropBeforeCommit, "after the commit": dropAfterCommit} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+	for where, relayed := range map[string]func(*testing.T) (place, *relay){
+		"postgres":        func(t *testing.T) (place, *relay) { return throughRelay(t, onPostgres(t)) },
+		"before a pooler": func(t *testing.T) (place, *relay) { return throughRelay(t, pooled(t, onPostgres(t))) },
+		"behind a pooler": func(t *testing.T) (place, *relay) {
 			p, r := throughRelay(t, onPostgres(t))
-			d := newDesk(t, openAt(t, p, guide), "acme")
-			l, k := d.hook(start()), d.take()
-			r.mode.Store(mode)
-			d.create(start(), d.draft("one"))
-			if r.mode.Load() != relayAll {
-				t.Fatal("the connection did not end")
-			}
-			if n := d.count("tickets"); n != 1 || len(k.got) != 1 || k.reserved-k.cancelled != 1 {
-				t.Fatalf("%d tickets, %d handed over, %d reserved", n, len(k.got), k.reserved-k.cancelled)
-			}
-			r.mode.Store(mode)
-			if rec := l.answer(l.batch(k.got[0]), status(200), start()); rec[0].Fenced {
-				t.Error("its result was refused")
-			}
-			if log := l.log(DeliveryQuery{Status: "delivered"}); len(log) != 1 || d.count("deliveries") != 1 || d.count("handovers") != 0 {
-				t.Errorf("%d delivered, %d rows, %d lists", len(log), d.count("deliveries"), d.count("handovers"))
-			}
-			if w := must(d.Webhook(t.Context(), d.TenantID, l.hook.WebhookID))(t); w.TotalDeliveries != 1 {
-				t.Errorf("%d counted", w.TotalDeliveries)
-			}
-		})
+			return pooled(t, p), r
+		},
+	} {
+		for when, mode := range map[string]int32{"before the commit": dropBeforeCommit, "after the commit": dropAfterCommit} {
+			t.Run(where+"/"+when, func(t *testing.T) {
+				t.Parallel()
+				p, r := relayed(t)
+				outcomeIsKnown(t, p, r, mode)
+			})
+		}
+	}
+}
+
+func outcomeIsKnown(t *testing.T, p place, r *relay, mode int32) {
+	t.Helper()
+	d := newDesk(t, openAt(t, p, guide), "acme")
+	l, k := d.hook(start()), d.take()
+	r.mode.Store(mode)
+	d.create(start(), d.draft("one"))
+	if r.mode.Load() != relayAll {
+		t.Fatal("the connection did not end")
+	}
+	if n := d.count("tickets"); n != 1 || len(k.got) != 1 || k.reserved-k.cancelled != 1 {
+		t.Fatalf("%d tickets, %d handed over, %d reserved", n, len(k.got), k.reserved-k.cancelled)
+	}
+	r.mode.Store(mode)
+	if rec := l.answer(l.batch(k.got[0]), status(200), start()); rec[0].Fenced {
+		t.Error("its result was refused")
+	}
+	if log := l.log(DeliveryQuery{Status: "delivered"}); len(log) != 1 || d.count("deliveries") != 1 || d.count("handovers") != 0 {
+		t.Errorf("%d delivered, %d rows, %d lists", len(log), d.count("deliveries"), d.count("handovers"))
+	}
+	if w := must(d.Webhook(t.Context(), d.TenantID, l.hook.WebhookID))(t); w.TotalDeliveries != 1 {
+		t.Errorf("%d counted", w.TotalDeliveries)
 	}
 }
 
@@ -188,7 +203,11 @@ func TestTheOutcomeOfACommitIsKnown(t *testing.T) {
 // have been made all the same. Then what it owes is sent.
 func TestWhatAnUnsureCommitOwesIsSent(t *testing.T) {
 	t.Parallel()
-	p, r := throughRelay(t, onPostgres(t))
+	onServers(t, unsureCommitOwes)
+}
+
+func unsureCommitOwes(t *testing.T, p place) {
+	p, r := throughRelay(t, p)
 	s := openAt(t, p, guide)
 	s.writer.shared.patience = 100 * time.Millisecond // its goroutine waits for a call
 	d := newDesk(t, s, "acme")
@@ -220,7 +239,10 @@ func TestWhatAnUnsureCommitOwesIsSent(t *testing.T) {
 // up (class 40), cost nobody anything: what was acknowledged is there once.
 func TestTerminatedSessionsLoseNothing(t *testing.T) {
 	t.Parallel()
-	p := onPostgres(t)
+	onServers(t, terminatedSessions)
+}
+
+func terminatedSessions(t *testing.T, p place) {
 	d := newDesk(t, openAt(t, p), "acme")
 	for _, q := range []string{
 		`create function unlucky() returns trigger language plpgsql as $$ begin

@@ -117,7 +117,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		if cfg.Now == nil {
 			return nil, errors.New("a store on a server needs a clock")
 		}
-		s.dialect, target, readers = postgresDialect(cfg.Now), cfg.DatabaseURL, 8
+		pooled, err := checkServer(ctx, cfg.DatabaseURL, cfg.Now)
+		if err != nil {
+			return nil, err
+		}
+		s.dialect, target, readers = postgresDialect(cfg.Now, pooled), cfg.DatabaseURL, 8
 	} else if err := MakeDir(cfg.Dir); err != nil {
 		return nil, err
 	}
@@ -128,7 +132,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if s.read, err = s.dialect.open(target, readers, readCache); err != nil {
 		return nil, errors.Join(err, s.write.Close())
 	}
-	if err := migrate(ctx, s.write, s.read, s.dialect); err != nil {
+	if err := migrate(ctx, s.write, s.dialect); err != nil {
 		return nil, errors.Join(err, s.read.Close(), s.write.Close())
 	}
 	if s.dialect.server {

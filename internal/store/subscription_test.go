@@ -38,6 +38,7 @@ type subscribers struct {
 func TestEventsKnowTheStoredWebhooks(t *testing.T) {
 	t.Parallel()
 	onEach(t, eventsKnowWebhooks)
+	behindPooler(t, eventsKnowWebhooks)
 }
 
 func eventsKnowWebhooks(t *testing.T, p place) {

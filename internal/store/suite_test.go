@@ -40,6 +40,16 @@ func onEach(t *testing.T, test func(*testing.T, place)) {
 	})
 }
 
+// onServers runs a test on an empty place on a server, and on one behind a pooler.
+func onServers(t *testing.T, test func(*testing.T, place)) {
+	t.Helper()
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, onPostgres(t))
+	})
+	behindPooler(t, test)
+}
+
 // onPostgres returns an empty place on PostgreSQL.
 func onPostgres(t testing.TB) place { return place{dir: t.TempDir(), url: postgres.Start(t)} }
 

@@ -256,11 +256,12 @@ func (w *writer) commit(batch []*call) {
 		w.failed.Store(err != nil)
 	}
 	w.report(batch)
-	for _, c := range batch {
-		close(c.done)
-	}
+	// Before the batch is answered: who calls after that has not waited.
 	if err != nil && (isBusy(err) || w.s.dialect.server) {
 		w.refuseWaiting(err)
+	}
+	for _, c := range batch {
+		close(c.done)
 	}
 	w.checkpoint(len(batch))
 }

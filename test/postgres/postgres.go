@@ -113,16 +113,21 @@ func database(t testing.TB, server, name string) string {
 	return u.String()
 }
 
-// cluster is a running server. Its parent is a shell that waits for the end of
-// its input, which comes with stop and with any end of this process.
-type cluster struct {
-	dir   string
-	shell *exec.Cmd
-	input io.WriteCloser
-	ended chan struct{}
+// cluster is a running server.
+type cluster struct{ *process }
+
+// process is a program that runs in a directory of its own. Its parent is a shell
+// that waits for the end of its input, which comes with stop and with any end of
+// this process.
+type process struct {
+	what, dir string
+	shell     *exec.Cmd
+	input     io.WriteCloser
+	ended     chan struct{}
 }
 
-// script makes and runs a cluster in the directory $1 with the programs in $2.
+// script makes and runs a cluster in the directory $1 with the programs in $2. It
+// reads the signal to end it with, and keeps the directory after one.
 // What it holds is worth nothing after the tests, so nothing is synced.
 const script = `
 [ -d "$1/data" ] || "$2/initdb" -D "$1/data" -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >"$1/log" 2>&1 || exit 1
@@ -138,15 +143,19 @@ wait $!
 const memory = "/dev/shm"
 
 func start() (*cluster, error) {
-	parent := ""
-	if info, err := os.Stat(memory); err == nil && info.IsDir() {
-		parent = memory
-	}
-	dir, err := os.MkdirTemp(parent, "ticketwire-pg-")
+	dir, err := makeDir()
 	if err != nil {
 		return nil, err
 	}
 	return run(dir)
+}
+
+func makeDir() (string, error) {
+	parent := ""
+	if info, err := os.Stat(memory); err == nil && info.IsDir() {
+		parent = memory
+	}
+	return os.MkdirTemp(parent, "ticketwire-pg-")
 }
 
 // run starts the server in a directory, which is empty or that of one before.
@@ -155,9 +164,21 @@ func run(dir string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{dir: dir, ended: make(chan struct{})}
-	args := []string{"/bin/sh", "-c", script, "sh", dir, programs}
-	if os.Geteuid() == 0 { // PostgreSQL refuses to run as root
+	c, err := begin("PostgreSQL", script, dir, programs)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ready(c.dsn()); err != nil {
+		return nil, err
+	}
+	return &cluster{c}, nil
+}
+
+// begin runs a script with a directory and another argument.
+func begin(what, script, dir, arg string) (*process, error) {
+	c := &process{what: what, dir: dir, ended: make(chan struct{})}
+	args := []string{"/bin/sh", "-c", script, "sh", dir, arg}
+	if os.Geteuid() == 0 { // neither PostgreSQL nor PgBouncer runs as root
 		if err := giveAway(dir); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
@@ -165,20 +186,17 @@ func run(dir string) (*cluster, error) {
 	}
 	c.shell = exec.Command(args[0], args[1:]...) //nolint:gosec,noctx // programs of this machine, ended by stop
 	c.shell.Dir = dir
+	var err error
 	if c.input, err = c.shell.StdinPipe(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err := c.shell.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), os.RemoveAll(dir))
+		return nil, errors.Join(fmt.Errorf("start %s: %w", what, err), os.RemoveAll(dir))
 	}
 	go func() {
 		defer close(c.ended)
 		_ = c.shell.Wait() // what went wrong is in the log
 	}()
-	if err := c.ready(); err != nil {
-		text, rerr := os.ReadFile(filepath.Join(dir, "log"))
-		return nil, fmt.Errorf("start PostgreSQL: %w\n%s", errors.Join(err, rerr, c.stop()), text)
-	}
 	return c, nil
 }
 
@@ -215,11 +233,20 @@ func giveAway(dir string) error {
 	return os.Chown(dir, uid, gid)
 }
 
-func (c *cluster) dsn() string { return "host=" + c.dir + " user=postgres dbname=postgres" }
+func (c *process) dsn() string { return "host=" + c.dir + " user=postgres dbname=postgres" }
 
-// ready waits until the server answers.
-func (c *cluster) ready() error {
-	db, err := sql.Open("pgx", c.dsn())
+// ready waits until the server answers. One that does not is stopped.
+func (c *process) ready(dsn string) error {
+	err := c.answers(dsn)
+	if err != nil {
+		text, rerr := os.ReadFile(filepath.Join(c.dir, "log"))
+		return fmt.Errorf("start %s: %w\n%s", c.what, errors.Join(err, rerr, c.stop()), text)
+	}
+	return nil
+}
+
+func (c *process) answers(dsn string) error {
+	db, err := sql.Open("pgx", dsn)
 	if err != nil {
 		return err
 	}
@@ -269,13 +296,18 @@ func (s *Instance) URL() string { return s.cluster.dsn() }
 // once and without a checkpoint, as after a crash. Its files stay.
 func (s *Instance) Stop(t testing.TB, signal string) {
 	t.Helper()
-	if _, err := fmt.Fprintln(s.cluster.input, signal); err != nil {
+	s.cluster.end(t, signal)
+}
+
+func (c *process) end(t testing.TB, signal string) {
+	t.Helper()
+	if _, err := fmt.Fprintln(c.input, signal); err != nil {
 		t.Fatal(err)
 	}
 	select {
-	case <-s.cluster.ended:
+	case <-c.ended:
 	case <-time.After(patience):
-		t.Fatal("PostgreSQL did not stop")
+		t.Fatalf("%s did not stop", c.what)
 	}
 }
 
@@ -290,14 +322,14 @@ func (s *Instance) Start(t testing.TB) {
 }
 
 // stop ends the server and removes its files.
-func (c *cluster) stop() error {
+func (c *process) stop() error {
 	if err := c.input.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return fmt.Errorf("stop PostgreSQL: %w", err)
+		return fmt.Errorf("stop %s: %w", c.what, err)
 	}
 	select {
 	case <-c.ended:
 	case <-time.After(patience):
-		return errors.Join(errors.New("PostgreSQL did not stop"), c.shell.Process.Kill())
+		return errors.Join(fmt.Errorf("%s did not stop", c.what), c.shell.Process.Kill())
 	}
 	return os.RemoveAll(c.dir)
 }
