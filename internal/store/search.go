@@ -194,9 +194,8 @@ func (q *DeliverySearch) eventsText(tenant string, from position, given bool) (s
 		w.and("d.event_id = ?", lowerID(q.EventID))
 	}
 	if q.TicketID != "" {
-		none, ticketMark := w.arg(int64(0)), w.arg(lowerID(q.TicketID)) // $1 is the tenant
-		with = strings.ReplaceAll(strings.Replace(chainOfTicket, "$2", none, 1), "{ticket}", ticketMark)
-		w.and("d.event_id in (select e.event_id from (select seq from chain limit 200) c cross join events e where e.seq = c.seq)")
+		with = strings.NewReplacer("{ticket}", w.arg(lowerID(q.TicketID)), "{limit}", w.arg(shownOfTicket)).Replace(newestOfTicket)
+		w.and("d.event_id in (select e.event_id from chain c cross join events e where e.seq = c.seq)")
 	}
 	if q.WebhookID != "" {
 		w.and("d.webhook_id = ?", lowerID(q.WebhookID))
@@ -207,6 +206,19 @@ func (q *DeliverySearch) eventsText(tenant string, from position, given bool) (s
 	q.span(w, from, given)
 	return with + logKeys + w.String() + logOrderOfEvent + ` limit ` + w.arg(q.Limit+1), w, nil
 }
+
+// shownOfTicket is how many of a ticket's newest events a search looks at.
+const shownOfTicket = 200
+
+// newestOfTicket walks back from the newest event of a ticket, as chainOfTicket
+// does, for a number of events. $1 is the tenant.
+const newestOfTicket = `with recursive chain (seq, prev_seq, n) as (
+		select e.seq, e.prev_seq, 1 from events e where e.seq = coalesce(
+			(select t.last_seq from tickets t where t.tenant_id = $1 and t.ticket_id = {ticket}),
+			(select d.last_seq from ticket_ends d where d.tenant_id = $1 and d.ticket_id = {ticket}))
+		union all
+		select e.seq, e.prev_seq, c.n + 1 from chain c join events e on e.seq = c.prev_seq where c.n < {limit})
+	`
 
 // ofWebhooks merges the logs of the webhooks, each read from its own index. floor
 // is how far all of them were looked through; nil if to the end.
@@ -368,9 +380,9 @@ func ticketFloor(r *reader, tenant string, from position, given bool) (*int64, e
 // TicketEvents returns the newest events of a ticket, newest first, at most limit,
 // and whether there are older ones.
 func (s *Store) TicketEvents(ctx context.Context, tenant, ticketID string, limit int) (envelopes [][]byte, more bool, err error) {
-	rows, err := s.reader(ctx).query(strings.ReplaceAll(chainOfTicket, "{ticket}", "$3")+
-		`select e.body from (select seq from chain limit $4) c cross join events e where e.seq = c.seq order by c.seq desc`,
-		tenant, int64(0), lowerID(ticketID), limit+1)
+	rows, err := s.reader(ctx).query(strings.NewReplacer("{ticket}", "$2", "{limit}", "$3").Replace(newestOfTicket)+
+		`select e.body from chain c cross join events e where e.seq = c.seq order by c.seq desc`,
+		tenant, lowerID(ticketID), limit+1)
 	envelopes, err = collect(rows, err, func(row scanner) (body []byte, err error) { err = row.Scan(&body); return body, err })
 	if err != nil {
 		return nil, false, fmt.Errorf("read the events of a ticket: %w", err)
