@@ -141,7 +141,7 @@ func (p *pipelines) days() {
 
 // hour is the short form: little of everything, and no receiver for most of it.
 func (p *pipelines) hour() {
-	p.work(10*time.Minute, 8)
+	p.work(6*time.Minute, 8)
 	p.stands(func(_ webhook.Key, attempt int) int {
 		if attempt > 2 {
 			return 0
@@ -155,14 +155,14 @@ func (p *pipelines) hour() {
 	p.restart(time.Minute)
 	p.restartServer(time.Minute, false)
 	p.disable()
-	p.work(10*time.Minute, 5)
+	p.work(6*time.Minute, 5)
 	p.enable()
 	p.stands(func(webhook.Key, int) int { return http.StatusServiceUnavailable })
 	p.work(3*time.Minute, 4)
 	p.away(14*time.Hour+40*time.Minute, 12)
 	p.stands(nil)
 	p.work(5*time.Minute, 5)
-	sleep(10 * time.Minute)
+	sleep(6 * time.Minute)
 }
 
 // backfill brings the receiver what it missed, from the feed and as the command
@@ -211,7 +211,7 @@ func (p *pipelines) backfill() {
 	if err = errors.Join(err, b.Close()); err != nil {
 		p.t.Fatal(err)
 	}
-	sleep(10 * time.Minute)
+	sleep(6 * time.Minute)
 }
 
 // away takes the receiver away while changes go on.
