@@ -137,14 +137,14 @@ alerts: $(PROMTOOL) ## Check the alerting rules of docs/alerts.yaml and run thei
 .PHONY: unit
 unit: ## Run the unit tests, the layout of the tree included
 	$(call say,unit tests)
-	@$(GO) test -timeout 5m $(UNIT)
+	@$(GO) test -timeout 12m $(UNIT)
 	$(GO) test -tags failpoint ./internal/failpoint
 
 .PHONY: race
 race: ## Run the unit tests under the race detector, without the long ones
 	$(call say,unit tests under the race detector)
-	@CGO_ENABLED=1 $(GO) test -race -timeout 5m $(RACE_FULL)
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 8m $(RACE_SHORT)
+	@CGO_ENABLED=1 $(GO) test -race -timeout 10m $(RACE_FULL)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 12m $(RACE_SHORT)
 
 .PHONY: e2e
 e2e: $(NODE_MODULES) ## Run the end-to-end tests, the browser's, and the short form of the crash suite
@@ -153,7 +153,7 @@ e2e: $(NODE_MODULES) ## Run the end-to-end tests, the browser's, and the short f
 		command -v "$$runtime" >/dev/null || echo "NOT TESTED: the parts of docs/receivers.md and docs/migrate.md that need $$runtime, which could not be installed" >&2
 	done
 	[[ -x /usr/sbin/pgbouncer ]] || command -v pgbouncer >/dev/null || echo "NOT TESTED: PostgreSQL behind PgBouncer, which could not be installed" >&2
-	$(GO) test -count=1 -timeout 8m ./test/...
+	$(GO) test -count=1 -timeout 12m ./test/...
 
 .PHONY: crash
 crash: ## Run the crash suite with its full numbers, about a quarter of an hour

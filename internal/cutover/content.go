@@ -49,7 +49,7 @@ func (c *comparison) differences(poll, payload int32) (diff, missing []string, k
 	}
 	for i, name := range c.names {
 		switch {
-		case a[i] == b[i] || a[i] == 0 || unsaid(name, c.text(a[i])):
+		case a[i] == b[i] || a[i] == 0:
 		case b[i] == 0:
 			missing = append(missing, name)
 		case c.ignore[name]:
@@ -62,11 +62,6 @@ func (c *comparison) differences(poll, payload int32) (diff, missing []string, k
 	}
 	return diff, missing, true
 }
-
-// unsaid reports whether a polled value says nothing: AlgaPSA has null for is_closed
-// until the status of the ticket is changed for the first time, where its payloads
-// have what follows from the status (contract section 2.1).
-func unsaid(name, value string) bool { return name == "is_closed" && value == "null" }
 
 // sameJSON reports whether two values mean the same. Times are compared as times.
 func sameJSON(a, b string) bool {
