@@ -15,7 +15,7 @@ FUZZTIME     ?= 10s
 LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 PROMTOOL     := bin/promtool
-NODE_MODULES := test/e2e/node_modules/.package-lock.json
+NODE_MODULES := test/e2e/node_modules/.package-lock.json test/browser/node_modules/.package-lock.json
 
 # Everything but the programs below test/, which have a target of their own.
 UNIT = $$($(GO) list ./... | grep -v /test/)
@@ -23,7 +23,7 @@ UNIT = $$($(GO) list ./... | grep -v /test/)
 # stands on the store runs without its long tests there.
 RACE_FULL  := ./webhook/... ./client/... ./internal/fault/... ./internal/ticket/... ./internal/delivery/... \
               ./internal/vault/... ./internal/egress/... ./internal/mail/... ./internal/filelock/... ./internal/cutover/...
-RACE_SHORT := ./inbox/... ./internal/receiver/... ./internal/store/... ./internal/dispatch/... ./internal/api/... ./internal/app/... ./cmd/...
+RACE_SHORT := ./inbox/... ./internal/receiver/... ./internal/store/... ./internal/dispatch/... ./internal/api/... ./internal/console/... ./internal/app/... ./cmd/...
 
 say = @printf '\n== %s\n' "$(1)"
 
@@ -44,7 +44,7 @@ test: ## Run every check: format, vet, lint, unit, race and end-to-end tests
 	printf '\n== all checks passed in %d s\n' "$$SECONDS"
 
 .PHONY: packages
-packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, PostgreSQL, promtool, ...) if they are missing
+packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, PostgreSQL, PgBouncer, chromium, promtool, ...) if they are missing
 	@missing=() runtimes=()
 	command -v node >/dev/null || missing+=(nodejs)
 	command -v npm >/dev/null || missing+=(npm)
@@ -52,8 +52,10 @@ packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, Po
 	command -v strace >/dev/null || missing+=(strace)
 	command -v curl >/dev/null || missing+=(curl)
 	command -v jq >/dev/null || missing+=(jq)
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
 	command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 	[[ -x $(PROMTOOL) ]] || command -v promtool >/dev/null || missing+=(prometheus)
+	[[ -x /usr/sbin/pgbouncer ]] || command -v pgbouncer >/dev/null || runtimes+=(pgbouncer)
 	command -v python3 >/dev/null || runtimes+=(python3)
 	php -m 2>/dev/null | grep -x pdo_sqlite >/dev/null || runtimes+=(php-cli php-sqlite3)
 	(( $${#missing[@]} + $${#runtimes[@]} > 0 )) || exit 0
@@ -63,6 +65,12 @@ packages: ## Install the programs the checks need (Node.js, npm, gcc, strace, Po
 		exit 1
 	fi
 	apt-get update -q || [[ $${#missing[@]} -eq 0 ]]
+	# The tests start a PgBouncer of their own: Debian's must not start, now or later.
+	if [[ " $${runtimes[*]} " == *" pgbouncer "* && ! -e /usr/sbin/policy-rc.d ]]; then
+		trap 'rm -f /usr/sbin/policy-rc.d; update-rc.d pgbouncer disable || true' EXIT
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+		chmod 755 /usr/sbin/policy-rc.d
+	fi
 	[[ $${#runtimes[@]} -eq 0 ]] || apt-get install -y -q --no-install-recommends "$${runtimes[@]}" || true
 	[[ $${#missing[@]} -gt 0 ]] || exit 0
 	# Of prometheus only the program that checks rules: the package would start a server.
@@ -129,30 +137,35 @@ alerts: $(PROMTOOL) ## Check the alerting rules of docs/alerts.yaml and run thei
 .PHONY: unit
 unit: ## Run the unit tests, the layout of the tree included
 	$(call say,unit tests)
-	@$(GO) test -timeout 5m $(UNIT)
+	@$(GO) test -timeout 12m $(UNIT)
 	$(GO) test -tags failpoint ./internal/failpoint
 
 .PHONY: race
 race: ## Run the unit tests under the race detector, without the long ones
 	$(call say,unit tests under the race detector)
-	@CGO_ENABLED=1 $(GO) test -race -timeout 5m $(RACE_FULL)
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 8m $(RACE_SHORT)
+	@CGO_ENABLED=1 $(GO) test -race -timeout 10m $(RACE_FULL)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 12m $(RACE_SHORT)
 
 .PHONY: e2e
-e2e: $(NODE_MODULES) ## Run the end-to-end tests and the short form of the crash suite
+e2e: $(NODE_MODULES) ## Run the end-to-end tests, the browser's, and the short form of the crash suite
 	$(call say,end-to-end tests and crash suite)
 	@for runtime in python3 php; do
 		command -v "$$runtime" >/dev/null || echo "NOT TESTED: the parts of docs/receivers.md and docs/migrate.md that need $$runtime, which could not be installed" >&2
 	done
-	$(GO) test -count=1 -timeout 8m ./test/...
+	[[ -x /usr/sbin/pgbouncer ]] || command -v pgbouncer >/dev/null || echo "NOT TESTED: PostgreSQL behind PgBouncer, which could not be installed" >&2
+	$(GO) test -count=1 -timeout 12m ./test/...
 
 .PHONY: crash
 crash: ## Run the crash suite with its full numbers, about a quarter of an hour
 	@$(GO) test -count=1 -timeout 60m -v ./test/crash -long
 
-$(NODE_MODULES): test/e2e/package.json test/e2e/package-lock.json
-	npm ci --prefix test/e2e --no-audit --no-fund
+$(NODE_MODULES): %/node_modules/.package-lock.json: %/package.json %/package-lock.json
+	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
+
+.PHONY: pictures
+pictures: $(NODE_MODULES) ## Take the pictures of the console in docs/console
+	@$(GO) test -count=1 -timeout 3m ./test/browser -run TestPictures -pictures "$(CURDIR)/docs/console"
 
 .PHONY: cover
 cover: ## Measure the coverage of the unit tests
@@ -179,4 +192,4 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 
 .PHONY: clean
 clean: ## Remove what was built or downloaded into the tree
-	rm -rf bin coverage test/e2e/node_modules
+	rm -rf bin coverage test/e2e/node_modules test/browser/node_modules

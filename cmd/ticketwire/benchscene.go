@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,11 +61,16 @@ func (b *bench) open(ctx context.Context, set benchSetting) (s *benchScene, err 
 	if dir == "" {
 		dir = b.sceneDir()
 	}
+	key := "" // in dir
+	if b.cmd.Postgres != "" {
+		key = filepath.Join(b.dir, "secret.key") // all scenes are on one database
+	}
 	policy := delivery.DefaultPolicy()
 	// A failed attempt is repeated while the run still waits for its end.
 	policy.Jitter, policy.Schedule = 0, []time.Duration{time.Second, time.Second, time.Second, time.Second, time.Second}
 	a, err := app.New(ctx, app.Config{
-		Listen: "127.0.0.1:0", DataDir: dir, Version: version(), Policy: policy,
+		Listen: "127.0.0.1:0", DataDir: dir, DatabaseURL: b.cmd.Postgres, SecretKeyFile: key,
+		Version: version(), Policy: policy,
 		AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Rate:         api.DefaultRate(), Enforce: true, Retention: 30 * 24 * time.Hour,
 		MaxWebhooks: set.webhooks, PerWebhook: set.perWebhook,

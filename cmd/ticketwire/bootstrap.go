@@ -28,7 +28,7 @@ type bootstrapCmd struct {
 func (bootstrapCmd) Help() string {
 	return `Makes a tenant, a user with every permission and an API key, a board with its statuses,
 priorities, a client and a contact: all that is needed to create a ticket. The key is
-shown once. Works on the data directory, whether or not the server runs.
+shown once. Works on the data directory or the database, whether or not the server runs.
 
 Examples:
   ticketwire bootstrap --tenant "Harbour Desk" --email me@example.com
@@ -38,7 +38,7 @@ Examples:
 // open opens the store for administration.
 func (f *storeFlags) open(ctx context.Context) (*store.Store, error) {
 	return app.Open(ctx, app.Config{
-		DataDir: f.Data, SecretKeyFile: f.SecretKeyFile,
+		DataDir: f.Data, DatabaseURL: f.DatabaseURL, SecretKeyFile: f.SecretKeyFile,
 		Policy: delivery.DefaultPolicy(), Log: slog.New(slog.DiscardHandler),
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/internal/cutover"
 	"github.com/ticketwire/ticketwire/internal/receiver"
 	"github.com/ticketwire/ticketwire/webhook"
@@ -36,6 +37,7 @@ type cutoverStartCmd struct {
 	TLSCert    string `help:"PEM certificate chain; receives over HTTPS together with --tls-key." placeholder:"FILE"`
 	TLSKey     string `help:"PEM private key." placeholder:"FILE"`
 	SecretFile string `help:"File with the signing secrets, one on a line. Default: secret in the cutover directory." placeholder:"FILE" type:"path"`
+	Refetch    bool   `help:"Have the receiver read the ticket before each reaction. AlgaPSA's payloads can be a minute old."`
 	NoPoll     bool   `help:"The poller runs elsewhere: ticketwire poll --state DIR."`
 	NoReceive  bool   `help:"The receiver runs elsewhere: ticketwire receive --cutover DIR."`
 
@@ -60,8 +62,9 @@ between its end and the note of it.
 
 An event has seen_by (poller or receiver), ticket_id, change (changed or new for the poller,
 the event type for the receiver), updated_at, seen_at, and ticket: what the poll showed, or
-the data of the webhook. A change that has several events is the first of them: a reaction
-that needs each is one for ticketwire receive.
+the data of the webhook, or with --refetch the ticket as it is then (null for one that is
+gone). A change that has several events is the first of them: a reaction that needs each is
+one for ticketwire receive.
 
 Examples:
   ticketwire cutover start --url https://desk.example.com --all \
@@ -281,16 +284,29 @@ func (r *cutoverRun) receiverConfig() (receiver.Config, error) {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(r.t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	var refetch *client.Client
+	if r.cmd.Refetch {
+		if refetch, err = r.cmd.api(); err != nil {
+			return receiver.Config{}, err
+		}
+	}
 	return receiver.Config{
 		Listen: r.cmd.Listen, Path: r.cmd.Path, TLSCert: r.cmd.TLSCert, TLSKey: r.cmd.TLSKey, DataDir: r.cmd.State,
 		Secrets: secrets.All, SecretFrom: "file", Tickets: r.setup.Tickets,
 		React: func(ctx context.Context, e *receiver.Event) error {
+			ticket := e.Data
+			switch {
+			case e.Refetched && e.Current == nil:
+				ticket = json.RawMessage("null")
+			case e.Refetched:
+				ticket = e.Current.Raw
+			}
 			return r.react(ctx, changeEvent{
 				SeenBy: cutover.SideReceiver, TicketID: e.TicketID(), Change: e.EventType, EventID: e.EventID,
-				Updated: cutover.ChangeOf(e.Envelope), SeenAt: time.Now(), Ticket: e.Data,
+				Updated: cutover.ChangeOf(e.Envelope), SeenAt: time.Now(), Ticket: ticket,
 			})
 		},
-		Acts: r.turns.Receives, Refuse: r.refuses, Record: r.record, Lease: 2*r.cmd.ExecTimeout + 5*time.Second,
+		Refetch: refetch, Acts: r.turns.Receives, Refuse: r.refuses, Record: r.record, Lease: 2*r.cmd.ExecTimeout + 5*time.Second,
 		Silence: receiver.LearnSilence, Log: log, Now: time.Now,
 	}, nil
 }

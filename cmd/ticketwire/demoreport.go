@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
+	"github.com/ticketwire/ticketwire/internal/app"
 	"github.com/ticketwire/ticketwire/internal/cutover"
 )
 
@@ -153,6 +154,13 @@ The server and the receiver stay up until you press Ctrl-C. Cause an event yours
     -d '{"title":"Changed by hand"}'
 
 `, d.app.PublicURL(), d.tickets[0].TicketID, d.tenant.APIKey)
+	if app.HasConsole {
+		link, err := consoleLink(ctx, d.app.Store(), time.Now(), d.app.PublicURL(), d.tenant.TenantID, d.tenant.UserID)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(d.t.out, "Or in the console; this link signs you in once:\n\n  %s\n\n", link)
+	}
 	d.log.announce()
 	return d.app.Wait(ctx)
 }

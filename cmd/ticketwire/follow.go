@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
@@ -13,7 +14,7 @@ import (
 
 // feedFlags say which part of the event feed to follow, and how.
 type feedFlags struct {
-	Since  string        `help:"Begin with what happened since then: how long ago (2h), a date and time, or unix seconds. Default: where the last run stopped, if that is known, or else now." placeholder:"TIME"`
+	Since  string        `help:"Begin with what happened since then: how long ago (2h), a date and time, unix seconds, or a cursor of the feed (c1-...). Default: where the last run stopped, if that is known, or else now." placeholder:"TIME"`
 	Types  []string      `help:"Only these event types." placeholder:"TYPE"`
 	Ticket string        `help:"Only events of this ticket." placeholder:"ID"`
 	Poll   time.Duration `help:"Longest pause between two looks at the feed; it is shorter while events come." default:"2s"`
@@ -43,6 +44,7 @@ type follower struct {
 	t      terminal
 	filter client.EventFilter
 	since  time.Time // asked for; zero: not
+	cursor string    // asked for instead; "": not
 	state  *listenState
 	poll   time.Duration
 	once   bool // end when caught up, or when the connection is lost
@@ -61,7 +63,10 @@ func (c feedFlags) newFollower(to apiFlags, t terminal, state *listenState, once
 		filter: client.EventFilter{Types: c.Types, TicketID: c.Ticket},
 	}
 	var err error
-	if c.Since != "" {
+	switch {
+	case strings.HasPrefix(c.Since, "c1-"):
+		f.cursor = c.Since
+	case c.Since != "":
 		if f.since, err = parseMoment("--since", c.Since, time.Now()); err != nil {
 			return nil, err
 		}
@@ -79,6 +84,8 @@ func (f *follower) begin(ctx context.Context) error {
 	}
 	s := f.state
 	switch {
+	case f.cursor != "":
+		s.Cursor, s.Since, s.Done = f.cursor, time.Time{}, nil
 	case !f.since.IsZero():
 		s.Cursor, s.Since, s.Done = "", f.since, nil
 	case s.Server == f.server && !s.Seen.IsZero():

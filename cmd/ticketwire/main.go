@@ -46,6 +46,7 @@ type commands struct {
 	Bootstrap  bootstrapCmd  `cmd:"" group:"Run the service" help:"Make a tenant with all that is needed to create a ticket, and print it."`
 	Config     configCmd     `cmd:"" group:"Run the service" help:"Print the effective configuration of serve, secrets redacted."`
 	Check      checkCmd      `cmd:"" group:"Run the service" help:"Check the database in the data directory for damage."`
+	Copy       copyCmd       `cmd:"" group:"Run the service" help:"Move an installation from the embedded database to PostgreSQL, or back."`
 	Bench      benchCmd      `cmd:"" group:"Run the service" help:"Measure throughput, latency and growth on this machine."`
 	Poll       pollCmd       `cmd:"" group:"Integrate" help:"Poll tickets for changes, the way webhooks replace, and record what is seen."`
 	Cutover    cutoverCmd    `cmd:"" group:"Integrate" help:"Move from polling to webhooks: run both, compare, change over, go back."`
@@ -62,6 +63,7 @@ type commands struct {
 	Events     eventsCmd     `cmd:"" group:"Administer a server over its API" help:"Read the event feed over the API."`
 	Tenants    tenantsCmd    `cmd:"" group:"Administer a data directory" help:"List and change tenants in the data directory."`
 	Users      usersCmd      `cmd:"" group:"Administer a data directory" help:"Add and change users in the data directory."`
+	Console    consoleCmd    `cmd:"" group:"Administer a data directory" help:"Print a link that signs in to the web console."`
 	Priorities prioritiesCmd `cmd:"" group:"Administer a data directory" help:"Add priorities in the data directory."`
 	BenchHook  benchHookCmd  `cmd:"" hidden:""`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/ticketwire/ticketwire/test/alga"
+	"github.com/ticketwire/ticketwire/test/postgres"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -94,6 +95,7 @@ func TestScripts(t *testing.T) {
 			"api":      callAPI,
 			"freeport": freePort,
 			"alga":     algaDesk(t),
+			"postgres": emptyPostgres(t),
 		},
 	})
 }
@@ -136,6 +138,17 @@ func freePort(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(l.Close())
 	ts.Setenv(args[0], port)
+}
+
+// emptyPostgres is the command postgres NAME, which sets an environment variable to
+// the URL of an empty database.
+func emptyPostgres(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: postgres NAME")
+		}
+		ts.Setenv(args[0], postgres.URL(t, postgres.Start(t)))
+	}
 }
 
 // jsonKeys KEY... wants the last standard output to be an object with exactly

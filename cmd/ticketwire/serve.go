@@ -23,6 +23,7 @@ import (
 // storeFlags say where the data is.
 type storeFlags struct {
 	Data          string `help:"Data directory of the embedded database." default:"./ticketwire-data"`
+	DatabaseURL   string `name:"database-url" help:"PostgreSQL 13 or later in place of the embedded database: postgres://USER:PASSWORD@HOST/NAME. The data directory then holds only the key file. Several servers may share one database." placeholder:"URL"`
 	SecretKeyFile string `help:"File with the key that seals secrets at rest; made if missing. Default: secret.key in the data directory." placeholder:"FILE"`
 }
 
@@ -108,8 +109,8 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 		}
 	}
 	return app.Config{
-		Listen: f.Listen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, DataDir: f.Data, SecretKeyFile: f.SecretKeyFile,
-		PublicURL: f.PublicURL, Version: version(), Policy: policy, AllowTargets: targets, HTTPSOnly: f.HTTPSOnly,
+		Listen: f.Listen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, DataDir: f.Data, DatabaseURL: f.DatabaseURL,
+		SecretKeyFile: f.SecretKeyFile, PublicURL: f.PublicURL, Version: version(), Policy: policy, AllowTargets: targets, HTTPSOnly: f.HTTPSOnly,
 		VerifyTLS: !f.AllowInsecure, InFlight: f.InFlight, PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, MaxWebhooks: f.MaxWebhooks,
 		SMTPURL: f.SMTPURL, MailFrom: f.MailFrom, Rate: api.Rate(f.APIRate), Enforce: f.RateLimitEnforce,
 		Log: f.logger(logTo),
@@ -203,6 +204,9 @@ func (c *serveCmd) Run(ctx context.Context, t terminal) error {
 		return err
 	}
 	fmt.Fprintf(t.out, "ticketwire %s is ready on %s\n", version(), a.PublicURL())
+	if app.HasConsole {
+		fmt.Fprintf(t.out, "console at %s/console, sign in with an API key or ticketwire console link\n", a.PublicURL())
+	}
 	waitErr := a.Wait(ctx)
 	secondSignalExits(t)
 	cfg.Log.Info("stopping", "grace", c.grace())

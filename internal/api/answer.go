@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/store"
 )
 
 // answer is what a handler returns: a status and the parts of the success body
@@ -98,42 +99,46 @@ func (a answer) write(w http.ResponseWriter) {
 	w.Write(body) // a write error means that the caller has gone
 }
 
-// statusOf maps the kinds of failure to the statuses and codes of contract
-// section 1.2.
+// statusOf returns the status of a kind of failure, and the code that goes with it
+// (contract section 1.2).
 func statusOf(k fault.Kind) (status int, code string) {
 	switch k {
 	case fault.Invalid:
-		return http.StatusBadRequest, "VALIDATION_ERROR"
+		code = "VALIDATION_ERROR"
 	case fault.BadReference:
-		return http.StatusBadRequest, "BAD_REQUEST"
+		code = "BAD_REQUEST"
 	case fault.Unauthorized:
-		return http.StatusUnauthorized, "UNAUTHORIZED"
+		code = "UNAUTHORIZED"
 	case fault.Forbidden:
-		return http.StatusForbidden, "FORBIDDEN"
+		code = "FORBIDDEN"
 	case fault.ProductDenied:
-		return http.StatusForbidden, "PRODUCT_ACCESS_DENIED"
+		code = "PRODUCT_ACCESS_DENIED"
 	case fault.NotFound:
-		return http.StatusNotFound, "NOT_FOUND"
+		code = "NOT_FOUND"
 	case fault.MethodNotAllowed:
-		return http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED"
+		code = "METHOD_NOT_ALLOWED"
 	case fault.Conflict:
-		return http.StatusConflict, "CONFLICT"
+		code = "CONFLICT"
 	case fault.TooLarge:
-		return http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE"
+		code = "PAYLOAD_TOO_LARGE"
 	case fault.RateLimited:
-		return http.StatusTooManyRequests, "RATE_LIMITED"
+		code = "RATE_LIMITED"
 	case fault.BadGateway:
-		return http.StatusBadGateway, "BAD_GATEWAY"
+		code = "BAD_GATEWAY"
 	case fault.Unavailable:
-		return http.StatusServiceUnavailable, "UNAVAILABLE"
+		code = "UNAVAILABLE"
 	default:
-		return http.StatusInternalServerError, "INTERNAL_ERROR"
+		code = "INTERNAL_ERROR"
 	}
+	return k.HTTPStatus(), code
 }
 
 // errorAnswer is the one place where an error becomes a body. What an internal
 // error says stays in the log.
 func errorAnswer(err error) answer {
+	if store.Unreachable(err) {
+		err = fault.Wrap(fault.Unavailable, err, "The store cannot be reached now, try again")
+	}
 	status, code := statusOf(fault.KindOf(err))
 	body := map[string]any{"code": code, "message": "An unexpected error occurred"}
 	header := http.Header{}

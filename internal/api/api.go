@@ -190,25 +190,13 @@ func (s *Server) run(c *call, rt route, w http.ResponseWriter) (a answer, err er
 	if err := s.limit(c, w); err != nil {
 		return answer{}, err
 	}
-	if err := gate(c, rt); err != nil {
+	if err := c.who.Check(rt.resource, rt.action); err != nil {
 		return answer{}, err
-	}
-	if !c.who.Can(rt.resource, rt.action) {
-		return answer{}, fault.New(fault.Forbidden, "Permission denied: Cannot %s %s", rt.action, rt.resource)
 	}
 	if key := c.r.Header.Get("X-Idempotency-Key"); key != "" && (rt.method == http.MethodPost || rt.method == http.MethodPut) {
 		return c.once(key, rt)
 	}
 	return rt.fn(c)
-}
-
-// gate applies the product rule of contract section 1.1: an algadesk tenant has
-// no webhooks, and so no event feed either.
-func gate(c *call, rt route) error {
-	if c.who.Product == "algadesk" && rt.resource == "webhook" {
-		return fault.New(fault.ProductDenied, "The product %s does not include this route", c.who.Product)
-	}
-	return nil
 }
 
 func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {

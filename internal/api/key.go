@@ -3,11 +3,9 @@ package api
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
@@ -167,11 +165,11 @@ func (c *call) createKey() (answer, error) {
 		return answer{}, err
 	}
 	if k.Permissions == nil {
-		if k.Permissions, err = c.ownList(); err != nil {
+		if k.Permissions, err = c.store().OwnList(c.ctx, c.who); err != nil {
 			return answer{}, err
 		}
 	}
-	if err := c.mayGrant(k.Permissions); err != nil {
+	if err := c.who.MayGrant(k.Permissions); err != nil {
 		return answer{}, err
 	}
 	draft := store.KeyDraft{
@@ -189,27 +187,6 @@ func (c *call) createKey() (answer, error) {
 		})
 }
 
-// ownList returns what a key without a list of its own may be given: nil, which
-// is everything its user may do, or the caller's rights where his key has a list.
-func (c *call) ownList() ([]string, error) {
-	k, err := c.store().Key(c.ctx, c.tenant(), c.who.KeyID)
-	if err != nil || k.Permissions == nil {
-		return nil, err
-	}
-	return slices.Sorted(maps.Keys(c.who.Permissions)), nil
-}
-
-// mayGrant refuses to hand out a right that the caller does not have.
-func (c *call) mayGrant(permissions []string) error {
-	for _, name := range permissions {
-		resource, action, _ := strings.Cut(name, ":")
-		if !c.who.Can(resource, action) {
-			return fault.New(fault.Forbidden, "Permission denied: Cannot grant %s", name)
-		}
-	}
-	return nil
-}
-
 func (c *call) updateKey() (answer, error) {
 	id, err := c.id("id", "API key")
 	if err != nil {
@@ -223,15 +200,17 @@ func (c *call) updateKey() (answer, error) {
 	if err := o.err(); err != nil {
 		return answer{}, err
 	}
-	own, err := c.ownList()
+	own, err := c.store().OwnList(c.ctx, c.who)
 	if err != nil {
 		return answer{}, err
 	}
 	apply := func(k *store.APIKey) error {
 		patch.apply(k)
 		ended := !k.Active || k.ExpiresAt != nil && !k.ExpiresAt.After(c.now)
-		if k.KeyID == c.who.KeyID && ended {
-			return fault.New(fault.Conflict, "A key cannot deactivate itself; use another one")
+		if ended {
+			if err := c.who.MayEnd(k.KeyID, "deactivate"); err != nil {
+				return err
+			}
 		}
 		if !o.has("permissions") {
 			return nil
@@ -239,7 +218,7 @@ func (c *call) updateKey() (answer, error) {
 		if k.Permissions == nil && (own != nil || k.UserID != c.who.User.UserID) {
 			return fault.New(fault.Forbidden, "Permission denied: Cannot grant everything that the key's user may do")
 		}
-		return c.mayGrant(k.Permissions)
+		return c.who.MayGrant(k.Permissions)
 	}
 	return change(c,
 		func(ctx context.Context) (store.APIKey, error) {
@@ -253,8 +232,8 @@ func (c *call) deleteKey() (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if id == c.who.KeyID {
-		return answer{}, fault.New(fault.Conflict, "A key cannot delete itself; use another one")
+	if err := c.who.MayEnd(id, "delete"); err != nil {
+		return answer{}, err
 	}
 	return change(c,
 		func(ctx context.Context) (struct{}, error) {

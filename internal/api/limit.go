@@ -27,7 +27,8 @@ func DefaultRate() Rate { return Rate{MaxTokens: 120, RefillPerMin: 60} }
 // for so long is full again at any sane rate, so dropping it changes nothing.
 const idleBucket = time.Hour
 
-// limiter holds one bucket per API key. It is safe for concurrent use.
+// limiter holds one bucket per API key, for a store that keeps none. It is safe for
+// concurrent use.
 type limiter struct {
 	def Rate
 
@@ -52,13 +53,8 @@ type budget struct {
 	wait             time.Duration // until the next token; 0 when allowed
 }
 
-// take spends one token of who's bucket. The second result is false for a key
-// without limit.
-func (l *limiter) take(who store.Principal, now time.Time) (budget, bool) {
-	r, limited := l.rateOf(who.Rate)
-	if !limited {
-		return budget{}, false
-	}
+// take spends one token of who's bucket.
+func (l *limiter) take(who store.Principal, r Rate, now time.Time) store.Token {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sweep(now)
@@ -70,16 +66,50 @@ func (l *limiter) take(who store.Principal, now time.Time) (budget, bool) {
 	}
 	b.lastSeen = now
 	allowed := b.lim.AllowN(now, 1)
-	tokens := b.lim.TokensAt(now)
+	return store.Token{Allowed: allowed, Left: b.lim.TokensAt(now)}
+}
+
+// budgetOf says what a token means to the caller.
+func budgetOf(t store.Token, r Rate, now time.Time) budget {
 	perSecond := float64(r.RefillPerMin) / 60
 	out := budget{
-		limit: r.MaxTokens, remaining: max(0, int(math.Floor(tokens))), allowed: allowed,
-		full: now.Add(seconds((float64(r.MaxTokens) - tokens) / perSecond)),
+		limit: r.MaxTokens, remaining: max(0, int(math.Floor(t.Left))), allowed: t.Allowed,
+		full: now.Add(seconds((float64(r.MaxTokens) - t.Left) / perSecond)),
 	}
-	if !allowed {
-		out.wait = seconds((1 - tokens) / perSecond)
+	if !t.Allowed {
+		out.wait = seconds((1 - t.Left) / perSecond)
 	}
-	return out, true
+	return out
+}
+
+// spend takes a token of the caller's bucket: the one that all nodes share, where
+// the store has it and the limit is more than an observation. limited is false for
+// a key without limit.
+func (s *Server) spend(c *call) (b budget, limited bool, err error) {
+	r, limited := s.limiter.rateOf(c.who.Rate)
+	if !limited {
+		return budget{}, false, nil
+	}
+	if s.cfg.Enforce {
+		t, known, err := s.cfg.Store.TakeToken(c.ctx, c.now, c.who.TenantID, c.who.KeyID, r.MaxTokens, r.RefillPerMin)
+		if known || err != nil {
+			return budgetOf(t, r, c.now), true, err
+		}
+	}
+	return budgetOf(s.limiter.take(c.who, r, c.now), r, c.now), true, nil
+}
+
+// Remaining says how many calls a key may make at this moment, of how many at most.
+// known is false for a key that has made none lately, and has all of them.
+func (s *Server) Remaining(now time.Time, tenant, keyID string) (remaining, limit int, known bool) {
+	l := s.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.buckets[tenant+"/"+keyID]
+	if b == nil {
+		return 0, 0, false
+	}
+	return max(0, int(math.Floor(b.lim.TokensAt(now)))), b.rate.MaxTokens, true
 }
 
 func (l *limiter) rateOf(o store.RateLimit) (Rate, bool) {
@@ -112,9 +142,9 @@ func seconds(f float64) time.Duration { return time.Duration(max(0, f) * float64
 // reset is when the bucket is full, or on a 429 when the next token comes. In
 // observation mode a denial is logged and let through.
 func (s *Server) limit(c *call, w http.ResponseWriter) error {
-	b, limited := s.limiter.take(c.who, c.now)
-	if !limited {
-		return nil
+	b, limited, err := s.spend(c)
+	if err != nil || !limited {
+		return err
 	}
 	h := w.Header()
 	h.Set("X-RateLimit-Limit", strconv.Itoa(b.limit))

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -76,9 +75,7 @@ func readSpec(o *object, targets egress.Config) specPatch {
 
 func readSwitches(o *object, targets egress.Config, p *specPatch) {
 	if v := o.boolean("verify_ssl"); v != nil {
-		if !*v && targets.RefuseInsecureTLS {
-			o.custom("verify_ssl", "certificates must be verified on this server; trust your own authority with tls.ca_bundle instead")
-		}
+		o.merge(targets.CheckVerify(*v))
 		p.set(func(s *delivery.Spec) { s.VerifySSL = *v })
 	}
 	if v := o.boolean("is_active"); v != nil {
@@ -283,28 +280,4 @@ func refuseUnsupported(o *object) {
 			sec.custom("type", "deliveries are signed with HMAC-SHA256; put other credentials into custom_headers")
 		}
 	}
-}
-
-// warnings are remarks on a webhook that is valid, but may not do what its
-// owner expects (contract D31 and section 3.4).
-func warnings(w *delivery.Webhook) []string {
-	var out []string
-	plain := strings.HasPrefix(strings.ToLower(w.URL), "http://")
-	if plain {
-		out = append(out, "url uses http: payloads and signatures travel in the clear")
-	}
-	if !w.VerifySSL && !plain {
-		out = append(out, "verify_ssl is false: payloads go to whoever answers, with any certificate")
-	}
-	if w.TLS != nil && plain {
-		out = append(out, "tls has no effect on an http url")
-	}
-	if w.TLS != nil && w.TLS.CABundle != "" && !w.VerifySSL {
-		out = append(out, "tls.ca_bundle has no effect while verify_ssl is false")
-	}
-	silent := slices.DeleteFunc(slices.Clone(w.EventTypes), delivery.Fires)
-	if len(silent) > 0 {
-		out = append(out, "these event types are accepted but never delivered: "+strings.Join(silent, ", "))
-	}
-	return out
 }

@@ -221,7 +221,7 @@ func (c *call) promoteSecret() (answer, error) {
 
 // withWarnings adds remarks on the webhook to an answer's meta.
 func withWarnings(a answer, w *delivery.Webhook) answer {
-	if list := warnings(w); len(list) > 0 {
+	if list := w.Warnings(); len(list) > 0 {
 		a.note("warnings", list)
 	}
 	return a

@@ -37,6 +37,7 @@ type Config struct {
 	TLSCert       string // PEM files; both or none
 	TLSKey        string
 	DataDir       string
+	DatabaseURL   string // of a PostgreSQL; "": the embedded database in DataDir
 	SecretKeyFile string // "": secret.key in DataDir
 	PublicURL     string // "": http(s)://<address that is listened on>
 	Version       string // for the User-Agent
@@ -76,6 +77,7 @@ type App struct {
 	listener net.Listener
 	server   *http.Server
 	served   chan error
+	endLive  func()         // ends the console's live pages; nil without a console
 	cleanup  []func() error // run in reverse order
 }
 
@@ -96,10 +98,13 @@ func open(ctx context.Context, cfg Config, commit func(calls int) (ended func(er
 		return nil, err
 	}
 	s, err := store.Open(ctx, store.Config{
-		Dir: cfg.DataDir, Vault: v, Policy: cfg.Policy, PublicURL: cfg.PublicURL, Threads: cfg.Threads,
+		Dir: cfg.DataDir, DatabaseURL: cfg.DatabaseURL, Now: time.Now, Vault: v, Policy: cfg.Policy, PublicURL: cfg.PublicURL, Threads: cfg.Threads,
 		MaxWebhooks: cfg.MaxWebhooks, Retention: cfg.Retention, Mails: mails(cfg), Commit: commit,
 	})
-	if err != nil {
+	switch {
+	case err != nil && cfg.DatabaseURL != "":
+		return nil, fmt.Errorf("open the store on PostgreSQL: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("open the store in %s: %w", cfg.DataDir, err)
 	}
 	return s, nil
@@ -131,6 +136,9 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 		return nil, err
 	}
 	a.cleanup = append(a.cleanup, a.store.Close)
+	// All nodes of a database go by its clock.
+	cfg.Now = a.store.Clock(cfg.Now)
+	a.cfg.Now = cfg.Now
 	if _, err := a.store.Check(ctx, checkAtStart); err != nil {
 		return nil, fmt.Errorf("%w; restore a backup of %s", err, cfg.DataDir)
 	}
@@ -155,7 +163,7 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 	a.server = newServer(a.handler(api.New(api.Config{
 		Store: a.store, Engine: a.engine, Egress: target, PublicURL: cfg.PublicURL, Rate: cfg.Rate,
 		Enforce: cfg.Enforce, Now: cfg.Now, Log: cfg.Log, Metrics: reg, OpenAPI: docs.OpenAPI(),
-	}), reg), cfg.Log)
+	}), reg, target), cfg.Log)
 	return a, nil
 }
 
@@ -241,6 +249,9 @@ func (a *App) Wait(ctx context.Context) error {
 // Stop lets requests and deliveries in flight finish until ctx ends, then breaks
 // them off; what was broken off is still owed and goes out after the next start.
 func (a *App) Stop(ctx context.Context) error {
+	if a.endLive != nil {
+		a.endLive()
+	}
 	err := a.server.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests were cut short: %w", err), a.server.Close())

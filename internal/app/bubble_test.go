@@ -80,13 +80,15 @@ type hit struct {
 type bubble struct {
 	t        *testing.T
 	app      *app.App
+	cfg      app.Config
 	api      *http.Client
 	tenant   store.Bootstrapped
 	start    time.Time
 	receiver *pipes
 
 	mu     sync.Mutex
-	status int // what that answers
+	door   *pipes // of the API
+	status int    // what the receiver answers
 	secret string
 	hits   []hit
 	mails  []string
@@ -96,27 +98,22 @@ type bubble struct {
 // openBubble starts everything. It must be called inside a synctest bubble.
 func openBubble(t *testing.T, change func(*app.Config)) *bubble {
 	b := &bubble{t: t, status: http.StatusOK, start: time.Now(), receiver: newPipes()}
-	apiPipes, mailPipes := newPipes(), newPipes()
+	mailPipes := newPipes()
 	policy := delivery.DefaultPolicy()
 	policy.Jitter = 0
 	cfg := app.Config{
 		DataDir: t.TempDir(), PublicURL: "http://desk.example", Policy: policy, Retention: 30 * 24 * time.Hour,
 		MaxWebhooks: 50, SMTPURL: "smtp://127.0.0.1:25?tls=none", MailFrom: "desk@example.com",
 		Rate: api.DefaultRate(), Enforce: false, Log: slog.New(slog.DiscardHandler),
-		Listener: apiPipes, DialTarget: b.receiver.dial, DialMail: mailPipes.dial,
+		DialTarget: b.receiver.dial, DialMail: mailPipes.dial,
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	a, err := app.New(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.app = a
-	if err := a.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if b.tenant, err = a.Store().Bootstrap(t.Context(), time.Now(), store.BootstrapDraft{
+	b.cfg = cfg
+	b.begin()
+	var err error
+	if b.tenant, err = b.app.Store().Bootstrap(t.Context(), time.Now(), store.BootstrapDraft{
 		Tenant: "Bubble", Email: "creator@example.com", FirstName: "Mara", LastName: "Lindqvist",
 	}); err != nil {
 		t.Fatal(err)
@@ -128,12 +125,12 @@ func openBubble(t *testing.T, change func(*app.Config)) *bubble {
 	mailServer.AllowInsecureAuth = true
 	mailServer.ErrorLog = log.New(io.Discard, "", 0) // it complains when a client hangs up after QUIT
 	go mailServer.Serve(mailPipes)
-	b.api = &http.Client{Transport: &http.Transport{DialContext: apiPipes.dial}}
+	b.api = &http.Client{Transport: &http.Transport{DialContext: b.dial}}
 	t.Cleanup(func() {
 		stop, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		b.api.CloseIdleConnections()
-		if err := a.Stop(stop); err != nil {
+		if err := b.app.Stop(stop); err != nil {
 			t.Errorf("stop: %v", err)
 		}
 		hook.Close()
@@ -141,6 +138,31 @@ func openBubble(t *testing.T, change func(*app.Config)) *bubble {
 		synctest.Wait()
 	})
 	return b
+}
+
+// begin starts the service, or starts it again on its data.
+func (b *bubble) begin() {
+	b.t.Helper()
+	door := newPipes()
+	b.cfg.Listener = door
+	var err error
+	if b.app, err = app.New(b.t.Context(), b.cfg); err == nil {
+		err = b.app.Start(b.t.Context())
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.door = door
+}
+
+// dial connects to the service, or fails while it does not run.
+func (b *bubble) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	b.mu.Lock()
+	door := b.door
+	b.mu.Unlock()
+	return door.dial(ctx, network, addr)
 }
 
 func (b *bubble) receive(w http.ResponseWriter, r *http.Request) {

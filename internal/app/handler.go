@@ -10,15 +10,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/ticketwire/ticketwire/internal/api"
+	"github.com/ticketwire/ticketwire/internal/egress"
 )
 
 // probeLimit bounds a readiness probe and a metrics query.
 const probeLimit = 5 * time.Second
 
-// handler adds the operator's routes to the API.
-func (a *App) handler(rest *api.Server, reg *prometheus.Registry) http.Handler {
+// handler adds the operator's routes and the console to the API.
+func (a *App) handler(rest *api.Server, reg *prometheus.Registry, targets egress.Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", rest)
+	a.console(mux, targets, rest.Remaining)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK, "ok\n")
 	})

@@ -36,7 +36,12 @@ type desk struct {
 }
 
 func openDesk(t *testing.T, change func(*app.Config)) *desk {
-	d := &desk{bubble: openBubble(t, change), dir: t.TempDir()}
+	return deskOf(openBubble(t, change))
+}
+
+// deskOf puts the proxy in front of whatever answers as desk.example.
+func deskOf(b *bubble) *desk {
+	d := &desk{bubble: b, dir: b.t.TempDir()}
 	front := newPipes()
 	behind := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -56,7 +61,7 @@ func openDesk(t *testing.T, change func(*app.Config)) *desk {
 	})}
 	go proxy.Serve(front)
 	d.http = &http.Client{Transport: &http.Transport{DialContext: front.dial}}
-	t.Cleanup(func() {
+	b.t.Cleanup(func() {
 		d.http.CloseIdleConnections()
 		proxy.Close()
 	})

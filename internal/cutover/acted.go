@@ -2,11 +2,7 @@ package cutover
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -22,11 +18,8 @@ const actedKept = 64
 // change: whichever side sees it, and however many events it has. Safe for
 // concurrent use, in one process per directory.
 type Acted struct {
-	name string
-
 	mu      sync.Mutex
-	lines   *lines
-	written int
+	book    *notebook[actedLine]
 	done    map[string][]time.Time // ticket -> changes, in the order in which they were acted on
 	running map[string]chan struct{}
 }
@@ -40,38 +33,12 @@ type actedLine struct {
 // OpenActed reads what was acted on before, from acted.jsonl in a cutover
 // directory that exists.
 func OpenActed(dir string) (*Acted, error) {
-	a := &Acted{name: filepath.Join(dir, "acted.jsonl"), done: map[string][]time.Time{}, running: map[string]chan struct{}{}}
-	err := a.read()
-	if err == nil {
-		a.lines, err = openLines(a.name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open what was acted on: %w", err)
+	a := &Acted{done: map[string][]time.Time{}, running: map[string]chan struct{}{}}
+	var err error
+	if a.book, err = openNotebook(filepath.Join(dir, "acted.jsonl"), a.keep); err != nil {
+		return nil, fmt.Errorf("what was acted on: %w", err)
 	}
 	return a, nil
-}
-
-func (a *Acted) read() error {
-	f, err := os.Open(a.name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	r := newLineReader(f)
-	for {
-		var l actedLine
-		switch err := r.next(&l); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-		a.keep(l)
-		a.written++
-	}
 }
 
 func (a *Acted) keep(l actedLine) {
@@ -80,7 +47,7 @@ func (a *Acted) keep(l actedLine) {
 }
 
 // Close closes the file.
-func (a *Acted) Close() error { return a.lines.close() }
+func (a *Acted) Close() error { return a.book.close() }
 
 // Do runs act for the change of a ticket at that time, unless it has been acted
 // on, and remembers that when act returns nil. It reports whether act ran. One
@@ -134,30 +101,18 @@ func (a *Acted) leave(ticket string) {
 func (a *Acted) save(l actedLine) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.lines.append(l); err != nil {
+	if err := a.book.add(l); err != nil {
 		return fmt.Errorf("save what was acted on: %w", err)
 	}
 	a.keep(l)
-	a.written++
-	if a.written <= 2*actedKept*len(a.done)+1000 {
+	if a.book.written <= 2*actedKept*len(a.done)+1000 {
 		return nil
 	}
-	var values []any
+	var all []actedLine
 	for ticket, done := range a.done {
 		for _, at := range done {
-			values = append(values, actedLine{ticket, at})
+			all = append(all, actedLine{ticket, at})
 		}
 	}
-	err := replaceLines(a.name, values)
-	if err == nil {
-		var renewed *lines
-		if renewed, err = openLines(a.name); err == nil {
-			err = a.lines.close()
-			a.lines, a.written = renewed, len(values)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("shorten the file of what was acted on: %w", err)
-	}
-	return nil
+	return a.book.renew(all)
 }

@@ -67,6 +67,16 @@ func (m *meter) describe(p *Poll) {
 	}
 }
 
+// serverTime is the server's clock when it made the answer, at the earliest and at
+// the latest: Date has whole seconds, and was written at some time of the exchange.
+func (p *Poll) serverTime() (earliest, latest time.Time) {
+	if p.Date.IsZero() {
+		return p.At, p.Done
+	}
+	took := p.Done.Sub(p.At)
+	return p.Date.Add(-took), p.Date.Add(time.Second + took)
+}
+
 // caller makes requests within a budget, each once. Used by one goroutine.
 type caller struct {
 	api    *client.Client

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -120,15 +119,8 @@ func OpenBackfill(cfg BackfillConfig) (_ *Backfill, err error) {
 		return nil, err
 	}
 	b.ask.show = cfg.Show
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state directory: %w", err)
-	}
-	b.lock, err = filelock.Acquire(filepath.Join(cfg.Dir, "backfill.lock"))
-	if errors.Is(err, filelock.ErrHeld) {
-		return nil, fault.Wrap(fault.Conflict, err, "Another backfill works in %s", cfg.Dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the state directory: %w", err)
+	if b.lock, err = occupy(cfg.Dir, "backfill.lock", "Another backfill works"); err != nil {
+		return nil, err
 	}
 	if b.record, err = openReceipts(cfg.Dir); err == nil {
 		b.ledger, err = openLedger(cfg.Dir)
@@ -323,8 +315,9 @@ func (b *Backfill) threshold() time.Duration {
 	}
 }
 
-// feedKept is how long a server keeps events, unless it is told otherwise.
-const feedKept = 30 * 24 * time.Hour
+// serverKeeps is how long a server keeps events and its log of deliveries, unless
+// it is told otherwise.
+const serverKeeps = 30 * 24 * time.Hour
 
 // checkFeed says whether the feed reaches back to the window's begin.
 func (b *Backfill) checkFeed(ctx context.Context, p *Plan, now time.Time) error {
@@ -339,8 +332,8 @@ func (b *Backfill) checkFeed(ctx context.Context, p *Plan, now time.Time) error 
 	if len(page.Data) > 0 {
 		begins = page.Data[0].OccurredAt
 	}
-	if begins.After(p.From) || now.Sub(p.From) > feedKept {
-		if oldest := now.Add(-feedKept); oldest.After(begins) {
+	if begins.After(p.From) || now.Sub(p.From) > serverKeeps {
+		if oldest := now.Add(-serverKeeps); oldest.After(begins) {
 			begins = oldest
 		}
 		p.Notes = append(p.Notes, fmt.Sprintf("The event feed does not reach back to %s: what it may have had before %s is gone. Tickets that changed then come from the list, as they are now; what they were in between is lost.",
@@ -404,9 +397,9 @@ func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
 // known returns the tickets that the receiver or the poller have met.
 func (b *Backfill) known() ([]string, error) {
-	m := &memory{name: filepath.Join(b.cfg.Dir, "seen.jsonl"), tickets: map[string]*seen{}}
-	if err := m.read(); err != nil {
-		return nil, fmt.Errorf("read what was seen, %s: %w", m.name, err)
+	m := &memory{tickets: map[string]*seen{}}
+	if err := readNotebook(filepath.Join(b.cfg.Dir, "seen.jsonl"), m.keep); err != nil {
+		return nil, fmt.Errorf("what was seen: %w", err)
 	}
 	met := map[string]bool{}
 	for id, s := range m.tickets {

@@ -1,11 +1,7 @@
 package cutover
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -59,8 +55,7 @@ type ledgerLine struct {
 // begins anew with each job. Used by one goroutine, of the process that holds
 // the lock.
 type ledger struct {
-	name  string
-	lines *lines
+	book  *notebook[ledgerLine]
 	job   *job // nil: none is unfinished
 	place place
 	done  time.Time // up to where an earlier job found nothing missing; zero for never
@@ -69,37 +64,12 @@ type ledger struct {
 }
 
 func openLedger(dir string) (*ledger, error) {
-	l := &ledger{name: filepath.Join(dir, ledgerName), acks: newAcks()}
-	if err := l.read(); err != nil {
-		return nil, fmt.Errorf("read how far the backfill has come, %s: %w", l.name, err)
-	}
+	l := &ledger{acks: newAcks()}
 	var err error
-	if l.lines, err = openLines(l.name); err != nil {
-		return nil, fmt.Errorf("open the state of the backfill: %w", err)
+	if l.book, err = openNotebook(filepath.Join(dir, ledgerName), l.keep); err != nil {
+		return nil, fmt.Errorf("how far the backfill has come: %w", err)
 	}
 	return l, nil
-}
-
-func (l *ledger) read() error {
-	f, err := os.Open(l.name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	r := newLineReader(f)
-	for {
-		var line ledgerLine
-		switch err := r.next(&line); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-		l.keep(line)
-	}
 }
 
 func (l *ledger) keep(line ledgerLine) {
@@ -122,7 +92,7 @@ func (l *ledger) keep(line ledgerLine) {
 
 // save notes what was done and returns when that is on disk.
 func (l *ledger) save(line ledgerLine) error {
-	if err := l.lines.append(line); err != nil {
+	if err := l.book.add(line); err != nil {
 		return fmt.Errorf("save how far the backfill has come: %w", err)
 	}
 	l.keep(line)
@@ -132,19 +102,11 @@ func (l *ledger) save(line ledgerLine) error {
 // finish ends the job: nothing is missing up to t. The file becomes that one line.
 func (l *ledger) finish(t time.Time) error {
 	line := ledgerLine{Done: &t}
-	err := replaceLines(l.name, []any{line})
-	if err == nil {
-		var renewed *lines
-		if renewed, err = openLines(l.name); err == nil {
-			err = l.lines.close()
-			l.lines = renewed
-		}
-	}
-	if err != nil {
+	if err := l.book.renew([]ledgerLine{line}); err != nil {
 		return fmt.Errorf("save that the backfill is done: %w", err)
 	}
 	l.keep(line)
 	return nil
 }
 
-func (l *ledger) close() error { return l.lines.close() }
+func (l *ledger) close() error { return l.book.close() }

@@ -118,10 +118,10 @@ func (s *scene) of(r *Report, what string) Class {
 func TestClasses(t *testing.T) {
 	t.Parallel()
 	noFeed := func(s *scene) {
-		s.entries = slices.DeleteFunc(s.entries, func(e Entry) bool { return e.Truth != nil })
+		s.without(TopicFeed)
 	}
 	noLog := func(s *scene) {
-		s.entries = slices.DeleteFunc(s.entries, func(e Entry) bool { return e.Delivery != nil })
+		s.without(TopicDeliveries)
 	}
 	types := func(types ...string) func(*scene) {
 		return func(s *scene) {
@@ -193,6 +193,56 @@ func TestClasses(t *testing.T) {
 			e := s.event(s.changed("a", 0), "e")
 			s.got(e, 0, 0, func(r *Receipt) { r.Synthetic = true })
 		}, []func(*scene){noFeed}, map[string]Class{"event e": NoEvent, "receipt e-0": NoEvent, "change 2": Unexplained}},
+		{"a backfill of what was given up", func(s *scene) {
+			e := s.fed(s.event(s.changed("a", 0), "e"))
+			s.logged(e, 4, "abandoned", func(d *Delivery) { d.HTTP = 500 })
+			s.got(e, 50*time.Minute, 1, func(r *Receipt) { r.DeliveryID, r.WebhookID = "backfilled", "of a backfill" })
+		}, nil, map[string]Class{"change 2": Abandoned, "event e": Abandoned, "receipt backfilled": NoEvent}},
+		{"what was given up, sent again by hand", func(s *scene) {
+			e := s.fed(s.event(s.changed("a", 0), "e"))
+			s.logged(e, 4, "abandoned", func(d *Delivery) { d.HTTP = 500 })
+			s.logged(e, 1, "delivered", func(d *Delivery) { d.DeliveryID, d.HTTP, d.Manual = "by hand", 200, true })
+			s.got(e, 50*time.Minute, 1, func(r *Receipt) { r.DeliveryID = "by hand" })
+		}, nil, map[string]Class{"change 2": Abandoned, "event e": Abandoned, "receipt by hand": NoEvent}},
+		{"what fell into an outage of the webhook, sent again by hand", func(s *scene) {
+			e := s.fed(s.event(s.changed("a", 0), "e"))
+			s.disabled = []stretch{{momentOf(happens.Add(-time.Minute)), momentOf(happens.Add(time.Minute))}}
+			s.logged(e, 1, "delivered", func(d *Delivery) { d.DeliveryID, d.HTTP, d.Manual = "by hand", 200, true })
+			s.got(e, 50*time.Minute, 1, func(r *Receipt) { r.DeliveryID = "by hand" })
+		}, nil, map[string]Class{"change 2": Disabled, "event e": Disabled}},
+		{"sent by hand, and the receiver does not know", func(s *scene) {
+			e := s.fed(s.event(s.changed("a", 0), "e"))
+			s.logged(e, 1, "delivered", func(d *Delivery) { d.HTTP, d.Manual = 200, true })
+		}, nil, map[string]Class{"change 2": Unexplained}},
+		{"a retry after a backfill", func(s *scene) {
+			e := s.fed(s.event(s.changed("a", 0), "e"))
+			s.got(e, 0, 1, refusedWith(500, webhook.ReactionFailed))
+			s.got(e, 30*time.Second, 1, func(r *Receipt) { r.DeliveryID, r.WebhookID = "backfilled", "of a backfill" })
+			s.got(e, time.Minute, 2, func(r *Receipt) { r.Outcome = string(webhook.Duplicate) })
+		}, nil, map[string]Class{"change 2": PollerFirstR, "receipt backfilled": NoEvent, "receipt e-2": PollerFirstR}},
+		{"given up as the webhook was switched off, and on again before the next attempt", func(s *scene) {
+			e := s.fed(s.event(s.changed("a", 0), "e"))
+			s.disabled = []stretch{{momentOf(happens.Add(2 * time.Minute)), momentOf(happens.Add(4 * time.Minute))}}
+			s.logged(e, 2, "retrying", func(d *Delivery) { d.HTTP, d.NextRetryAt = 500, happens.Add(6*time.Minute) })
+			s.logged(e, 3, "abandoned", func(d *Delivery) {
+				d.AttemptedAt, d.CompletedAt, d.NextRetryAt = time.Time{}, happens.Add(2*time.Minute), happens.Add(6*time.Minute)
+			})
+		}, nil, map[string]Class{"change 2": Disabled, "event e": Disabled}},
+		{"given up without an attempt, and nobody knows why", func(s *scene) {
+			e := s.fed(s.event(s.changed("a", 0), "e"))
+			s.logged(e, 1, "abandoned", func(d *Delivery) { d.AttemptedAt = time.Time{} })
+		}, nil, map[string]Class{"change 2": Abandoned}},
+		{"a cache that gives the first payload to a second change", func(s *scene) {
+			c := s.changed("a", 0)
+			s.got(s.event(c, "e"), 0, 1)
+			f := s.event(s.changed("a", 500*time.Millisecond), "f")
+			s.got(f, 0, 1, func(r *Receipt) { r.UpdatedAt = micros(c.at) })
+		}, []func(*scene){noFeed, noLog}, map[string]Class{"event e": Overwritten, "change 3": WebhookFirst, "event f": WebhookFirst}},
+		{"a payload of before, and it may be the first change's own", func(s *scene) {
+			c := s.changed("a", 0)
+			f := s.event(s.changed("a", 500*time.Millisecond), "f")
+			s.got(f, 0, 1, func(r *Receipt) { r.UpdatedAt = micros(c.at) })
+		}, []func(*scene){noFeed, noLog}, map[string]Class{"change 3": Unexplained}},
 		{"still to be delivered", func(s *scene) {
 			e := s.fed(s.event(s.changed("a", 70*time.Minute), "e"))
 			s.logged(e, 1, "retrying", func(d *Delivery) { d.HTTP, d.NextRetryAt = 500, s.end })

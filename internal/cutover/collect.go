@@ -14,7 +14,6 @@ import (
 
 	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/internal/delivery"
-	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/filelock"
 )
 
@@ -85,10 +84,11 @@ type Collected struct {
 
 // collectorPlace is how far the collector has come; it is kept in collect.json.
 type collectorPlace struct {
-	WebhookID string    `json:"webhook_id"`
-	Feed      string    `json:"feed,omitempty"` // cursor of the event feed
-	Log       time.Time `json:"log,omitzero"`   // the log of deliveries is read up to there
-	Swept     time.Time `json:"swept,omitzero"` // the list of tickets likewise
+	WebhookID string `json:"webhook_id"`
+	Feed      string `json:"feed,omitempty"` // cursor of the event feed
+	// Read is up to when each topic has been read.
+	Read  map[Topic]time.Time `json:"read,omitempty"`
+	Swept time.Time           `json:"swept,omitzero"` // the list of tickets likewise
 	// DisabledSince is since when the webhook is disabled, and NotedTo up to when
 	// the record says so.
 	DisabledSince time.Time `json:"disabled_since,omitzero"`
@@ -106,15 +106,8 @@ func OpenCollector(cfg CollectorConfig) (_ *Collector, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the cutover directory: %w", err)
-	}
-	c.lock, err = filelock.Acquire(filepath.Join(cfg.Dir, "collect.lock"))
-	if errors.Is(err, filelock.ErrHeld) {
-		return nil, fault.Wrap(fault.Conflict, err, "A cutover runs in %s already", cfg.Dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the cutover directory: %w", err)
+	if c.lock, err = occupy(cfg.Dir, "collect.lock", "A cutover runs already"); err != nil {
+		return nil, err
 	}
 	if c.record, err = OpenRecord(cfg.Dir); err == nil {
 		err = c.recall()
@@ -149,6 +142,9 @@ func (c *Collector) recall() error {
 	}
 	if c.place.WebhookID != c.cfg.WebhookID {
 		c.place = collectorPlace{WebhookID: c.cfg.WebhookID}
+	}
+	if c.place.Read == nil {
+		c.place.Read = map[Topic]time.Time{}
 	}
 	return nil
 }
@@ -194,15 +190,19 @@ func (c *Collector) Look(ctx context.Context) error {
 	// The truth is read before the log: an event without a delivery is then one
 	// whose delivery was really not there. It is read first of all, because whether
 	// there is a feed says whose server this is.
+	var read []Entry
 	for _, source := range []struct {
 		name Topic
-		look func(context.Context) error
+		look func(context.Context) (*Reading, error)
 	}{{TopicFeed, c.truth}, {TopicWebhook, c.webhook}, {TopicDeliveries, c.deliveries}} {
-		err := source.look(ctx)
+		reading, err := source.look(ctx)
 		var failed noAnswer
 		switch {
 		case err == nil:
 			delete(c.status.Failing, source.name)
+			if reading != nil {
+				read = append(read, Entry{Reading: reading})
+			}
 		case !errors.As(err, &failed):
 			return err
 		case !c.answered && failed.poll.HTTP == http.StatusUnauthorized:
@@ -214,7 +214,33 @@ func (c *Collector) Look(ctx context.Context) error {
 	if c.cfg.Show != nil {
 		c.cfg.Show(c.status)
 	}
+	if len(read) > 0 {
+		if err := c.record.Append(read...); err != nil {
+			return err
+		}
+	}
+	for _, e := range read {
+		c.place.Read[e.Reading.Topic] = e.Reading.To
+	}
 	return c.keep()
+}
+
+// reading describes a topic that was read by an answer of which the server's clock
+// says to. Each goes on where the one before has ended, so that those of several
+// runs are one, unless the server keeps less than what nobody has read. It returns
+// nil where that is no time.
+func (c *Collector) reading(topic Topic, to time.Time) *Reading {
+	from := c.place.Read[topic]
+	if from.IsZero() {
+		from = c.cfg.Since
+	}
+	if kept := to.Add(-serverKeeps); from.Before(kept) {
+		from = kept
+	}
+	if !to.After(from) { // the server's clock is known to the second
+		return nil
+	}
+	return &Reading{At: c.cfg.Now(), Topic: topic, From: from, To: to}
 }
 
 // noAnswer is a request that showed nothing.
@@ -241,15 +267,16 @@ func (c *Collector) ask(ctx context.Context, send func(context.Context) error) (
 
 // webhook notes how the webhook is set up, when that is not what was noted last,
 // and the time in which it is disabled.
-func (c *Collector) webhook(ctx context.Context) error {
+func (c *Collector) webhook(ctx context.Context) (*Reading, error) {
 	var w *client.Webhook
 	poll, err := c.ask(ctx, func(ctx context.Context) (err error) {
 		w, err = c.caller.api.Webhook(ctx, c.cfg.WebhookID)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
+	earliest, latest := poll.serverTime()
 	s := Subscription{
 		WebhookID: w.WebhookID, Active: w.IsActive && w.AutoDisabledAt == nil, EventTypes: w.EventTypes,
 		Filter: notNull(w.EventFilter), Fields: notNull(w.PayloadFields), GivesUpAfter: c.givesUpAfter(w.RetryConfig).Seconds(),
@@ -262,21 +289,23 @@ func (c *Collector) webhook(ctx context.Context) error {
 	}
 	var entries []Entry
 	if !s.Active {
-		s.DisabledAt, s.Why = c.disabled(w, poll.At)
+		s.DisabledAt, s.Why = c.disabled(w, earliest)
 	}
-	if gap := c.gap(s.Active, poll.At); gap != nil {
+	if gap := c.gap(s.Active, earliest, latest); gap != nil {
 		entries = append(entries, Entry{Gap: gap})
 	}
 	if c.subscribed == nil || !reflect.DeepEqual(*c.subscribed, s) {
 		kept := s
 		c.subscribed = &kept
-		s.At = poll.At
+		s.At = earliest
 		entries = append(entries, Entry{Subscription: &s})
 	}
-	if len(entries) == 0 {
-		return nil
+	if len(entries) > 0 {
+		if err := c.record.Append(entries...); err != nil {
+			return nil, err
+		}
 	}
-	return c.record.Append(entries...)
+	return c.reading(TopicWebhook, earliest), nil
 }
 
 func notNull(raw json.RawMessage) json.RawMessage {
@@ -321,8 +350,9 @@ func (c *Collector) disabled(w *client.Webhook, now time.Time) (time.Time, strin
 }
 
 // gap returns the part of the time in which the webhook is disabled that the
-// record does not have, now and then and when that time is over.
-func (c *Collector) gap(active bool, now time.Time) *Gap {
+// record does not have, now and then and when that time is over. now is the
+// server's clock at the earliest, and latest at the latest.
+func (c *Collector) gap(active bool, now, latest time.Time) *Gap {
 	since, noted := c.place.DisabledSince, c.place.NotedTo
 	if active {
 		c.place.ActiveAt, c.place.DisabledSince, c.place.NotedTo = now, time.Time{}, time.Time{}
@@ -336,14 +366,19 @@ func (c *Collector) gap(active bool, now time.Time) *Gap {
 	if noted.After(since) {
 		since = noted
 	}
-	return &Gap{From: since, To: now, Side: SideWebhook, Why: "the webhook was disabled"}
+	to := now
+	if active {
+		to = latest
+	}
+	return &Gap{From: since, To: to, Side: SideWebhook, Why: "the webhook was disabled"}
 }
 
 // truth reads the event feed, or what changed by the list where there is none.
-func (c *Collector) truth(ctx context.Context) error {
+func (c *Collector) truth(ctx context.Context) (*Reading, error) {
 	if c.noFeed {
-		return c.sweepNow(ctx)
+		return nil, c.sweepNow(ctx)
 	}
+	var to time.Time
 	for more := true; more; {
 		var page *client.EventPage
 		poll, err := c.ask(ctx, func(ctx context.Context) (err error) {
@@ -356,22 +391,23 @@ func (c *Collector) truth(ctx context.Context) error {
 		})
 		if poll != nil && poll.HTTP == http.StatusNotFound {
 			c.noFeed = true
-			return c.sweepNow(ctx)
+			return nil, c.sweepNow(ctx)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
+		to, _ = poll.serverTime()
 		var entries []Entry
 		for i := range page.Data {
 			e, err := truthOf(&page.Data[i], poll.Done)
 			if err != nil {
-				return noAnswer{err, *poll}
+				return nil, noAnswer{err, *poll}
 			}
 			entries = append(entries, Entry{Truth: e})
 		}
 		if len(entries) > 0 {
 			if err := c.record.Append(entries...); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		c.status.Events += len(entries)
@@ -379,11 +415,11 @@ func (c *Collector) truth(ctx context.Context) error {
 		if c.place.Feed != page.NextCursor {
 			c.place.Feed = page.NextCursor
 			if err := c.keep(); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	return nil
+	return c.reading(TopicFeed, to), nil
 }
 
 func truthOf(e *client.Event, at time.Time) (*Truth, error) {

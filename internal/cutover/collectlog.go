@@ -16,9 +16,9 @@ const logOverlap = 2 * time.Minute
 // deliveries reads the log of deliveries, newest first, down to where the last
 // reading began or to the oldest row that was pending then, whichever is earlier,
 // and notes the rows that are not as they were.
-func (c *Collector) deliveries(ctx context.Context) error {
+func (c *Collector) deliveries(ctx context.Context) (*Reading, error) {
 	from := c.cfg.Since
-	if back := c.place.Log.Add(-logOverlap); back.After(from) {
+	if back := c.place.Read[TopicDeliveries].Add(-logOverlap); back.After(from) {
 		from = back
 	}
 	for _, d := range c.seen {
@@ -34,12 +34,10 @@ func (c *Collector) deliveries(ctx context.Context) error {
 			return err
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if began.IsZero() {
-			if began = poll.Date; began.IsZero() {
-				began = poll.At
-			}
+			began, _ = poll.serverTime()
 		}
 		more = page.HasNext
 		var entries []Entry
@@ -58,18 +56,17 @@ func (c *Collector) deliveries(ctx context.Context) error {
 		}
 		if len(entries) > 0 {
 			if err := c.record.Append(entries...); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		c.status.Deliveries += len(entries)
 	}
-	c.place.Log = began
 	for id, d := range c.seen {
 		if d.Status != statusPending && orderOf(&d).Before(began.Add(-2*logOverlap)) {
 			delete(c.seen, id) // not read again
 		}
 	}
-	return nil
+	return c.reading(TopicDeliveries, began), nil
 }
 
 // statusPending is the status of an attempt that is owed; AlgaPSA has no such rows.

@@ -93,12 +93,21 @@ type comparison struct {
 	taken      []int32 // of each event, the first copy that was taken; -1 for none
 	classOf    []Class // of each event
 	misordered map[int32]Class
+	brought    map[textID]moment // the latest updated_at of a ticket that a synthetic event told of
+	recovery   Recovery
+	untoldOf   int // changes of which nothing is known
 	out        []Row
 }
 
 // classify gives every observation its class.
 func (c *comparison) classify() {
 	c.taken = make([]int32, len(c.events))
+	c.brought = map[textID]moment{}
+	for i := range c.copies {
+		if p := &c.copies[i]; p.synthetic && p.signed && p.http/100 == 2 {
+			c.brought[p.ticket] = max(c.brought[p.ticket], p.updated)
+		}
+	}
 	for i := range c.events {
 		c.taken[i], _ = c.came(&c.events[i])
 	}
@@ -111,6 +120,7 @@ func (c *comparison) classify() {
 	for i := range c.changes {
 		if g := &c.changes[i]; !g.begins {
 			c.classifyChange(g)
+			c.recover(g.class, g.ticket, g.updated, g.hits...)
 			c.rowOfChange(g)
 		}
 	}
@@ -123,6 +133,7 @@ func (c *comparison) classify() {
 		if e := &c.events[i]; e.known() {
 			class, why := c.classifyEvent(int32(i))
 			c.classOf[i] = class
+			c.recover(class, e.ticket, known(e.updated, e.occurred), int32(i))
 			c.out = append(c.out, Row{
 				Kind: EventKnown, Class: class, At: c.time(c.began(e)), Ticket: c.text(e.ticket), EventID: c.text(e.id), EventType: c.text(e.typ),
 				UpdatedAt: c.time(e.updated), Reason: why,
@@ -156,7 +167,9 @@ func (c *comparison) classifyChange(g *change) {
 	case g.state != 0 && g.state == g.before && g.updated/1000 == g.previous/1000:
 		g.class, g.reason = Noise, "the same state and millisecond as before"
 	default:
-		g.class, g.reason = c.lost(g)
+		if g.class, g.reason = c.lost(g); g.class == Pending && len(g.hits) == 0 {
+			c.untoldOf++
+		}
 	}
 }
 
@@ -179,8 +192,8 @@ func (c *comparison) lost(g *change) (Class, string) {
 	best, class, why := len(rank), Class(""), ""
 	for _, i := range g.hits {
 		e := &c.events[i]
-		if e.copiesTo > e.copies && !slices.ContainsFunc(c.copies[e.copies:e.copiesTo], func(p copied) bool { return !p.synthetic }) && !e.sent() {
-			continue // a backfill told of it, which proves nothing about webhooks
+		if c.backfilled(e) {
+			continue // which proves nothing about webhooks
 		}
 		got, reason := c.fate(e)
 		if n := slices.Index(rank, got); n < best {
@@ -195,6 +208,31 @@ func (c *comparison) lost(g *change) (Class, string) {
 
 // sent reports whether the server itself knows the event.
 func (e *event) sent() bool { return e.fed.at != never || e.rowsTo > e.rows }
+
+// recover counts an observation if nothing brought it when it was due, and whether
+// something did afterwards: the event itself, or a synthetic one of that state of
+// the ticket or a later one.
+func (c *comparison) recover(class Class, ticket textID, at moment, events ...int32) {
+	if w := class.Info().Weight; w != Lost && w != Exposed && (w != Doubt || ticket == 0) {
+		return
+	}
+	c.recovery.Lost++
+	itself := slices.ContainsFunc(events, func(i int32) bool {
+		e := &c.events[i]
+		return slices.ContainsFunc(c.copies[e.copies:e.copiesTo], func(p copied) bool { return p.aside != "" && p.signed && p.http/100 == 2 })
+	})
+	if itself || c.brought[ticket] >= at {
+		c.recovery.Recovered++
+	}
+}
+
+// known is the first of two moments that is known.
+func known(a, b moment) moment {
+	if a == never {
+		return b
+	}
+	return a
+}
 
 func (c *comparison) classifyOther(g *change) {
 	switch {
@@ -278,9 +316,8 @@ func (c *comparison) staged(e *event) string {
 	if slices.ContainsFunc(c.rows[e.rows:e.rowsTo], func(r logRow) bool { return r.test }) {
 		return "a test delivery"
 	}
-	copies := c.copies[e.copies:e.copiesTo]
-	if len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return !p.synthetic }) {
-		return "made by a backfill"
+	if c.backfilled(e) {
+		return c.copies[e.copies].aside
 	}
 	return ""
 }
@@ -375,7 +412,7 @@ func (c *comparison) judgeCopy(i int32) (Class, string) {
 	case outcome == string(webhook.TestEvent):
 		return NoEvent, "a test delivery"
 	case p.synthetic:
-		return NoEvent, "made by a backfill"
+		return NoEvent, p.aside
 	case p.event < 0 && !p.signed && p.delivery == 0 && p.http/100 == 4:
 		return NoEvent, "a request that is no delivery: no signature that fits, and no ids"
 	case p.event < 0 && p.http/100 == 4, p.event >= 0 && !c.events[p.event].known() && p.http/100 == 4:
@@ -383,13 +420,19 @@ func (c *comparison) judgeCopy(i int32) (Class, string) {
 	case p.event < 0 || !c.events[p.event].known():
 		return Unexplained, fmt.Sprintf("answered %d (%s), and about no event that is known", p.http, outcome)
 	}
-	if class, why := c.again(i); class != "" {
+	class, why := c.again(i)
+	switch {
+	case class == OtherBody:
+		return class, why
+	case p.aside != "":
+		return NoEvent, p.aside
+	case class != "":
 		return class, why
 	}
 	if class, is := c.misordered[i]; is {
 		return class, c.staleness(p)
 	}
-	class := c.classOf[p.event]
+	class = c.classOf[p.event]
 	if p.http/100 != 2 && c.taken[p.event] >= 0 {
 		return class, fmt.Sprintf("answered %d (%s); the event was taken later", p.http, outcome)
 	}
@@ -404,7 +447,7 @@ func (c *comparison) again(i int32) (Class, string) {
 	genuine, taken := int32(-1), false
 	for n := e.copies; n < i; n++ {
 		if q := &c.copies[n]; q.signed && !q.synthetic {
-			taken = taken || q.http/100 == 2
+			taken = taken || q.http/100 == 2 && q.aside == ""
 			if genuine < 0 {
 				genuine = n
 			}
@@ -421,11 +464,9 @@ func (c *comparison) again(i int32) (Class, string) {
 	switch {
 	case p.delivery != 0 && slices.ContainsFunc(before, func(q copied) bool { return q.delivery == p.delivery }):
 		return SameDelivery, ""
-	case row >= 0 && c.rows[int(e.rows)+row].manual:
-		return NoEvent, "sent again on request"
 	case p.attempt > 1:
 		return RetriedDelivery, fmt.Sprintf("attempt %d", p.attempt)
-	case row < 0 && c.logTells(p.at):
+	case row < 0 && c.logTells(p.at+c.hookLag):
 		return Unexplained, "a first attempt after one that was taken, which is not in the webhook's log: does another webhook send to this receiver?"
 	default:
 		return NoEvent, "a first attempt after one that was taken: sent again on request"

@@ -103,7 +103,7 @@ func TestCompareFindsWhatHappened(t *testing.T) {
 				copies++
 			}
 		}
-		seen, sent := 0, 1 // the last event of the world
+		seen, sent := 0, 0
 		for _, c := range w.changes {
 			if !c.seen.IsZero() {
 				seen++
@@ -146,8 +146,11 @@ func TestCompareWithoutLogAndFeed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		keepLog := rapid.Bool().Draw(t, "log")
-		entries := slices.DeleteFunc(slices.Clone(w.entries), func(e Entry) bool { return e.Truth != nil || e.Delivery != nil && !keepLog })
-		r, err := Compare(sequence(entries), Question{Setup: w.setup(), At: w.end})
+		w.without(TopicFeed)
+		if !keepLog {
+			w.without(TopicDeliveries)
+		}
+		r, err := Compare(sequence(w.entries), Question{Setup: w.setup(), At: w.end})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,6 +178,57 @@ func TestCompareWithoutLogAndFeed(t *testing.T) {
 			case Good:
 				if got.Class != want {
 					t.Fatalf("change %d of %s at %v is %v, want %s%s", c.n, c.ticket, c.at, got, want, w.story(c.ticket))
+				}
+			}
+		}
+	})
+}
+
+// When the collector stops, nothing that needs it is said of what is later: what
+// was lost then is neither explained nor called lost by the sender.
+func TestCompareWhenTheCollectorStops(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		stop := w.start.Add(time.Duration(rapid.IntRange(0, int(w.end.Sub(w.start).Seconds())).Draw(t, "stop")) * time.Second)
+		w.entries = slices.DeleteFunc(w.entries, func(e Entry) bool {
+			return e.Truth != nil && e.Truth.At.After(stop) || e.Delivery != nil && e.Delivery.At.After(stop) || e.Reading != nil
+		})
+		for _, topic := range []Topic{TopicFeed, TopicDeliveries, TopicWebhook} {
+			w.read(topic, w.start, stop)
+		}
+		r, err := Compare(sequence(w.entries), Question{Setup: w.setup(), At: w.end})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows := map[string]Row{}
+		for _, row := range r.Rows {
+			if row.Kind == ChangeSeen {
+				rows[fmt.Sprint(row.Ticket, row.UpdatedAt)] = row
+			}
+			late := row.At.After(stop)
+			if row.Kind == ChangeSeen {
+				late = row.UpdatedAt.After(stop)
+			}
+			if late && (row.Class == NeverSent || row.Class == NoType || row.Class == NotSubscribed) {
+				t.Fatalf("the collector stopped at %s: %v", stop, row)
+			}
+		}
+		for _, c := range w.changes {
+			if c.seen.IsZero() {
+				continue
+			}
+			got := rows[fmt.Sprint(c.ticket, micros(webhook.At(c.at).Time))]
+			want := w.expectChange(c, w.start.Add(time.Minute), w.end.Add(-2*time.Minute))
+			switch want.Info().Weight {
+			case Good:
+				if got.Class != want {
+					t.Fatalf("change %d of %s is %v, want %s%s", c.n, c.ticket, got, want, w.story(c.ticket))
+				}
+			case Lost, Doubt:
+				partly := slices.ContainsFunc(c.events, func(e *worldEvent) bool { return e.fate == got.Class })
+				if !partly && !slices.Contains([]Class{Pending, Rejected, Abandoned, NeverSent, Unexplained, ReceiverDown}, got.Class) {
+					t.Fatalf("change %d of %s is %v, and the world knows %s%s", c.n, c.ticket, got, want, w.story(c.ticket))
 				}
 			}
 		}

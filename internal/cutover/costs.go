@@ -26,7 +26,7 @@ func (c *comparison) fillRequests(r *Report) {
 	q := Requests{Polls: n.Requests, Useful: n.Useful, UsefulShare: ratio(n.Useful, n.Requests), Failures: map[Failure]int{}, LimitShare: n.LimitShare()}
 	maps.Copy(q.Failures, n.Failures)
 	for i := range c.copies {
-		if at := c.copies[i].at + c.hookLag; at >= c.from && at <= c.to && !c.copies[i].synthetic {
+		if at := c.copies[i].at + c.hookLag; at >= c.from && at <= c.to && c.copies[i].aside == "" {
 			q.Webhook++
 		}
 	}

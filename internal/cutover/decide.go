@@ -99,6 +99,15 @@ func stateOf(raw json.RawMessage) (map[string]json.RawMessage, string, error) {
 			fields[name] = v
 		}
 	}
+	// AlgaPSA has no is_closed before the first change of a ticket's status, while its
+	// payloads say what the status says (contract section 2.1).
+	if string(fields["is_closed"]) == "null" {
+		if v := all["status_is_closed"]; v != nil && string(v) != "null" {
+			fields["is_closed"] = v
+		} else {
+			delete(fields, "is_closed")
+		}
+	}
 	// Tags are a set, and some answers have objects where others have texts.
 	if v, has := fields["tags"]; has {
 		var tags client.Tags

@@ -65,6 +65,7 @@ func TestObserve(t *testing.T) {
 		`"title":"y","tags":["a","b"]`:                            false, // a change
 		`"title":"x","tags":["a"]`:                                false,
 		`"title":"x","tags":["a","b"],"due_date":null`:            false, // null is not missing
+		`"title":"x","tags":["a","b"],"is_closed":null`:           true,  // AlgaPSA's, before a status was changed
 	} {
 		if got := hash(trimBrace(text)); (got == base) != same {
 			t.Errorf("%s: the same state is %t, want %t", text, got == base, same)

@@ -63,6 +63,7 @@ type digest struct {
 	subscriptions []*Subscription
 	receivers     []*Receiver
 	reconcilers   []*Reconciler
+	readings      []*Reading
 	turns         []*Turn
 	drills        []*Drill
 
@@ -111,10 +112,12 @@ type copied struct {
 	occurred, updated moment
 	event             int32 // -1 for none
 	delivery, ticket  textID
+	webhook           textID
 	outcome, body     textID
 	state             int32
 	http, attempt     int32
 	signed, synthetic bool
+	aside             string // why it says nothing about the webhook
 }
 
 type eventKey struct{ id, typ textID }
@@ -144,6 +147,7 @@ type fed struct {
 
 // logRow is a row of the sender's log as it was last read.
 type logRow struct {
+	first                            moment // when it was read first
 	read, attempted, completed, next moment
 	event                            int32
 	delivery, ticket, status, err    textID
@@ -228,6 +232,8 @@ func (d *digest) add(e Entry) {
 		if d.about(e.Subscription.WebhookID) {
 			d.subscriptions = append(d.subscriptions, e.Subscription)
 		}
+	case e.Reading != nil:
+		d.readings = append(d.readings, e.Reading)
 	case e.Receiver != nil:
 		d.receivers = append(d.receivers, e.Receiver)
 	case e.Reconciler != nil:
@@ -302,6 +308,9 @@ func check(e Entry) (written time.Time, wrong string) {
 	}
 	if e.Receiver != nil {
 		need(e.Receiver.At, "")
+	}
+	if e.Reading != nil {
+		need(e.Reading.At, lacks(e.Reading.To.Before(e.Reading.From), "a reading that ends before it begins"))
 	}
 	if e.Reaction != nil {
 		need(e.Reaction.At, lacks(e.Reaction.EventID == "", "a reaction without an event"))
@@ -404,7 +413,7 @@ func (d *digest) compareValues(a, b []textID) int {
 func (d *digest) receipt(r *Receipt) {
 	c := copied{
 		at: momentOf(r.At), done: momentOf(r.Done), occurred: momentOf(r.OccurredAt), updated: momentOf(r.UpdatedAt), event: -1,
-		delivery: d.id(r.DeliveryID), outcome: d.id(r.Outcome), body: d.id(r.BodyHash), http: int32(r.HTTP),
+		delivery: d.id(r.DeliveryID), webhook: d.id(strings.ToLower(r.WebhookID)), outcome: d.id(r.Outcome), body: d.id(r.BodyHash), http: int32(r.HTTP),
 		attempt: int32(r.Attempt), signed: r.Signed, synthetic: r.Synthetic,
 	}
 	ticket := r.Ticket
@@ -447,7 +456,7 @@ func (d *digest) delivery(l *Delivery) {
 		return
 	}
 	r := logRow{
-		read: momentOf(l.At), attempted: momentOf(l.AttemptedAt), completed: momentOf(l.CompletedAt), next: momentOf(l.NextRetryAt),
+		first: momentOf(l.At), read: momentOf(l.At), attempted: momentOf(l.AttemptedAt), completed: momentOf(l.CompletedAt), next: momentOf(l.NextRetryAt),
 		event: d.event(l.EventID, l.EventType), delivery: d.id(l.DeliveryID), ticket: d.id(strings.ToLower(l.Ticket)),
 		status: d.id(l.Status), err: d.id(l.Error), http: int32(l.HTTP), attempt: int32(l.Attempt), test: l.Test, manual: l.Manual,
 	}
@@ -456,8 +465,12 @@ func (d *digest) delivery(l *Delivery) {
 	case !has:
 		d.rowOf[r.delivery] = int32(len(d.rows))
 		d.rows = append(d.rows, r)
-	case d.compareRows(&r, &d.rows[i]) > 0:
-		d.rows[i] = r
+	default:
+		r.first = min(r.first, d.rows[i].first)
+		d.rows[i].first = r.first
+		if d.compareRows(&r, &d.rows[i]) > 0 {
+			d.rows[i] = r
+		}
 	}
 }
 

@@ -36,6 +36,17 @@ type Receiver struct {
 	SkipStale  bool      `json:"skip_stale,omitempty"`
 }
 
+// Reading says for which time the record has what the server knows of a topic. A
+// Collector writes one whenever it has read all that was new, also if that was
+// nothing: without it nobody could tell a server that has nothing to say from a
+// collector that has stopped.
+type Reading struct {
+	At    time.Time `json:"at"`
+	Topic Topic     `json:"topic"`
+	From  time.Time `json:"from"` // by the server's clock, as To
+	To    time.Time `json:"to"`
+}
+
 // Reaction is one run of the receiver's reaction to an event.
 type Reaction struct {
 	At        time.Time `json:"at"` // it ended

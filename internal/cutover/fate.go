@@ -18,13 +18,14 @@ func ignored(outcome string) bool {
 }
 
 // came finds the first copy of an event that the receiver took, and the first one
-// that it acknowledged without handling it; -1 for none.
+// that it acknowledged without handling it; -1 for none. What a backfill or a
+// person sent says nothing about the webhook.
 func (c *comparison) came(e *event) (taken, passed int32) {
 	taken, passed = -1, -1
 	for i := e.copies; i < e.copiesTo; i++ {
 		p := &c.copies[i]
 		switch {
-		case !p.signed || p.http/100 != 2 || p.synthetic:
+		case !p.signed || p.http/100 != 2 || p.aside != "":
 		case ignored(c.text(p.outcome)):
 			if passed < 0 {
 				passed = i
@@ -40,7 +41,7 @@ func (c *comparison) came(e *event) (taken, passed int32) {
 // none.
 func (c *comparison) refused(e *event) int32 {
 	for i := e.copies; i < e.copiesTo; i++ {
-		if c.copies[i].http/100 == 4 {
+		if c.copies[i].http/100 == 4 && c.copies[i].aside == "" {
 			return i
 		}
 	}
@@ -76,16 +77,17 @@ func (c *comparison) fate(e *event) (Class, string) {
 		return class, why
 	}
 	tries := c.to < began+c.givesUp
+	failed := slices.DeleteFunc(slices.Clone(c.copies[e.copies:e.copiesTo]), func(p copied) bool { return p.aside != "" })
 	switch {
 	case refused >= 0 && tries:
 		return Pending, fmt.Sprintf("the receiver answered %d at %s; the sender may try until %s", c.copies[refused].http, c.clock(c.copies[refused].at), c.clock(began+c.givesUp))
 	case refused >= 0:
 		p := &c.copies[refused]
 		return Rejected, fmt.Sprintf("the receiver answered %d (%s) at %s", p.http, c.text(p.outcome), c.clock(p.at))
-	case e.copiesTo > e.copies && tries:
-		return Pending, fmt.Sprintf("the receiver failed at %s; the sender may try until %s", c.clock(c.copies[e.copies].at), c.clock(began+c.givesUp))
-	case e.copiesTo > e.copies:
-		return Abandoned, fmt.Sprintf("the receiver failed %d times, and the time of the retries was over at %s", e.copiesTo-e.copies, c.clock(began+c.givesUp))
+	case len(failed) > 0 && tries:
+		return Pending, fmt.Sprintf("the receiver failed at %s; the sender may try until %s", c.clock(failed[len(failed)-1].at), c.clock(began+c.givesUp))
+	case len(failed) > 0:
+		return Abandoned, fmt.Sprintf("the receiver failed %d times, and the time of the retries was over at %s", len(failed), c.clock(began+c.givesUp))
 	}
 	return c.unsent(e, began)
 }
@@ -93,31 +95,41 @@ func (c *comparison) fate(e *event) (Class, string) {
 // logged says what the log of deliveries tells of an event; "" if nothing.
 func (c *comparison) logged(e *event, began moment, refused int32) (Class, string) {
 	rows := c.rows[e.rows:e.rowsTo]
-	if len(rows) == 0 {
-		return "", ""
-	}
-	last := &rows[len(rows)-1]
 	waits := false
+	var last *logRow
+	var gaveUp *logRow // without an attempt, as a server does when it switches the webhook off
 	for i := range rows {
 		r := &rows[i]
-		switch c.text(r.status) {
-		case "delivered":
+		switch status := c.text(r.status); {
+		case r.manual && (status != "delivered" || c.received(e, r.delivery)):
+			continue
+		case status == "abandoned" && r.attempted == never:
+			gaveUp = r
+		case status == "delivered":
 			return Unexplained, fmt.Sprintf("the log says that delivery %s was answered %d at %s, and the receiver's record has no such request", c.text(r.delivery), r.http, c.clock(max(r.completed, r.attempted)))
-		case "pending":
+		case status == "pending":
 			waits = true
 		}
-		if !r.manual {
-			last = r
-		}
+		last = r
 	}
+	if last == nil {
+		return "", ""
+	}
+	over := began + c.givesUp + span(time.Hour)
 	dropped := !waits && c.text(last.status) == "retrying" && within(c.disabled, last.next)
 	waits = waits || c.text(last.status) == "retrying"
 	switch {
+	case gaveUp != nil && within(c.disabled, gaveUp.completed):
+		return Disabled, "the webhook was disabled at " + c.clock(gaveUp.completed) + ", and what it was owed given up"
+	case gaveUp != nil:
+		return Abandoned, fmt.Sprintf("given up at %s, before attempt %d", c.clock(gaveUp.completed), gaveUp.attempt)
 	case dropped:
 		return Disabled, "the webhook was disabled at " + c.clock(last.next) + ", when the next attempt was due"
-	case waits && within(c.disabled, c.to):
+	case waits && within(c.disabled, min(c.to, c.setupTo)):
 		return Disabled, "the webhook was disabled while the sender still tried"
-	case waits && c.to > began+c.givesUp+span(time.Hour):
+	case waits && c.to > over && !c.logTells(over):
+		return Unexplained, fmt.Sprintf("the log said %s when it was read at %s, and nobody has read it since the time of the retries was over", c.text(last.status), c.clock(last.read))
+	case waits && c.to > over:
 		return NeverSent, fmt.Sprintf("the log still says %s, but the time of the retries was over at %s", c.text(last.status), c.clock(began+c.givesUp))
 	case waits:
 		return Pending, fmt.Sprintf("attempt %d is %s%s", last.attempt, c.text(last.status), c.due(last))
@@ -126,10 +138,15 @@ func (c *comparison) logged(e *event, began moment, refused int32) (Class, strin
 		return Rejected, fmt.Sprintf("the receiver answered %d (%s) at %s", p.http, c.text(p.outcome), c.clock(p.at))
 	case last.http/100 == 4:
 		return Rejected, fmt.Sprintf("attempt %d was answered %d at %s, by the receiver or something before it", last.attempt, last.http, c.clock(last.attempted))
-	case !slices.ContainsFunc(rows, func(r logRow) bool { return !within(c.down, r.attempted) }):
-		return ReceiverDown, fmt.Sprintf("all %d attempts were made while the receiver was down", len(rows))
+	case !slices.ContainsFunc(rows, func(r logRow) bool { return !r.manual && !within(c.down, r.attempted) }):
+		return ReceiverDown, fmt.Sprintf("all attempts, the last of them number %d, were made while the receiver was down", last.attempt)
 	}
 	return Abandoned, fmt.Sprintf("given up after attempt %d at %s: %s", last.attempt, c.clock(max(last.completed, last.attempted)), c.answer(last))
+}
+
+// received reports whether the receiver's record has a delivery of an event.
+func (c *comparison) received(e *event, delivery textID) bool {
+	return slices.ContainsFunc(c.copies[e.copies:e.copiesTo], func(p copied) bool { return p.delivery == delivery })
 }
 
 func (c *comparison) due(r *logRow) string {
@@ -185,7 +202,7 @@ func (c *comparison) untold(began moment, what string) (Class, string) {
 
 // unheard says why no event tells of a change, where none is known.
 func (c *comparison) unheard(g *change) (Class, string) {
-	if c.feedTells(g.updated) {
+	if c.feedTells(g.updated, g.done) {
 		return NoType, "the feed has no event for this change"
 	}
 	sub := c.subscription(g.updated)

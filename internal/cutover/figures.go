@@ -23,17 +23,27 @@ func (c *comparison) fill(r *Report, rules Rules) {
 	c.fillAttempts(r)
 	c.fillRequests(r)
 	c.fillRecall(r)
+	r.Read = Read{c.time(end(c.feed)), c.time(end(c.log)), c.time(c.setupTo)}
 	c.fillTraffic(r)
 	c.fillSafety(r)
 	r.Drills = []Proof{c.restart(), c.retry()}
 	r.Blind.Receiver, r.Blind.Disabled = c.length(c.down), c.length(c.disabled)
 	r.Blind.Exposed = r.Changes(ReceiverDown, Disabled)
+	r.Recovery = c.recovery
 	r.Clocks = Clocks{Poller: secs(c.ahead), Receiver: secs(c.hookLag), Publish: distribution(c.delays)}
 	r.Clocks.Least, r.Clocks.Most = c.offset.low.Seconds(), c.offset.high.Seconds()
 	if len(c.delays) > 0 {
 		r.Clocks.Earliest = secs(c.delays[0])
 	}
 	r.plots.down, r.plots.disabled, r.plots.from, r.plots.settled = c.down, c.disabled, c.from, c.settled
+}
+
+// end is where the last of some stretches ends; never for none.
+func end(all []stretch) moment {
+	if len(all) == 0 {
+		return never
+	}
+	return all[len(all)-1].to
 }
 
 func secs(m moment) float64 { return float64(m) / 1e6 }
@@ -146,7 +156,7 @@ func (c *comparison) fillCoverage(r *Report, rules Rules) {
 			v.Events++
 		}
 	}
-	v.Eligible = v.Matched + v.Missed
+	v.Eligible, v.Untold = v.Matched+v.Missed, c.untoldOf
 	for i := range r.Classes {
 		n := &r.Classes[i]
 		if n.Class != Unsettled {
@@ -205,7 +215,7 @@ func (c *comparison) fillLag(r *Report) {
 		for _, h := range g.hits {
 			e := &c.events[h]
 			for n := e.copies; n < e.copiesTo; n++ {
-				if c.copies[n].signed && !c.copies[n].synthetic {
+				if c.copies[n].signed && c.copies[n].aside == "" {
 					came = min(came, c.copies[n].at)
 				}
 			}
@@ -275,6 +285,15 @@ func (c *comparison) fillAttempts(r *Report) {
 	for i := range r.Classes {
 		d.Receipts += r.Classes[i].Kinds[CopyGot]
 	}
+	for i := range c.copies {
+		switch p := &c.copies[i]; {
+		case !p.signed:
+		case p.aside != "":
+			d.Others++
+		default:
+			d.Own++
+		}
+	}
 	about := 0
 	for i := range c.events {
 		if c.taken[i] >= 0 && c.standsAs[i] == told && c.classOf[i] != Unsettled {
@@ -307,6 +326,9 @@ func (c *comparison) fillRecall(r *Report) {
 		e := &c.events[i]
 		if c.taken[i] >= 0 {
 			caught[key{e.ticket, e.updated}] = true
+			if c.standsAs[i] == told { // the payload may be of another time
+				caught[key{e.ticket, c.changes[c.changeOf[i]].updated}] = true
+			}
 		}
 		if e.fed.at != never {
 			r.Recall.Source = "feed"
@@ -346,11 +368,17 @@ func (c *comparison) fillTraffic(r *Report) {
 		}
 	}
 	r.Traffic.Share = ratio(r.Traffic.Watched, r.Traffic.Events)
+	// A server that does not show the webhook, as AlgaPSA, leaves open what it
+	// subscribes to: then each type that tells of a ticket has to be seen or waived.
+	subscribed := ticketTypes()
+	if sub := c.subscription(c.to); sub != nil && len(sub.EventTypes) > 0 {
+		subscribed = sub.EventTypes
+	} else {
+		r.unread = true
+	}
 	r.Types = []Type{}
-	if sub := c.subscription(c.to); sub != nil {
-		for _, t := range slices.Compact(slices.Sorted(slices.Values(sub.EventTypes))) {
-			r.Types = append(r.Types, Type{Name: t, Seen: seen[t], Waived: slices.Contains(r.Waived, t)})
-		}
+	for _, t := range slices.Compact(slices.Sorted(slices.Values(subscribed))) {
+		r.Types = append(r.Types, Type{Name: t, Seen: seen[t], Waived: slices.Contains(r.Waived, t)})
 	}
 }
 

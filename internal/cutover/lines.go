@@ -68,16 +68,6 @@ func encodeLines(values []any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// replaceLines puts a file with these values in the place of name, as
-// replaceFile does.
-func replaceLines(name string, values []any) error {
-	b, err := encodeLines(values)
-	if err != nil {
-		return err
-	}
-	return replaceFile(name, b)
-}
-
 // replaceFile puts content in the place of name, at once: a crash leaves the old
 // file or the new one.
 func replaceFile(name string, content []byte) error {
@@ -105,6 +95,94 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// notebook is a file of lines in which one process keeps what it knows: read when
+// it is opened, then appended to, and written anew when most of it was overtaken.
+// Used by one goroutine at a time.
+type notebook[T any] struct {
+	name    string
+	lines   *lines
+	written int // lines in the file
+}
+
+// openNotebook hands over every line that is there, in order.
+func openNotebook[T any](name string, keep func(T)) (*notebook[T], error) {
+	n := &notebook[T]{name: name}
+	err := readNotebook(name, func(line T) {
+		keep(line)
+		n.written++
+	})
+	if err != nil {
+		return nil, err
+	}
+	if n.lines, err = openLines(name); err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return n, nil
+}
+
+// readNotebook hands over every line of a notebook, also of one that somebody
+// else writes. A file that is missing has none.
+func readNotebook[T any](name string, keep func(T)) error {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", name, err)
+	}
+	defer f.Close()
+	r := newLineReader(f)
+	for {
+		var line T
+		switch err := r.next(&line); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		keep(line)
+	}
+}
+
+// add appends lines and returns when they are on disk.
+func (n *notebook[T]) add(all ...T) error {
+	if err := n.lines.append(anys(all)...); err != nil {
+		return fmt.Errorf("append to %s: %w", n.name, err)
+	}
+	n.written += len(all)
+	return nil
+}
+
+// renew writes the file anew with these lines: a crash leaves the old one or the
+// new one.
+func (n *notebook[T]) renew(all []T) error {
+	b, err := encodeLines(anys(all))
+	if err == nil {
+		err = replaceFile(n.name, b)
+	}
+	if err == nil {
+		var renewed *lines
+		if renewed, err = openLines(n.name); err == nil {
+			err = n.lines.close()
+			n.lines, n.written = renewed, len(all)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write %s anew: %w", n.name, err)
+	}
+	return nil
+}
+
+func (n *notebook[T]) close() error { return n.lines.close() }
+
+func anys[T any](all []T) []any {
+	out := make([]any, len(all))
+	for i, v := range all {
+		out[i] = v
+	}
+	return out
 }
 
 // lineReader reads what lines wrote, also while it is written.

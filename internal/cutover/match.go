@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // change is a state that the poller saw for the first time: a change, or where
@@ -57,6 +59,7 @@ type matcher struct {
 	early, fresh moment   // how much earlier, and later, than updated_at events occur
 	delays       []moment // occurred_at - updated_at of the changes, sorted
 
+	second   []bool // events whose payload is that of a change before theirs, whatever the times say
 	standsAs []stance
 	changeOf []int32 // -1 for none
 }
@@ -66,10 +69,14 @@ func match(s *sides) *matcher {
 	m.collect()
 	m.vanished()
 	m.measure()
+	m.second = make([]bool, len(s.events))
+	if !s.hasFeed { // a server with a feed has no such payloads
+		m.findSeconds()
+	}
 	m.standsAs = make([]stance, len(s.events))
 	m.changeOf = make([]int32, len(s.events))
 	for i := range s.events {
-		m.standsAs[i], m.changeOf[i] = m.find(&s.events[i])
+		m.standsAs[i], m.changeOf[i] = m.find(int32(i))
 		if c := m.changeOf[i]; m.standsAs[i] == told {
 			m.changes[c].hits = append(m.changes[c].hits, int32(i))
 		}
@@ -239,8 +246,43 @@ func (m *matcher) until(c int32) moment {
 	return max(m.changes[c].updated+m.fresh, m.changes[c].at-m.early)
 }
 
+// findSeconds finds payloads that the cache of AlgaPSA gave to a second change, so
+// soon after the first that the times alone do not show it: of the events with one
+// updated_at only those can be of one change that the change can have side by side.
+func (m *matcher) findSeconds() {
+	var all []int32
+	for i := range m.events {
+		if e := &m.events[i]; e.ticket != 0 && e.updated != never && e.occurred != never && !m.backfilled(e) {
+			all = append(all, int32(i))
+		}
+	}
+	slices.SortFunc(all, func(a, b int32) int {
+		x, y := &m.events[a], &m.events[b]
+		return cmp.Or(cmp.Compare(x.ticket, y.ticket), cmp.Compare(x.updated, y.updated), cmp.Compare(x.occurred, y.occurred))
+	})
+	for n, i := range all {
+		e := &m.events[i]
+		for k := n - 1; k >= 0 && !m.second[i]; k-- {
+			first := &m.events[all[k]]
+			if first.ticket != e.ticket || first.updated != e.updated {
+				break
+			}
+			m.second[i] = first.occurred < e.occurred && apart(m.text(first.typ), m.text(e.typ))
+		}
+	}
+}
+
+// apart reports whether events of these types are never of one change: a change has
+// one event of a type, and comments and new tickets have nothing beside them (contract
+// section 4.4).
+func apart(a, b string) bool {
+	alone := func(t string) bool { return t == webhook.TicketCommentAdded || t == webhook.TicketCreated }
+	return a == b || alone(a) || alone(b)
+}
+
 // find finds the place of an event.
-func (m *matcher) find(e *event) (stance, int32) {
+func (m *matcher) find(i int32) (stance, int32) {
+	e := &m.events[i]
 	r, has := m.ofTicket[e.ticket]
 	occurred := e.occurred
 	logged := occurred == never
@@ -259,7 +301,7 @@ func (m *matcher) find(e *event) (stance, int32) {
 	switch {
 	case newer && current >= 0 && !m.changes[current].begins && occurred <= m.until(current):
 		return told, current // the payload has a later change in it
-	case isExact && (newer || exact >= current || occurred-e.updated <= m.fresh):
+	case isExact && (newer || exact >= current || occurred-e.updated <= m.fresh && !m.second[i]):
 		return m.about(e, exact, occurred, false)
 	case isExact:
 		return m.about(e, current, occurred, false)
@@ -271,7 +313,7 @@ func (m *matcher) find(e *event) (stance, int32) {
 		return unseen, -1
 	}
 	next := max(m.upTo(e.ticket, e.updated)+1, r[0])
-	if current < next || occurred-e.updated <= m.fresh {
+	if current < next || occurred-e.updated <= m.fresh && !m.second[i] {
 		return m.overwritten(next)
 	}
 	return m.about(e, current, occurred, false)

@@ -22,6 +22,7 @@ func (d *digest) order() {
 	d.watches = ordered(d.watches, func(w *Watch) moment { return momentOf(w.At) })
 	d.gaps = ordered(d.gaps, func(g *Gap) moment { return momentOf(g.From) })
 	d.subscriptions = ordered(d.subscriptions, func(s *Subscription) moment { return momentOf(s.At) })
+	d.readings = ordered(d.readings, func(r *Reading) moment { return momentOf(r.At) })
 	d.receivers = ordered(d.receivers, func(r *Receiver) moment { return momentOf(r.At) })
 	d.reconcilers = ordered(d.reconcilers, func(r *Reconciler) moment { return momentOf(r.At) })
 	d.turns = ordered(d.turns, func(t *Turn) moment { return momentOf(t.At) })
@@ -89,7 +90,7 @@ func (d *digest) compareCopies(a, b copied) int {
 	if c := cmp.Or(d.compareEvents(a.event, b.event), cmp.Compare(a.at, b.at), cmp.Compare(a.done, b.done)); c != 0 {
 		return c
 	}
-	return cmp.Or(cmp.Compare(a.attempt, b.attempt), d.compareText(a.delivery, b.delivery), cmp.Compare(a.http, b.http),
+	return cmp.Or(cmp.Compare(a.attempt, b.attempt), d.compareText(a.delivery, b.delivery), d.compareText(a.webhook, b.webhook), cmp.Compare(a.http, b.http),
 		d.compareText(a.outcome, b.outcome), d.compareText(a.body, b.body), compareBool(a.signed, b.signed),
 		compareBool(a.synthetic, b.synthetic), cmp.Compare(a.occurred, b.occurred), cmp.Compare(a.updated, b.updated),
 		d.compareText(a.ticket, b.ticket), d.compareStates(a.state, b.state))
@@ -185,6 +186,13 @@ func (d *digest) settleEvent(e *event) {
 	for i := e.rows; i < e.rowsTo && e.ticket == 0; i++ {
 		e.ticket = d.rows[i].ticket
 	}
+}
+
+// backfilled reports whether all that is known of an event are requests that are
+// not the webhook's.
+func (d *digest) backfilled(e *event) bool {
+	copies := d.copies[e.copies:e.copiesTo]
+	return len(copies) > 0 && !e.sent() && !slices.ContainsFunc(copies, func(p copied) bool { return p.aside == "" })
 }
 
 // known reports whether an event is one, and not just an id in the header of a

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // decide comes to the verdict: what must be put right is NO-GO, what has not been
@@ -12,6 +15,7 @@ import (
 func (r *Report) decide(rules Rules, dir string) {
 	r.Blockers, r.Unproved, r.Notes = []Finding{}, []Finding{}, []Finding{}
 	v := advice{r, quoted(cmp.Or(r.WebhookID, "WEBHOOK")), dir}
+	v.origin()
 	v.losses()
 	v.contents()
 	v.operation()
@@ -162,10 +166,18 @@ func (v *advice) firstOf(class Class) string {
 	return "24h"
 }
 
+// ticketTypes are the event types that tell of what a poll of a ticket can show.
+func ticketTypes() []string {
+	return []string{
+		webhook.TicketCreated, webhook.TicketUpdated, webhook.TicketStatusChanged,
+		webhook.TicketAssigned, webhook.TicketClosed, webhook.TicketCommentAdded,
+	}
+}
+
 // types are the event types that the webhook subscribes to and those that tickets
 // have.
 func (v *advice) types() []string {
-	all := []string{"ticket.created", "ticket.updated", "ticket.status_changed", "ticket.assigned", "ticket.closed", "ticket.comment.added"}
+	all := ticketTypes()
 	for _, t := range v.Types {
 		if !slices.Contains(all, t.Name) {
 			all = append(all, t.Name)
@@ -179,8 +191,8 @@ func (v *advice) contents() {
 		v.block(Finding{
 			Code: "M1+M3", Title: plural(n, "payload", "payloads") + " that said something else than the poll",
 			Evidence: v.evidence(EventKnown, StalePayload, FieldsDiffer),
-			Cause:    "The sender keeps payloads for a while, or reads them before the change is committed.",
-			Command:  "ticketwire receive --refetch",
+			Cause:    "The sender keeps payloads for a while, or reads them before the change is committed. A receiver that runs elsewhere needs it too: ticketwire receive --refetch.",
+			Command:  v.cutover("start --refetch"),
 		})
 	}
 	if n := v.Copies.OtherBody; n > 0 {
@@ -197,6 +209,17 @@ func (v *advice) contents() {
 			Evidence: []string{"the receiver says that it has its secret from: config"},
 			Cause:    "Configuration files are copied and committed.",
 			Command:  "ticketwire receive --secret-file FILE",
+		})
+	}
+}
+
+// origin finds that the record is of another webhook.
+func (v *advice) origin() {
+	if c := v.Copies; c.Own == 0 && c.Others > 0 {
+		v.block(Finding{
+			Code: "webhook", Title: fmt.Sprintf("no request came from webhook %s, and %s from elsewhere", v.webhook, count(c.Others)),
+			Cause:   "The cutover was started with the id of another webhook, or nothing but backfills has arrived.",
+			Command: "ticketwire cutover start --webhook ID --state DIR",
 		})
 	}
 }
@@ -261,15 +284,17 @@ func (v *advice) proofs(rules Rules) {
 		}
 	}
 	if len(unseen) > 0 {
-		v.wait(Finding{
-			Code: "types", Title: "not seen yet: " + strings.Join(unseen, ", "),
-			Cause: "Nothing of the kind happened. A type that is not needed can be left out of the subscription, or waived by name in " + SetupName + ".", Command: v.cause(unseen[0]),
-		})
+		cause := "Nothing of the kind happened. A type that is not needed can be left out of the subscription, or waived by name in " + SetupName + "."
+		if v.unread {
+			cause = "The record does not have what the webhook subscribes to, so every type of a ticket counts. One that it does not subscribe to, or that is not needed, can be waived by name in " + SetupName + "."
+		}
+		v.wait(Finding{Code: "types", Title: "not seen yet: " + strings.Join(unseen, ", "), Cause: cause, Command: v.cause(unseen[0])})
 	}
-	if len(v.Types) == 0 {
+	if n := c.Untold; n > 0 {
 		v.wait(Finding{
-			Code: "types", Title: "the record does not have what the webhook subscribes to",
-			Cause: "The webhook was not read.", Command: v.cutover("status"),
+			Code: "untold", Title: plural(n, "change", "changes") + " of which nothing has come yet, and no log says that it will",
+			Evidence: v.evidence(ChangeSeen, Pending),
+			Cause:    "The sender may still try. Without its log nobody can tell that from a loss before its time is over.", Command: v.cutover("report"),
 		})
 	}
 	for _, p := range v.Drills {
@@ -323,6 +348,14 @@ func atThisRate(c Coverage) string {
 // reminders are what else to know.
 func (v *advice) reminders() {
 	note := func(code, title string) { v.Notes = append(v.Notes, Finding{Code: code, Title: title}) }
+	for _, read := range []struct {
+		what string
+		to   time.Time
+	}{{"event feed", v.Read.Feed}, {"log of deliveries", v.Read.Deliveries}, {"webhook's setup", v.Read.Webhook}} {
+		if !read.to.IsZero() && read.to.Before(v.Window.Settled) {
+			note("collector", fmt.Sprintf("the %s was last read at %s: what was lost after that cannot be told", read.what, read.to.Format("2006-01-02 15:04:05Z")))
+		}
+	}
 	if n := v.Changes(Pending); n > 0 {
 		note("P1", plural(n, "change is", "changes are")+" late and will be judged later")
 	}
@@ -331,6 +364,9 @@ func (v *advice) reminders() {
 			Code: "exposure", Title: plural(n, "change", "changes") + " while the webhook or the receiver was off",
 			Evidence: v.evidence(ChangeSeen, ReceiverDown, Disabled), Command: fmt.Sprintf("ticketwire webhooks missed %s", v.webhook),
 		})
+	}
+	if r := v.Recovery; r.Recovered > 0 {
+		note("recovery", fmt.Sprintf("a backfill or a resend has brought %s of %s changes and events that were missed, exposed or unexplained; they count as that all the same", count(r.Recovered), count(r.Lost)))
 	}
 	if n := v.Changes(NoType); n > 0 {
 		v.Notes = append(v.Notes, Finding{Code: "P5", Title: plural(n, "change", "changes") + " that no event type tells of", Evidence: v.evidence(ChangeSeen, NoType)})

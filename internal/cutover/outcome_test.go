@@ -89,6 +89,28 @@ func TestVerdicts(t *testing.T) {
 		}, rules: func(r *Rules) {
 			r.Ignore = []Ignore{{Field: "title", Owner: "Ann", Until: happens}}
 		}, want: NoGo, exit: 30, code: "M1+M3"},
+		{name: "the webhook is not shown, and every type was seen", before: func(s *scene) {
+			for i, typ := range ticketTypes() {
+				e := s.event(s.changed("a", time.Duration(30+2*i)*time.Minute), "of "+typ)
+				e.typ = typ
+				s.got(s.fed(e), time.Millisecond, 1)
+			}
+		}, after: entry(func(e Entry) bool { return e.Subscription != nil }), rules: func(r *Rules) { r.Waived = nil }, want: Go},
+		{name: "the webhook is not shown", after: entry(func(e Entry) bool { return e.Subscription != nil }), want: Extend, exit: 20, code: "types"},
+		{
+			name: "a change that may still be told of", before: func(s *scene) { s.changed("a", 80*time.Minute) },
+			after: entry(func(e Entry) bool {
+				return e.Truth != nil || e.Delivery != nil || e.Reading != nil && e.Reading.Topic != TopicWebhook
+			}),
+			want: Extend, exit: 20, code: "untold",
+		},
+		{name: "all requests are of another webhook", after: func(s *scene) {
+			for _, e := range s.entries {
+				if e.Receipt != nil {
+					e.Receipt.WebhookID = "other"
+				}
+			}
+		}, want: NoGo, exit: 30, code: "webhook"},
 		{name: "one of a few is slow", after: func(s *scene) {
 			for _, e := range s.entries {
 				if e.Receipt != nil && e.Receipt.Attempt > 1 {

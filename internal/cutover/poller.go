@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -100,15 +99,8 @@ func Open(cfg Config) (_ *Poller, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the cutover directory: %w", err)
-	}
-	p.lock, err = filelock.Acquire(filepath.Join(cfg.Dir, "poll.lock"))
-	if errors.Is(err, filelock.ErrHeld) {
-		return nil, fault.Wrap(fault.Conflict, err, "Another poller works in %s", cfg.Dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the cutover directory: %w", err)
+	if p.lock, err = occupy(cfg.Dir, "poll.lock", "Another poller works"); err != nil {
+		return nil, err
 	}
 	if p.record, err = OpenRecord(cfg.Dir); err == nil {
 		p.memory, err = openMemory(filepath.Join(cfg.Dir, "seen.jsonl"))

@@ -29,7 +29,7 @@ func NewReceipt(at, done time.Time, header http.Header, body []byte, got webhook
 		Signed:     got.Event != nil || got.Outcome == webhook.BadEnvelope,
 		EventID:    cut(header.Get(webhook.EventIDHeader)),
 		EventType:  cut(header.Get(webhook.EventTypeHeader)),
-		DeliveryID: cut(got.DeliveryID), Attempt: got.Attempt,
+		DeliveryID: cut(got.DeliveryID), Attempt: got.Attempt, WebhookID: cut(header.Get(webhook.WebhookIDHeader)),
 		BodyHash: hex.EncodeToString(sum[:]),
 	}
 	if r.Signed {

@@ -32,6 +32,13 @@ func TestReceiptAndObservationAreComparable(t *testing.T) {
 	if r.Hash != o.Hash || !r.UpdatedAt.Equal(o.UpdatedAt) || r.Ticket != "t1" || r.Synthetic || !r.Signed || r.Body != string(body) {
 		t.Errorf("the receipt is %+v and the observation %+v", r, o)
 	}
+	// AlgaPSA's rows have no is_closed before a status was changed, its payloads do.
+	if err := json.Unmarshal([]byte(`{`+strings.Replace(common, `"is_closed":false`, `"is_closed":null,"status_is_closed":false`, 1)+`,"updated_at":"2027-01-31T08:00:00.123Z","tags":["a","b"]}`), polled); err != nil {
+		t.Fatal(err)
+	}
+	if o, err = observe(polled); err != nil || r.Hash != o.Hash {
+		t.Errorf("without is_closed the observation is %+v, %v", o, err)
+	}
 	e.Data = json.RawMessage(strings.Replace(string(e.Data), "Open", "Closed", 1))
 	if x := NewReceipt(at, at, http.Header{}, body, webhook.Receipt{Outcome: webhook.Kept, Status: 200, Event: e}); x.Hash == o.Hash {
 		t.Error("another state has the same hash")

@@ -119,15 +119,8 @@ func OpenSweeper(cfg SweeperConfig) (_ *Sweeper, err error) {
 	if s.ask, err = newAsker(cfg.URL, cfg.Key, cfg.HTTP, cfg.Budget, cfg.Now); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state directory: %w", err)
-	}
-	s.lock, err = filelock.Acquire(filepath.Join(cfg.Dir, "reconcile.lock"))
-	if errors.Is(err, filelock.ErrHeld) {
-		return nil, fault.Wrap(fault.Conflict, err, "Another reconciler works in %s", cfg.Dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the state directory: %w", err)
+	if s.lock, err = occupy(cfg.Dir, "reconcile.lock", "Another reconciler works"); err != nil {
+		return nil, err
 	}
 	if err = s.load(); err == nil {
 		s.record, err = openReceipts(cfg.Dir)

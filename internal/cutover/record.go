@@ -26,6 +26,7 @@ type Entry struct {
 
 	Subscription *Subscription `json:"subscription,omitempty"`
 	Receiver     *Receiver     `json:"receiver,omitempty"`
+	Reading      *Reading      `json:"reading,omitempty"`
 	Reaction     *Reaction     `json:"reaction,omitempty"`
 	Reconciler   *Reconciler   `json:"reconciler,omitempty"`
 	Turn         *Turn         `json:"turn,omitempty"`
@@ -116,15 +117,16 @@ type Observation struct {
 // Receipt is one webhook request as the receiver got it. An event that arrives
 // several times has several.
 type Receipt struct {
-	At         time.Time `json:"at"`                // the request was read
-	Done       time.Time `json:"done"`              // the answer was written: the event was handled
-	HTTP       int       `json:"http"`              // what the receiver answered
-	Outcome    string    `json:"outcome"`           // a webhook.Outcome
-	Signed     bool      `json:"signed"`            // the signature was good
-	EventID    string    `json:"event_id"`          // of the body, or, unsigned, of the header
-	EventType  string    `json:"event_type"`        // likewise
-	DeliveryID string    `json:"delivery_id"`       // of the header, which is not signed
-	Attempt    int       `json:"attempt,omitempty"` // of the header
+	At         time.Time `json:"at"`                   // the request was read
+	Done       time.Time `json:"done"`                 // the answer was written: the event was handled
+	HTTP       int       `json:"http"`                 // what the receiver answered
+	Outcome    string    `json:"outcome"`              // a webhook.Outcome
+	Signed     bool      `json:"signed"`               // the signature was good
+	EventID    string    `json:"event_id"`             // of the body, or, unsigned, of the header
+	EventType  string    `json:"event_type"`           // likewise
+	DeliveryID string    `json:"delivery_id"`          // of the header, which is not signed
+	WebhookID  string    `json:"webhook_id,omitempty"` // likewise
+	Attempt    int       `json:"attempt,omitempty"`    // of the header
 	OccurredAt time.Time `json:"occurred_at,omitzero"`
 	Ticket     string    `json:"ticket,omitempty"`
 	UpdatedAt  time.Time `json:"updated_at,omitzero"`
@@ -275,6 +277,10 @@ func (e Entry) exact() (Entry, error) {
 	if e.Receiver != nil {
 		set++
 		e.Receiver = copyWith(e.Receiver, func(r *Receiver) []*time.Time { return []*time.Time{&r.At} })
+	}
+	if e.Reading != nil {
+		set++
+		e.Reading = copyWith(e.Reading, func(r *Reading) []*time.Time { return []*time.Time{&r.At, &r.From, &r.To} })
 	}
 	if e.Reaction != nil {
 		set++

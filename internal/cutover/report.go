@@ -19,12 +19,14 @@ type Report struct {
 	Window   Window   `json:"window"`
 	Coverage Coverage `json:"coverage"`
 	Recall   Recall   `json:"recall"`
+	Read     Read     `json:"read_until"`
 	Lag      Lag      `json:"lag"`
 	Slowest  []Slow   `json:"slowest"`
 	Attempts Attempts `json:"attempts"`
 	Copies   Copies   `json:"copies"`
 	Requests Requests `json:"requests"`
 	Blind    Blind    `json:"blind"`
+	Recovery Recovery `json:"recovery"`
 	Clocks   Clocks   `json:"clocks"`
 	Traffic  Traffic  `json:"traffic"`
 	Types    []Type   `json:"event_types"`
@@ -39,7 +41,8 @@ type Report struct {
 	// Rows are all observations, in the order of time.
 	Rows []Row `json:"-"`
 
-	plots plots
+	plots  plots
+	unread bool // the record does not have what the webhook subscribes to
 }
 
 // Outcome is what a report advises.
@@ -92,6 +95,7 @@ type Coverage struct {
 	Repeated   int     `json:"repeated_by_poller"`   // changes that the poller reacted to again
 	Mismatched int     `json:"mismatched"`           // M1 + M3
 	Doubtful   int     `json:"unexplained"`          // U, of all kinds
+	Untold     int     `json:"untold"`               // P1 of which nothing is known yet, not even that it was sent
 	Synthetic  int     `json:"edits_made_for_drill"` // drills of the kind edit
 }
 
@@ -101,6 +105,14 @@ type Recall struct {
 	Changes int     `json:"changes"`
 	Poller  float64 `json:"poller"`
 	Webhook float64 `json:"webhook"`
+}
+
+// Read is up to when each thing that only the server knows was read; zero for
+// never. Of what is later nobody can tell what became of it.
+type Read struct {
+	Feed       time.Time `json:"feed,omitzero"`
+	Deliveries time.Time `json:"deliveries,omitzero"`
+	Webhook    time.Time `json:"webhook,omitzero"`
 }
 
 // Distribution is how a duration is distributed.
@@ -142,8 +154,10 @@ type Attempts struct {
 // Copies is what came more than once, late or old.
 type Copies struct {
 	Receipts     int     `json:"receipts"`
-	Duplicates   int     `json:"duplicates"` // D1 + D2
-	OtherBody    int     `json:"other_body"` // D3
+	Own          int     `json:"signed"`           // signed ones, sent by the webhook itself
+	Others       int     `json:"signed_by_others"` // of a backfill, by hand, or for another webhook
+	Duplicates   int     `json:"duplicates"`       // D1 + D2
+	OtherBody    int     `json:"other_body"`       // D3
 	OutOfOrder   int     `json:"out_of_order"`
 	SameMoment   int     `json:"same_occurred_at"`
 	Stale        int     `json:"stale_payloads"`
@@ -174,12 +188,20 @@ type Blind struct {
 	Exposed  int     `json:"exposed"`  // changes in that time that no event told of: X3 + P6
 }
 
+// Recovery is what became of changes and events that nothing brought when they were
+// due, whoever is to blame. They count as what they are all the same: a backfill
+// proves nothing about webhooks.
+type Recovery struct {
+	Lost      int `json:"lost"`      // missed, exposed or unexplained: changes and events
+	Recovered int `json:"recovered"` // of them, those that a backfill or a resend brought afterwards
+}
+
 // Clocks is how the clocks differ.
 type Clocks struct {
 	Poller   float64      `json:"server_ahead_of_poller"`
 	Least    float64      `json:"server_ahead_of_poller_min"`
 	Most     float64      `json:"server_ahead_of_poller_max"`
-	Receiver float64      `json:"server_ahead_of_receiver"` // at least; 0 if nothing shows that it is
+	Receiver float64      `json:"server_ahead_of_receiver"` // 0 if nothing shows that they differ
 	Publish  Distribution `json:"occurred_after_updated"`
 	Earliest float64      `json:"occurred_after_updated_min"`
 }

@@ -172,19 +172,19 @@ func drawTime(t *rapid.T) time.Time {
 // drawGarbage is an entry that no program writes.
 func drawGarbage(t *rapid.T) Entry {
 	text := func(name string) string {
-		return rapid.SampledFrom([]string{"", "a", "b", "w", "e", "ticket.updated", "feed", "sweep", "delivered", "pending", "abandoned", "webhook", "poller", "changed", "first", "\x00\xff"}).Draw(t, name)
+		return rapid.SampledFrom([]string{"", "a", "b", "w", "e", "ticket.updated", "feed", "deliveries", "sweep", "delivered", "pending", "abandoned", "webhook", "poller", "changed", "first", "\x00\xff"}).Draw(t, name)
 	}
 	n := func(name string) int { return rapid.IntRange(-5, 600).Draw(t, name) }
 	at := func() time.Time { return drawTime(t) }
 	raw := func() json.RawMessage { return json.RawMessage(text("raw")) }
-	switch rapid.IntRange(0, 12).Draw(t, "kind") {
+	switch rapid.IntRange(0, 13).Draw(t, "kind") {
 	case 0:
 		return Entry{Watch: &Watch{At: at(), Interval: float64(n("interval")), Tickets: []string{text("ticket")}}}
 	case 1:
 		return Entry{Poll: &Poll{At: at(), Done: at(), Round: at(), Ticket: text("ticket"), HTTP: n("http"), Failure: Failure(text("failure")), Date: at(), Limit: n("limit"), List: &ListPage{For: ForChanges, Last: true},
 			Seen: []Observation{{Ticket: text("ticket"), UpdatedAt: at(), Verdict: Verdict(text("verdict")), Hash: text("hash"), Fields: map[string]json.RawMessage{"title": raw(), text("field"): raw()}}}}}
 	case 2:
-		return Entry{Receipt: &Receipt{At: at(), Done: at(), HTTP: n("http"), Outcome: text("outcome"), Signed: rapid.Bool().Draw(t, "signed"), EventID: text("event"), EventType: text("type"), DeliveryID: text("delivery"),
+		return Entry{Receipt: &Receipt{At: at(), Done: at(), HTTP: n("http"), Outcome: text("outcome"), Signed: rapid.Bool().Draw(t, "signed"), EventID: text("event"), EventType: text("type"), DeliveryID: text("delivery"), WebhookID: text("webhook"),
 			Attempt: n("attempt"), OccurredAt: at(), Ticket: text("ticket"), UpdatedAt: at(), Hash: text("hash"), BodyHash: text("body"), Body: text("body text"), Synthetic: rapid.Bool().Draw(t, "synthetic")}}
 	case 3:
 		return Entry{Delivery: &Delivery{At: at(), WebhookID: text("webhook"), DeliveryID: text("delivery"), EventID: text("event"), EventType: text("type"), Attempt: n("attempt"), Status: text("status"), HTTP: n("http"), AttemptedAt: at(), CompletedAt: at(), NextRetryAt: at()}}
@@ -202,6 +202,8 @@ func drawGarbage(t *rapid.T) Entry {
 		return Entry{Reconciler: &Reconciler{At: at(), Every: float64(n("every"))}}
 	case 10:
 		return Entry{Turn: &Turn{At: at(), From: at(), Side: Side(text("side"))}}
+	case 12:
+		return Entry{Reading: &Reading{At: at(), Topic: Topic(text("topic")), From: at(), To: at()}}
 	case 11:
 		return Entry{Drill: &Drill{At: at(), Kind: text("drill")}}
 	default:

@@ -1,11 +1,7 @@
 package cutover
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"time"
 )
 
@@ -29,9 +25,7 @@ type progress struct {
 // of what changed in it, so that saving one ticket costs one line however many
 // there are. Used by one goroutine, of the process that holds the lock.
 type memory struct {
-	name     string
-	lines    *lines
-	written  int // lines in the file
+	book     *notebook[memoryLine]
 	tickets  map[string]*seen
 	progress progress
 }
@@ -43,38 +37,12 @@ type memoryLine struct {
 }
 
 func openMemory(name string) (*memory, error) {
-	m := &memory{name: name, tickets: map[string]*seen{}}
-	if err := m.read(); err != nil {
-		return nil, fmt.Errorf("read what was seen, %s: %w", name, err)
-	}
+	m := &memory{tickets: map[string]*seen{}}
 	var err error
-	if m.lines, err = openLines(name); err != nil {
-		return nil, fmt.Errorf("open what was seen: %w", err)
+	if m.book, err = openNotebook(name, m.keep); err != nil {
+		return nil, fmt.Errorf("what was seen: %w", err)
 	}
 	return m, nil
-}
-
-func (m *memory) read() error {
-	f, err := os.Open(m.name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	r := newLineReader(f)
-	for {
-		var l memoryLine
-		switch err := r.next(&l); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-		m.keep(l)
-		m.written++
-	}
 }
 
 func (m *memory) keep(l memoryLine) {
@@ -91,44 +59,23 @@ func (m *memory) save(changes ...memoryLine) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	values := make([]any, len(changes))
-	for i, l := range changes {
-		values[i] = l
-	}
-	if err := m.lines.append(values...); err != nil {
+	if err := m.book.add(changes...); err != nil {
 		return fmt.Errorf("save what was seen: %w", err)
 	}
 	for _, l := range changes {
 		m.keep(l)
 	}
-	m.written += len(changes)
-	if m.written > 2*len(m.tickets)+1000 {
-		return m.compact()
+	if m.book.written <= 2*len(m.tickets)+1000 {
+		return nil
 	}
-	return nil
-}
-
-// compact writes the file anew, without what was overtaken.
-func (m *memory) compact() error {
-	values := []any{memoryLine{Progress: &m.progress}}
+	all := []memoryLine{{Progress: &m.progress}}
 	for _, s := range m.tickets {
-		values = append(values, memoryLine{Seen: s})
+		all = append(all, memoryLine{Seen: s})
 	}
-	err := replaceLines(m.name, values)
-	if err == nil {
-		var renewed *lines
-		if renewed, err = openLines(m.name); err == nil {
-			err = m.lines.close()
-			m.lines, m.written = renewed, len(values)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("shorten the file of what was seen: %w", err)
-	}
-	return nil
+	return m.book.renew(all)
 }
 
-func (m *memory) close() error { return m.lines.close() }
+func (m *memory) close() error { return m.book.close() }
 
 // listed is how many tickets the list should show.
 func (m *memory) listed() int {

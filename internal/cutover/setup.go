@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/filelock"
 )
 
 // SetupName is the name of the setup in a cutover directory.
@@ -50,6 +51,22 @@ func (s *Setup) Acts(t time.Time) Side {
 		side = turn.Side
 	}
 	return side
+}
+
+// occupy takes a lock in a directory, which it makes if it is missing. A lock that
+// somebody else holds is a Conflict; held says what that one does.
+func occupy(dir, lock, held string) (*filelock.Lock, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory: %w", err)
+	}
+	l, err := filelock.Acquire(filepath.Join(dir, lock))
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, fault.Wrap(fault.Conflict, err, "%s in %s", held, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the directory: %w", err)
+	}
+	return l, nil
 }
 
 // LoadSetup reads the setup of a cutover directory. A directory without one is a

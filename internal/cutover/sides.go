@@ -17,7 +17,7 @@ type sides struct {
 
 	ahead    moment // how far the server's clock is ahead of the poller's
 	offset   skew   // what is known of that
-	hookLag  moment // how far it is at least ahead of the receiver's
+	hookLag  moment // how far it is ahead of the receiver's, as far as that is known
 	interval moment // of the poller
 	givesUp  moment // how long the sender tries
 
@@ -28,10 +28,10 @@ type sides struct {
 	looked   map[textID][]moment
 	disabled []stretch // the webhook was
 	down     []stretch // the receiver was
-	logFrom  moment    // the log of deliveries is known from here
-	logTo    moment    // to here; never without a log
-	feedFrom moment
-	feedTo   moment
+	log      []stretch // for which the log of deliveries is known
+	feed     []stretch // and the event feed
+	hasFeed  bool      // the server has one, as Ticketwire and not AlgaPSA
+	setupTo  moment    // the webhook's setup is known up to here; never if it is not
 }
 
 // stretch is a time from, to.
@@ -45,7 +45,6 @@ const defaultGivesUp = 14*time.Hour + 36*time.Minute
 
 func newSides(d *digest, q Question) *sides {
 	s := &sides{digest: d, to: d.last, interval: span(time.Minute), givesUp: span(defaultGivesUp), looked: map[textID][]moment{}}
-	s.logFrom, s.logTo, s.feedFrom, s.feedTo = never, never, never, never
 	if !q.At.IsZero() {
 		s.to = momentOf(q.At)
 	}
@@ -60,10 +59,15 @@ func newSides(d *digest, q Question) *sides {
 			s.givesUp = seconds(sub.GivesUpAfter)
 		}
 	}
+	s.coverage()
+	if len(d.subscriptions) == 0 && len(d.sweeps) > 0 && !s.hasFeed {
+		s.givesUp = span(algaGivesUp) // only a server without a feed is swept
+	}
+	s.asked()
+	s.setAside()
 	s.clocks()
 	s.observations()
 	s.outages()
-	s.coverage()
 	s.window(q)
 	return s
 }
@@ -71,8 +75,77 @@ func newSides(d *digest, q Question) *sides {
 // seconds reads a number of seconds, up to ten years.
 func seconds(n float64) moment { return int64(min(max(n, 0), 10*366*24*3600) * 1e6) }
 
+// asked finds the rows of the log that came of a replay, which the log does not
+// say: those of an event that the sender had given up, or that it did not owe when
+// the log was read before. A server with a feed has a row for what it owes.
+func (s *sides) asked() {
+	var reads []stretch // when the log was read, and up to where it was known then
+	for _, r := range s.readings {
+		if r.Topic == TopicDeliveries {
+			reads = append(reads, stretch{momentOf(r.At), momentOf(r.To)})
+			if n := len(reads); n > 1 {
+				reads[n-1].to = max(reads[n-1].to, reads[n-2].to)
+			}
+		}
+	}
+	for i := range s.events {
+		e := &s.events[i]
+		rows := s.rows[e.rows:e.rowsTo]
+		first, over := latest, latest
+		for n := range rows {
+			r := &rows[n]
+			first = min(first, r.first)
+			if !r.manual && s.text(r.status) == "abandoned" {
+				gaveUp := r.attempted
+				if gaveUp == never { // with the webhook, when that was switched off
+					gaveUp = r.completed
+				}
+				over = min(over, gaveUp)
+			}
+		}
+		without := false // the log was read, and had none of them
+		if i := sort.Search(len(reads), func(i int) bool { return reads[i].to >= e.occurred+span(inLog) }); e.fed.at != never && i < len(reads) {
+			without = reads[i].from < first && throughout(s.log, e.occurred, reads[i].to)
+		}
+		for n := range rows {
+			r := &rows[n]
+			behind := r.attempted > over || r.attempted == never && s.text(r.status) != "abandoned"
+			r.manual = r.manual || without || over != latest && behind
+		}
+	}
+}
+
+// setAside marks the requests that prove nothing about the webhook: somebody asked
+// for them, or they are not its own. A loss that a backfill has made good is one
+// all the same.
+func (s *sides) setAside() {
+	ours := map[textID]bool{}
+	if s.webhook != "" {
+		ours[s.id(strings.ToLower(s.webhook))] = true
+	} else {
+		for _, sub := range s.subscriptions {
+			ours[s.id(strings.ToLower(sub.WebhookID))] = true
+		}
+	}
+	byHand := map[textID]bool{}
+	for i := range s.rows {
+		byHand[s.rows[i].delivery] = byHand[s.rows[i].delivery] || s.rows[i].manual
+	}
+	for i := range s.copies {
+		switch c := &s.copies[i]; {
+		case c.synthetic:
+			c.aside = "made by a backfill"
+		case c.delivery != 0 && byHand[c.delivery]:
+			c.aside = "sent again on request"
+		case c.webhook != 0 && len(ours) > 0 && !ours[c.webhook]:
+			c.aside = "not sent by this webhook, but by a backfill or by another one"
+		}
+	}
+}
+
 // clocks learns how the clocks differ: the poller's from the Date of the answers,
-// the receiver's from requests that seem to come before their event.
+// the receiver's from requests that seem to come before their event, and from the
+// log, which has when each of them began and ended.
 func (s *sides) clocks() {
 	var clock skew
 	for i := range s.polls {
@@ -83,14 +156,41 @@ func (s *sides) clocks() {
 	}
 	s.ahead, s.offset = span(clock.ahead()), clock
 	for i := range s.copies {
-		if c := &s.copies[i]; c.signed && !c.synthetic && c.occurred != never {
+		if c := &s.copies[i]; c.signed && c.aside == "" && c.occurred != never {
 			s.hookLag = max(s.hookLag, c.occurred-c.at)
 		}
 	}
+	low, high := s.bracket()
+	if low <= high && (s.hookLag < low || s.hookLag > high) {
+		s.hookLag = low + (high-low)/2
+	}
 	// A year is no difference of clocks but an entry that is wrong.
-	if s.hookLag > span(24*time.Hour) {
+	if max(s.hookLag, -s.hookLag) > span(24*time.Hour) {
 		s.hookLag = 0
 	}
+}
+
+// bracket bounds how far the server's clock is ahead of the receiver's: an attempt
+// began before the receiver got it and ended after the receiver's answer. Without
+// such attempts, or where they contradict each other, low is not up to high.
+func (s *sides) bracket() (low, high moment) {
+	rows := map[textID]*logRow{}
+	for i := range s.rows {
+		if r := &s.rows[i]; r.http != 0 && r.attempted != never && r.completed > r.attempted {
+			rows[r.delivery] = r
+		}
+	}
+	low, high = never, latest
+	for i := range s.copies {
+		c := &s.copies[i]
+		if r := rows[c.delivery]; c.delivery != 0 && r != nil {
+			low, high = max(low, r.attempted-c.at), min(high, r.completed+span(shown)-c.done)
+		}
+	}
+	if low == never {
+		return 1, 0
+	}
+	return low, high
 }
 
 // observations learns when the poller looked, and brings its times to the
@@ -167,7 +267,7 @@ func (s *sides) outages() {
 		}
 	}
 	if off != never {
-		s.disabled = append(s.disabled, stretch{off, max(off, s.to)})
+		s.disabled = append(s.disabled, stretch{off, max(off, s.setupTo)})
 	}
 	s.disabled, s.down = union(s.disabled), union(s.down)
 }
@@ -190,45 +290,39 @@ func within(all []stretch, t moment) bool {
 	return slices.ContainsFunc(all, func(o stretch) bool { return o.holds(t) })
 }
 
-// coverage learns for which time the log of deliveries and the feed are known.
+// coverage learns for which time it is known what the server knows.
 func (s *sides) coverage() {
-	began := never
-	if len(s.subscriptions) > 0 { // they are collected with the log and the feed
-		began = momentOf(s.subscriptions[0].At)
+	known := map[Topic][]stretch{}
+	for _, r := range s.readings {
+		known[r.Topic] = append(known[r.Topic], stretch{momentOf(r.From), momentOf(r.To)})
 	}
-	for i := range s.rows {
-		r := &s.rows[i]
-		for _, t := range []moment{r.attempted, began} {
-			if t != never && (s.logFrom == never || t < s.logFrom) {
-				s.logFrom = t
-			}
-		}
-		s.logTo = max(s.logTo, r.read)
+	s.log, s.feed = union(known[TopicDeliveries]), union(known[TopicFeed])
+	s.hasFeed = len(s.feed) > 0 || slices.ContainsFunc(s.events, func(e event) bool { return e.fed.at != never })
+	s.setupTo = never
+	for _, o := range known[TopicWebhook] {
+		s.setupTo = max(s.setupTo, o.to)
 	}
-	for i := range s.events {
-		f := s.events[i].fed
-		if f.at == never {
-			continue
-		}
-		for _, t := range []moment{f.occurred, began} {
-			if t != never && (s.feedFrom == never || t < s.feedFrom) {
-				s.feedFrom = t
-			}
-		}
-		s.feedTo = max(s.feedTo, f.occurred)
+	for _, sub := range s.subscriptions {
+		s.setupTo = max(s.setupTo, momentOf(sub.At))
 	}
 }
 
-// logTells reports whether the log would show a delivery of an event at t. An
-// attempt may be in it only when it is over, which takes ten seconds at most.
-func (s *sides) logTells(t moment) bool {
-	return s.logTo != never && s.logFrom <= t && t+span(30*time.Second) <= s.logTo
+// throughout reports whether one of the stretches goes from from to to.
+func throughout(all []stretch, from, to moment) bool {
+	return slices.ContainsFunc(all, func(o stretch) bool { return o.holds(from) && o.holds(to) })
 }
 
-// feedTells reports whether the feed would show an event at t: it has later ones.
-func (s *sides) feedTells(t moment) bool {
-	return s.feedTo != never && s.feedFrom <= t && t <= s.feedTo
-}
+// inLog is how soon an event is in the log: an attempt may be there only when it is
+// over, which takes ten seconds at most.
+const inLog = 30 * time.Second
+
+// logTells reports whether the log would show a delivery of an event at t.
+func (s *sides) logTells(t moment) bool { return throughout(s.log, t, t+span(inLog)) }
+
+// feedTells reports whether the feed would show an event of a change that was
+// committed by done: it was read after that. An event that occurred later and was
+// committed earlier may be there without it.
+func (s *sides) feedTells(updated, done moment) bool { return throughout(s.feed, updated, done) }
 
 // staleFor is how old a payload of a server without an event feed can be: AlgaPSA
 // keeps rows for 60 seconds (contract section 6, W5).
@@ -239,7 +333,7 @@ const staleFor = time.Minute
 // intervals of the poller, one and two, and no shorter than a payload can be old.
 func (s *sides) window(q Question) {
 	least := span(staleFor)
-	if s.feedTo != never {
+	if s.hasFeed {
 		least = 0
 	}
 	s.settled = s.to - max(2*s.interval, least)
@@ -275,8 +369,11 @@ func (s *sides) window(q Question) {
 func (s *sides) inside(t moment) bool { return s.from <= t && t <= s.settled }
 
 // subscription returns the webhook as it was at t; nil where the record does not
-// have it.
+// have it: what nobody has looked at since may have been changed.
 func (s *sides) subscription(t moment) *Subscription {
+	if t > s.setupTo {
+		return nil
+	}
 	i := sort.Search(len(s.subscriptions), func(i int) bool { return momentOf(s.subscriptions[i].At) > t }) - 1
 	if len(s.subscriptions) == 0 {
 		return nil

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
-	"github.com/ticketwire/ticketwire/internal/filelock"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -98,15 +97,9 @@ func (t *Turns) Receives(e *webhook.Envelope) (bool, error) {
 // nobody else does. fn gets nil where there is none; after an error everything
 // stays as it was.
 func ChangeSetup(dir string, fn func(*Setup) (*Setup, error)) (_ *Setup, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the cutover directory: %w", err)
-	}
-	lock, err := filelock.Acquire(filepath.Join(dir, "cutover.lock"))
-	if errors.Is(err, filelock.ErrHeld) {
-		return nil, fault.Wrap(fault.Conflict, err, "Somebody else changes the cutover in %s at this moment", dir)
-	}
+	lock, err := occupy(dir, "cutover.lock", "Somebody else changes the cutover at this moment")
 	if err != nil {
-		return nil, fmt.Errorf("lock the setup of the cutover: %w", err)
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	s, err := LoadSetup(dir)

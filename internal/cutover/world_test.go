@@ -106,10 +106,21 @@ func (w *world) finish() {
 	for _, o := range w.disabled {
 		w.gap(o, SideWebhook)
 	}
-	// Something happens at the end, so that the feed and the log are known up to it.
-	w.entries = append(w.entries,
-		Entry{Truth: &Truth{At: w.end, Source: TruthOfFeed, EventID: "last", EventType: webhook.TicketUpdated, OccurredAt: w.end, Ticket: "other", UpdatedAt: w.end}},
-		Entry{Delivery: &Delivery{At: w.end, WebhookID: "w", DeliveryID: "last", EventID: "last", EventType: webhook.TicketUpdated, Attempt: 1, Status: "pending", NextRetryAt: w.end}})
+	w.read(TopicFeed, w.start, w.end)
+	w.read(TopicDeliveries, w.start, w.end)
+	w.read(TopicWebhook, w.start, w.end)
+}
+
+// read writes that a collector has read everything of that time.
+func (w *world) read(topic Topic, from, to time.Time) {
+	w.entries = append(w.entries, Entry{Reading: &Reading{At: to, Topic: topic, From: from, To: to}})
+}
+
+// without takes a topic out of the record.
+func (w *world) without(topic Topic) {
+	w.entries = slices.DeleteFunc(w.entries, func(e Entry) bool {
+		return topic == TopicFeed && e.Truth != nil || topic == TopicDeliveries && e.Delivery != nil || e.Reading != nil && e.Reading.Topic == topic
+	})
 }
 
 func (w *world) subscription(at time.Time, active bool) *Subscription {

@@ -42,17 +42,22 @@ func (is *issues) checkFilter(f *Filter) {
 	}
 }
 
+// Operators returns the names that Condition.Operator can have. The slice is the
+// caller's.
+func Operators() []string {
+	return []string{OpEquals, OpNotEquals, OpContains, OpNotContains, OpGreaterThan, OpLessThan, OpIn, OpNotIn}
+}
+
 // checkCondition validates one condition whose place in the body is path.
 func (is *issues) checkCondition(c *Condition, path []any) {
 	path = slices.Clip(path) // appending to it twice must not share memory
-	ops := []string{OpEquals, OpNotEquals, OpContains, OpNotContains, OpGreaterThan, OpLessThan, OpIn, OpNotIn}
 	known := true
-	if !slices.Contains(filterFields(), c.Field) {
-		is.enum(append(path, "field"), c.Field, filterFields())
+	if !slices.Contains(FilterFields(), c.Field) {
+		is.enum(append(path, "field"), c.Field, FilterFields())
 		known = false
 	}
-	if !slices.Contains(ops, c.Operator) {
-		is.enum(append(path, "operator"), c.Operator, ops)
+	if !slices.Contains(Operators(), c.Operator) {
+		is.enum(append(path, "operator"), c.Operator, Operators())
 		known = false
 	}
 	if !known {

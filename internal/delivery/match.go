@@ -119,10 +119,10 @@ type operand struct {
 	list []string
 }
 
-// filterFields returns the payload keys a condition may name, in the order of
+// FilterFields returns the payload keys a condition may name, in the order of
 // contract section 4.4. The thread is not among them: it is only read for
-// webhooks that want it.
-func filterFields() []string {
+// webhooks that want it. The slice is the caller's.
+func FilterFields() []string {
 	return []string{
 		"ticket_id", "ticket_number", "title", "status_id", "status_name",
 		"priority_id", "priority_name", "client_id", "client_name",

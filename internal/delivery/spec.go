@@ -164,3 +164,27 @@ func unique(list []string) []string {
 	}
 	return out
 }
+
+// Warnings are remarks on a webhook that is valid, but may not do what its owner
+// expects (contract D31 and section 3.4).
+func (s *Spec) Warnings() []string {
+	var out []string
+	plain := strings.HasPrefix(strings.ToLower(s.URL), "http://")
+	if plain {
+		out = append(out, "url uses http: payloads and signatures travel in the clear")
+	}
+	if !s.VerifySSL && !plain {
+		out = append(out, "verify_ssl is false: payloads go to whoever answers, with any certificate")
+	}
+	if s.TLS != nil && plain {
+		out = append(out, "tls has no effect on an http url")
+	}
+	if s.TLS != nil && s.TLS.CABundle != "" && !s.VerifySSL {
+		out = append(out, "tls.ca_bundle has no effect while verify_ssl is false")
+	}
+	silent := slices.DeleteFunc(slices.Clone(s.EventTypes), Fires)
+	if len(silent) > 0 {
+		out = append(out, "these event types are accepted but never delivered: "+strings.Join(silent, ", "))
+	}
+	return out
+}

@@ -54,7 +54,7 @@ func likely(d *webhook.TicketData, field string) *rapid.Generator[any] {
 func conditions(d *webhook.TicketData) *rapid.Generator[Condition] {
 	return rapid.Custom(func(t *rapid.T) Condition {
 		c := Condition{
-			Field: rapid.SampledFrom(append(filterFields(), "nonsense")).Draw(t, "field"),
+			Field: rapid.SampledFrom(append(FilterFields(), "nonsense")).Draw(t, "field"),
 			Operator: rapid.SampledFrom([]string{
 				OpEquals, OpEquals, OpIn, OpIn, OpContains, OpNotEquals, OpNotContains, OpGreaterThan, OpLessThan, OpNotIn, "like",
 			}).Draw(t, "operator"),

@@ -114,12 +114,15 @@ func (e *Engine) Lease() time.Duration { return max(e.cfg.Policy.Timeout, maxTim
 // Start takes over what an earlier process left and begins to deliver. It
 // returns when the engine listens for work.
 func (e *Engine) Start(ctx context.Context) error {
+	if err := e.cfg.Store.Join(ctx, e.owner); err != nil {
+		return err
+	}
 	if err := e.cfg.Store.ReleaseAll(ctx); err != nil {
 		return err
 	}
 	in := e.sched.intake
 	e.cfg.Store.SetIntake(&store.Intake{
-		Owner: e.owner, Lease: e.Lease(), Reserve: in.reserve, Cancel: in.cancel, Commit: in.commit,
+		Owner: e.owner, Lease: e.Lease(), Reserve: in.reserve, Cancel: in.cancel, Commit: in.commit, Lost: in.lose,
 	})
 	e.recorder.Go(e.record)
 	e.loops.Go(e.sched.run)
@@ -146,6 +149,9 @@ func (e *Engine) Stop(ctx context.Context) {
 		if !e.started.Load() {
 			return
 		}
+		if err := e.cfg.Store.Retire(ctx); err != nil {
+			e.cfg.Log.Warn("could not retire from the nodes, the others will notice", "error", err)
+		}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -160,6 +166,9 @@ func (e *Engine) Stop(ctx context.Context) {
 			e.giveUp()
 			<-done
 		}
+		if err := e.cfg.Store.Leave(context.WithoutCancel(ctx)); err != nil {
+			e.cfg.Log.Warn("could not leave the nodes, the others will notice", "error", err)
+		}
 	})
 }
 
@@ -173,8 +182,11 @@ func (e *Engine) Ready() error {
 	case <-e.stop:
 		return errStopping
 	default:
-		return e.trouble.get()
 	}
+	if !e.cfg.Store.InOffice() {
+		return errors.Join(errors.New("the lease of this node has ended"), e.trouble.get())
+	}
+	return e.trouble.get()
 }
 
 // LastAttempt is when an attempt of the queue was last begun; the zero time when

@@ -33,8 +33,9 @@ type intake struct {
 	left   store.Committed
 	due    map[store.Lane]struct{} // of left.Due
 	rooms  map[store.Lane]*room
-	held   int // reserved, on their way to a lane, or in its memory
-	bytes  int // of their bodies
+	lost   bool // another node has what is in memory, see fence
+	held   int  // reserved, on their way to a lane, or in its memory
+	bytes  int  // of their bodies
 }
 
 // room says how much a lane holds and how much may still be handed to it.
@@ -136,9 +137,12 @@ func (in *intake) commit(c store.Committed) {
 	}
 	in.left.Handed = append(in.left.Handed, c.Handed...)
 	in.left.Changed = append(in.left.Changed, c.Changed...)
+	in.left.Refresh = in.left.Refresh || c.Refresh
+	in.left.Moved = in.left.Moved || c.Moved
+	in.left.Look = in.left.Look || c.Look
 	in.mu.Unlock()
 	nudge(in.bell)
-	if c.Replay {
+	if c.Replay || c.Refresh {
 		nudge(in.replays)
 	}
 }
@@ -154,6 +158,31 @@ func (in *intake) take() store.Committed {
 		in.rooms[out.Handed[i].Lane()].reserved--
 	}
 	return out
+}
+
+// lose notes that another node has taken over what is in memory, and drops what is
+// on its way there.
+func (in *intake) lose() {
+	in.mu.Lock()
+	in.lost = true
+	for i := range in.left.Handed {
+		c := &in.left.Handed[i]
+		r := in.rooms[c.Lane()]
+		r.reserved--
+		in.count(r, -1, -len(c.Body))
+	}
+	in.left.Handed = nil
+	in.mu.Unlock()
+	nudge(in.bell)
+}
+
+// takeLost reports whether lose was called since it was last asked.
+func (in *intake) takeLost() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	was := in.lost
+	in.lost = false
+	return was
 }
 
 // open sets how many more deliveries may be handed to a lane.

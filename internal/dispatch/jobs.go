@@ -31,6 +31,10 @@ func (e *Engine) job(name string, bell <-chan struct{}, step func(ctx context.Co
 		case <-bell:
 		case <-timer.C:
 		}
+		if !e.cfg.Store.Leads() {
+			timer.Reset(jobPause)
+			continue
+		}
 		next, err := step(e.sending)
 		wait := jobPoll
 		switch {
@@ -39,6 +43,9 @@ func (e *Engine) job(name string, bell <-chan struct{}, step func(ctx context.Co
 			wait = jobPause
 		case !next.IsZero():
 			wait = min(jobPoll, max(0, next.Sub(e.cfg.Now())))
+		}
+		if e.cfg.Store.Among() > 1 {
+			wait = min(wait, jobPause) // nobody tells of what the others have done
 		}
 		timer.Reset(wait)
 	}

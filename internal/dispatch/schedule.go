@@ -152,6 +152,10 @@ func (s *scheduler) end() {
 // collect takes over what commits have left.
 func (s *scheduler) collect() {
 	c := s.intake.take()
+	if s.intake.takeLost() {
+		s.forgetAll()
+	}
+	s.heed(&c)
 	for _, id := range c.Changed {
 		if l := s.lanes[id]; l != nil {
 			l.target, l.stale = nil, l.busy
@@ -168,6 +172,9 @@ func (s *scheduler) collect() {
 		}
 	}
 	for _, id := range c.Due {
+		if !s.e.cfg.Store.Mine(id) {
+			continue // it has moved meanwhile, and the other node looks
+		}
 		l := s.lane(id)
 		l.dirty = true
 		if again := l.checked.Add(recheckLimit); l.limited && again.Before(l.blocked) {
@@ -181,6 +188,9 @@ func (s *scheduler) lane(id store.Lane) *lane {
 	l := s.lanes[id]
 	if l == nil {
 		l = &lane{id: id}
+		if pause, gained := s.e.cfg.Store.Gained(id); gained {
+			l.blocked = s.e.cfg.Now().Add(pause) // the node that had it may not know yet
+		}
 		s.lanes[id] = l
 	}
 	return l
@@ -262,6 +272,9 @@ func (s *scheduler) room(l *lane, now time.Time) int {
 
 // dispatch gives ready lanes their turn while there is room in flight.
 func (s *scheduler) dispatch() {
+	if !s.e.cfg.Store.InOffice() {
+		return
+	}
 	for len(s.ready) > 0 && s.inFlight < s.e.cfg.InFlight {
 		l := s.ready[0]
 		s.ready = s.ready[1:]
@@ -281,6 +294,10 @@ func (s *scheduler) dispatch() {
 // handed over, or claim from the store.
 func (s *scheduler) serve(l *lane) {
 	now := s.e.cfg.Now()
+	if !s.e.cfg.Store.Mine(l.id) {
+		s.handOn(l)
+		return
+	}
 	if l.target == nil {
 		s.help(l, func(ctx context.Context) finding {
 			t, err := s.e.cfg.Store.Target(ctx, l.id)
@@ -447,6 +464,9 @@ func (s *scheduler) configure(l *lane, t store.Target) {
 	}
 	if want := [2]int{perMinute, burst}; l.limiter == nil || l.limits != want {
 		l.limiter, l.limits = rate.NewLimiter(rate.Limit(float64(perMinute)/60), burst), want
+		if _, gained := s.e.cfg.Store.Gained(l.id); gained {
+			l.limiter.AllowN(s.e.cfg.Now(), burst) // the node that had it may have used it up
+		}
 	}
 }
 
@@ -520,6 +540,9 @@ func (s *scheduler) scan() {
 	if full {
 		s.fullScan = now.Add(fullScanEvery)
 	}
+	if s.e.cfg.Store.Among() > 1 {
+		s.lookSoon(now, full)
+	}
 }
 
 func (s *scheduler) look(after, now time.Time) error {
@@ -537,6 +560,9 @@ func (s *scheduler) look(after, now time.Time) error {
 		s.nextDue = next
 	}
 	for _, id := range due {
+		if !s.e.cfg.Store.Mine(id) {
+			continue
+		}
 		l := s.lane(id)
 		l.dirty = true
 		s.rest(l)
@@ -555,6 +581,9 @@ func (s *scheduler) sleep() time.Duration {
 		if l.blocked.Before(until) {
 			until = l.blocked
 		}
+	}
+	if !s.e.cfg.Store.InOffice() {
+		return outOfOffice
 	}
 	return max(0, until.Sub(now))
 }

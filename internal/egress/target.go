@@ -10,6 +10,15 @@ import (
 	"github.com/ticketwire/ticketwire/internal/fault"
 )
 
+// CheckVerify checks a webhook's verify_ssl when it is created or changed. The error
+// is a *fault.Error of kind Invalid with the path ["verify_ssl"].
+func (c Config) CheckVerify(verify bool) error {
+	if !verify && c.RefuseInsecureTLS {
+		return fault.Field("verify_ssl", "certificates must be verified on this server; trust your own authority with tls.ca_bundle instead")
+	}
+	return nil
+}
+
 // CheckURL checks a webhook's URL when it is created or changed (contract
 // section 3.3 and P5) and returns it parsed, with a literal address in its usual
 // spelling. It looks nothing up: a name that resolves to a private address

@@ -2,14 +2,15 @@
 // the edges map to an HTTP status or an exit code, a message that is safe to
 // show to the caller, the fields that were wrong, and the wrapped cause.
 //
-// It leaves the mapping itself to internal/api (statuses) and cmd/ticketwire
-// (exit codes), and never logs.
+// It leaves what a body or a page says to internal/api and internal/console, and
+// exit codes to cmd/ticketwire, and never logs.
 package fault
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 )
 
 // Kind says what sort of failure an error is. The zero Kind is Internal, so an
@@ -32,6 +33,35 @@ const (
 	BadGateway                   // the receiver behind us failed (502)
 	Unavailable                  // we cannot do it now, a retry may succeed (503)
 )
+
+// HTTPStatus returns the status with which the API and the console answer (contract
+// section 1.2).
+func (k Kind) HTTPStatus() int {
+	switch k {
+	case Invalid, BadReference:
+		return http.StatusBadRequest
+	case Unauthorized:
+		return http.StatusUnauthorized
+	case Forbidden, ProductDenied:
+		return http.StatusForbidden
+	case NotFound:
+		return http.StatusNotFound
+	case MethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case Conflict:
+		return http.StatusConflict
+	case TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case RateLimited:
+		return http.StatusTooManyRequests
+	case BadGateway:
+		return http.StatusBadGateway
+	case Unavailable:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusInternalServerError
+	}
+}
 
 // Issue is one thing wrong with an input, in the shape of the issues that Zod
 // makes, because clients parse them (contract section 1.2). Code, Path and

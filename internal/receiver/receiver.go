@@ -64,9 +64,10 @@ type Reaction func(ctx context.Context, e *Event) error
 
 // Config says what a Receiver does. It is not changed after New.
 type Config struct {
-	Listen          string // host:port; port 0 picks one
-	Path            string // "" means DefaultPath
-	TLSCert, TLSKey string // PEM files; both or none
+	Listen          string       // host:port; port 0 picks one
+	Listener        net.Listener // in place of Listen, for tests in a bubble of fake time
+	Path            string       // "" means DefaultPath
+	TLSCert, TLSKey string       // PEM files; both or none
 	// AdminListen is the address of /healthz, /readyz and /metrics; "" means that
 	// nobody can ask. They are never on the address that senders know.
 	AdminListen string
@@ -243,11 +244,12 @@ func (r *Receiver) options() []webhook.Option {
 
 // bind listens. Who connects waits until Start.
 func (r *Receiver) bind() error {
-	l, err := net.Listen("tcp", r.cfg.Listen)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", r.cfg.Listen, err)
+	var err error
+	if r.listener = r.cfg.Listener; r.listener == nil {
+		if r.listener, err = net.Listen("tcp", r.cfg.Listen); err != nil {
+			return fmt.Errorf("listen on %s: %w", r.cfg.Listen, err)
+		}
 	}
-	r.listener = l
 	r.server = newServer(http.HandlerFunc(r.receive), r.log)
 	if r.cfg.TLSCert != "" {
 		cert, err := tls.LoadX509KeyPair(r.cfg.TLSCert, r.cfg.TLSKey)

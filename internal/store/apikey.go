@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -142,6 +144,19 @@ func (s *Store) Key(ctx context.Context, tenant, id string) (APIKey, error) {
 func keyOf(q querier, tenant, id string) (APIKey, error) {
 	k, err := scanKey(q.row(keyColumns+`where tenant_id = $1 and api_key_id = $2`, tenant, lowerID(id)))
 	return k, found(err, noKey)
+}
+
+// OwnList returns what a key that p makes without a list of its own may be given:
+// nil, which is everything its user may do, or p's rights where his key has a list.
+func (s *Store) OwnList(ctx context.Context, p Principal) ([]string, error) {
+	if p.KeyID == "" {
+		return nil, nil // signed in by a link: the user himself
+	}
+	k, err := s.Key(ctx, p.TenantID, p.KeyID)
+	if err != nil || k.Permissions == nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(p.Permissions)), nil
 }
 
 // UpdateKey changes a key's name, Active, permissions, expiry, usage limit or

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/ticket"
@@ -21,12 +22,16 @@ type benchDesk struct {
 
 func newBenchDesk(b *testing.B) *benchDesk {
 	b.Helper()
-	dir := b.TempDir()
-	v, err := vault.Open(dir + "/secret.key")
+	return benchDeskAt(b, place{dir: b.TempDir()})
+}
+
+func benchDeskAt(b *testing.B, p place) *benchDesk {
+	b.Helper()
+	v, err := vault.Open(p.dir + "/secret.key")
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := Open(b.Context(), Config{Dir: dir, Vault: v, MaxWebhooks: 1_000_000})
+	s, err := Open(b.Context(), Config{Dir: p.dir, DatabaseURL: p.url, Now: time.Now, Vault: v, MaxWebhooks: 1_000_000})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -86,8 +91,58 @@ func (d *benchDesk) subscribe(b *testing.B, n, matching int) {
 
 // BenchmarkUpdateTicket changes the titles of 1,000 tickets from many goroutines:
 // one durable commit for each, shared with the others that wait.
-func BenchmarkUpdateTicket(b *testing.B) {
-	d := newBenchDesk(b)
+func BenchmarkUpdateTicket(b *testing.B) { changeInParallel(b, newBenchDesk(b)) }
+
+// BenchmarkUpdateTicketOnPostgres is the same on a server on this machine, which
+// does not sync: it shows what the way to it costs.
+func BenchmarkUpdateTicketOnPostgres(b *testing.B) {
+	changeInParallel(b, benchDeskAt(b, onPostgres(b)))
+}
+
+// BenchmarkUpdateTicketBehindPooler is the same through a pooler that lends a
+// session for one transaction.
+func BenchmarkUpdateTicketBehindPooler(b *testing.B) {
+	changeInParallel(b, benchDeskAt(b, pooled(b, onPostgres(b))))
+}
+
+// BenchmarkUpdateTicketOnNodes is the same through two and three stores on one
+// server: what passing the gate in turn costs.
+func BenchmarkUpdateTicketOnNodes(b *testing.B) {
+	for _, n := range []int{1, 2, 3} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			p := onPostgres(b)
+			desks := []*benchDesk{benchDeskAt(b, p)}
+			for range n - 1 {
+				v, err := vault.Open(p.dir + "/secret.key")
+				if err != nil {
+					b.Fatal(err)
+				}
+				s, err := Open(b.Context(), Config{DatabaseURL: p.url, Now: time.Now, Vault: v})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.Cleanup(func() {
+					if err := s.Close(); err != nil {
+						b.Error(err)
+					}
+				})
+				desks = append(desks, &benchDesk{Store: s, Actor: desks[0].Actor, tickets: desks[0].tickets})
+			}
+			var next atomic.Int64
+			b.SetParallelism(64)
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				d := desks[next.Add(1)%int64(n)]
+				for pb.Next() {
+					d.change(b)
+				}
+			})
+		})
+	}
+}
+
+func changeInParallel(b *testing.B, d *benchDesk) {
 	b.SetParallelism(64)
 	b.ReportAllocs()
 	b.ResetTimer()

@@ -10,7 +10,7 @@ import (
 
 func TestBulk(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"webhooks, all or none":     allOrNone,
 		"deliveries become history": giveUp,
 	})

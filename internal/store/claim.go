@@ -140,6 +140,9 @@ func (s *Store) Claim(ctx context.Context, now time.Time, req ClaimRequest) (Bat
 		return Batch{}, fault.New(fault.Internal, "claim: limit %d", req.Limit)
 	}
 	return write(ctx, s, func(t *tx) (Batch, error) {
+		if t.w.shared.away {
+			return Batch{}, fault.New(fault.Unavailable, "This node has lost its lease")
+		}
 		target, err := t.target(now, req.Lane)
 		if fault.Is(err, fault.NotFound) || err == nil && !target.IsActive {
 			return Batch{}, t.abandonOwed(now, req.Lane)
@@ -218,9 +221,16 @@ func (s *Store) Release(ctx context.Context, list []Claimed) error {
 }
 
 // ReleaseAll voids every lease, and queues what was handed over and not recorded.
-// It is for the start on an embedded database after LockDeliveries: the process
-// that held them is gone.
+// It is for the start, on an embedded database after LockDeliveries: the process
+// that held them is gone. On a server, after Join, what other nodes hold stays.
 func (s *Store) ReleaseAll(ctx context.Context) error {
+	if s.dialect.server {
+		_, err := write(ctx, s, func(t *tx) (struct{}, error) { return struct{}{}, t.recoverHeld() })
+		if err != nil {
+			return err
+		}
+		return s.takeOver(ctx)
+	}
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
 		if err := t.recoverHanded(); err != nil {
 			return struct{}{}, err

@@ -15,7 +15,7 @@ import (
 
 func TestClaims(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"an expired lease gives the same attempt": expiredLease,
 		"the dispatcher's own leases do not end":  ownLease,
 		"a released row counts for nothing":       released,

@@ -16,7 +16,7 @@ import (
 
 func TestComments(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"add moves the ticket and fires":     addComment,
 		"list pages and orders":              listComments,
 		"replies stay in their thread":       replies,

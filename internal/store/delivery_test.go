@@ -17,7 +17,7 @@ import (
 
 func TestDeliveries(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"a delivery is owed with the change":            owedWithChange,
 		"only who wants an event is owed it":            owedToWhoWants,
 		"bodies are cut to the webhook":                 cutBodies,

@@ -2,6 +2,7 @@ package store
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 // as a whole but by the few statements that are about all of it.
 func TestDeliveryPlans(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, openSQLiteStore(t, guide, mails), "acme")
+	d := newDesk(t, openAt(t, place{dir: t.TempDir()}, guide, mails), "acme")
 	useQueue(t, d)
 	texts := map[string]bool{}
 	d.stmts.Range(func(q, _ any) bool { texts[q.(string)] = true; return true })
@@ -51,6 +52,8 @@ func TestDeliveryPlans(t *testing.T) {
 // partial ones of what is owed, or one entry per webhook.
 func aboutAll(q, step string) bool {
 	switch {
+	case slices.Contains([]string{"SCAN c", "SCAN chain", "SCAN n"}, step): // rows of a bounded subquery, see TicketEvents and Queue
+		return true
 	case strings.Contains(q, "order by tenant_id, webhook_id"): // RunningReplays
 		return strings.HasSuffix(step, "replay_jobs_running")
 	case strings.Contains(q, "where lease_until is not null"): // ReleaseAll: what is leased, not what is owed
@@ -71,13 +74,14 @@ func walksLog(q, step string) bool {
 	if strings.HasSuffix(step, "deliveries_log (tenant_id=? AND webhook_id=?)") {
 		return !strings.Contains(q, "order by coalesce(attempted_at, due_at) desc") && !strings.Contains(q, "not exists")
 	}
-	return strings.Contains(step, "deliveries") && strings.HasSuffix(step, "(tenant_id=?)")
+	counted := strings.Contains(q, "status = 'pending' limit $2) n") // Owed stops counting
+	return strings.Contains(step, "deliveries") && strings.HasSuffix(step, "(tenant_id=?)") && !counted
 }
 
 // TestLogPlans asks for the plans of the log's pages.
 func TestLogPlans(t *testing.T) {
 	t.Parallel()
-	s := openSQLiteStore(t)
+	s := openAt(t, place{dir: t.TempDir()})
 	for _, c := range []struct {
 		name  string
 		q     DeliveryQuery
@@ -112,6 +116,7 @@ func useQueue(t *testing.T, d *desk) {
 	for _, after := range []time.Time{{}, start().Add(-time.Hour)} {
 		must(d.DueLanes(ctx, after, start()))(t)
 	}
+	useConsole(t, l, l.log(DeliveryQuery{})[0].TicketID)
 	b := l.claimOne(start())
 	if err := d.Release(ctx, b.Deliveries); err != nil {
 		t.Fatal(err)

@@ -16,17 +16,27 @@ import (
 // dialect is the little that differs between databases. Everything else is one
 // SQL text for all of them.
 type dialect struct {
-	words     *strings.Replacer // fills {{serial}} and {{blob}} in the schema
-	open      func(target string, conns, cacheMB int) (*sql.DB, error)
-	duplicate func(error) bool // a unique key was violated
+	words      func(string) string // writes a migration in the words of the database
+	migrations []string            // globs of its migrations
+	open       func(target string, conns, cacheMB int) (*sql.DB, error)
+	// server says that the database is one for several processes, see postgres.go:
+	// connections to it end, and others write at the same time.
+	server bool
+	// pooled says that the session behind a connection is another with each
+	// transaction, see pooled.go.
+	pooled bool
+	begin  string // begins a transaction that writes
+	lock   string // keeps others from migrating until its end; "" where begin does
 	// version asks for a number that changes when another process commits; "" where
-	// there is none, and then the writer remembers nothing.
+	// begin tells.
 	version string
 	// checkpoint moves what is committed from the log to its place; "" where the
 	// database does so by itself.
 	checkpoint string
 	// marks writes the placeholders of a statement as the driver likes them best.
 	marks func(q string) string
+	// text returns an argument as the database can keep it; nil where it keeps all.
+	text func(arg any) any
 	// check reads everything and answers ok, or what is wrong; size is the
 	// database's in bytes. "" where the database does so by itself.
 	check, size string
@@ -35,10 +45,10 @@ type dialect struct {
 
 func sqliteDialect() dialect {
 	return dialect{
-		words:     strings.NewReplacer("{{serial}}", "integer primary key", "{{blob}}", "blob"),
-		open:      openSQLite,
-		duplicate: isDuplicate,
-
+		words:      strings.NewReplacer("{{serial}}", "integer primary key", "{{blob}}", "blob").Replace,
+		migrations: []string{"migrations/*.sql"},
+		open:       openSQLite,
+		begin:      "begin immediate",
 		version:    `pragma data_version`,
 		checkpoint: `pragma wal_checkpoint(passive)`,
 		marks:      plainMarks,
@@ -93,17 +103,26 @@ func sqliteCode(err error) int {
 	return 0
 }
 
+// isDuplicate recognises a unique key that was violated.
 func isDuplicate(err error) bool {
+	if c := postgresCode(err); c != "" {
+		return c == uniqueViolation
+	}
 	c := sqliteCode(err)
 	return c == sqlite3.SQLITE_CONSTRAINT_UNIQUE || c == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
 }
 
 // isBusy recognises a lock of another process that lasted longer than we wait.
-func isBusy(err error) bool { return sqliteCode(err)&0xff == sqlite3.SQLITE_BUSY }
+func isBusy(err error) bool {
+	return sqliteCode(err)&0xff == sqlite3.SQLITE_BUSY || postgresCode(err) == lockNotAvailable
+}
 
-// isTrouble recognises what is wrong with the disk or the machine, and not with a
-// call. SQLite may roll the transaction back by itself then.
+// isTrouble recognises what is wrong with the disk, the machine or the server, and
+// not with a call. The database may have rolled the transaction back by itself.
 func isTrouble(err error) bool {
+	if c := postgresCode(err); c != "" {
+		return isServerTrouble(c)
+	}
 	switch sqliteCode(err) & 0xff {
 	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CORRUPT:
 		return true

@@ -16,7 +16,7 @@ import (
 
 func TestDisable(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"24 hours of failures end at the next failure": disabledByAttempt,
 		"24 hours of failures end by the timer":        disabledByTimer,
 		"a success in between resets":                  successResets,

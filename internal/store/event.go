@@ -55,9 +55,7 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) (last int64, err error) 
 		if err != nil {
 			return 0, err
 		}
-		if err := t.change("insert into events", `
-			insert into events (seq, prev_seq, tenant_id, event_id, event_type, ticket_id, occurred_at, created_at, body)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		if err := t.change("insert into events", insertEvent,
 			seq, last, ev.TenantID, ev.EventID, ev.Type, ev.TicketID, ev.OccurredAt.UnixMicro(), micros(now), body); err != nil {
 			return 0, err
 		}
@@ -68,6 +66,17 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) (last int64, err error) 
 	}
 	return last, nil
 }
+
+// insertEvent inserts an event, and insertEvents a column of them, see merge.go.
+const (
+	insertEvent = eventColumns + ` values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
+
+	insertEvents = eventColumns + ` select * from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[],
+		$6::text[], $7::bigint[], $8::bigint[], $9::bytea[])`
+	eventKinds = "iittttiib"
+
+	eventColumns = `insert into events (seq, prev_seq, tenant_id, event_id, event_type, ticket_id, occurred_at, created_at, body)`
+)
 
 // nextSeq gives the next event its number. Retention leaves the newest event
 // alone, so that no number is ever given twice and a cursor stays true.

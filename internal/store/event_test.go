@@ -18,7 +18,7 @@ import (
 
 func TestFeed(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"filters":                            feedFilters,
 		"a cursor outlives retention":        cursorOutlivesRetention,
 		"bad cursors are refused":            badCursors,
@@ -34,8 +34,11 @@ func TestFeed(t *testing.T) {
 // whole feed, each event once, in its order.
 func TestFeedUnderWriters(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	serving, beside := openAt(t, dir), openAt(t, dir)
+	onEach(t, feedUnderWriters)
+}
+
+func feedUnderWriters(t *testing.T, p place) {
+	serving, beside := openAt(t, p), openAt(t, p)
 	d := newDesk(t, serving, "acme")
 	newDesk(t, serving, "noise")
 	const writers, changes = 8, 25

@@ -62,6 +62,9 @@ func (h *handovers) unsettle(mark int) {
 	h.sealed = min(h.sealed, mark)
 }
 
+// lose forgets everything: it is another node's now.
+func (h *handovers) lose() { *h = handovers{by: map[string]*handed{}} }
+
 // seal ends a transaction: it deletes the lists of which nothing is left, and
 // returns the list of what the calls of the batch hand over, nil if that is
 // nothing.
@@ -74,12 +77,12 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 		if of.left > 0 {
 			continue
 		}
-		if err := w.exec(`delete from handovers where handover_id = $1`, of.id); err != nil {
-			return nil, fmt.Errorf("end a handover: %w", err)
+		if err := w.change("end a handover", `delete from handovers where handover_id = $1`, of.id); err != nil {
+			return nil, err
 		}
 	}
 	list := []byte{listVersion}
-	made := &handover{}
+	made, owner := &handover{}, ""
 	for _, c := range batch {
 		if c.err != nil {
 			continue
@@ -90,16 +93,22 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 				return nil, err
 			}
 			made.left++
+			owner = c.tx.out.Handed[i].Owner
 		}
 	}
 	if made.left == 0 {
 		return nil, nil
 	}
-	st, err := w.stmt(`insert into handovers (list) values ($1) returning handover_id`)
+	if w.s.dialect.server {
+		// The number of the gate is that of this transaction alone.
+		made.id = w.recent.version
+		return made, w.change("insert handover", `insert into handovers (handover_id, owner, list) values ($1, $2, $3)`, made.id, owner, list)
+	}
+	st, err := w.stmt(`insert into handovers (owner, list) values ($1, $2) returning handover_id`)
 	if err != nil {
 		return nil, err
 	}
-	if err := st.QueryRowContext(context.Background(), list).Scan(&made.id); err != nil {
+	if err := st.QueryRowContext(context.Background(), owner, list).Scan(&made.id); err != nil {
 		return nil, fmt.Errorf("insert handover: %w", err)
 	}
 	return made, nil
@@ -144,11 +153,11 @@ func (t *tx) insertHanded(d *handed, leased bool) error {
 	if leased {
 		owner, until = d.Owner, micros(d.until)
 	}
-	_, err := t.exec(insertPending,
+	err := t.change("insert delivery", insertPending,
 		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
 		d.Attempt, d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own), owner, until, d.Generation)
 	if err != nil {
-		return fmt.Errorf("insert delivery: %w", err)
+		return err
 	}
 	t.w.handovers.settle(d)
 	return nil
@@ -209,48 +218,68 @@ func (s *Store) show(ctx context.Context, tenant, webhookID string) {
 	}
 }
 
-// recoverHanded puts into the queue what was handed over and has no row, whether
-// this process or one before it owed it.
-func (t *tx) recoverHanded() error {
+// recoverHeld puts into the queue what this process was handed and has not sent.
+func (t *tx) recoverHeld() error {
 	for _, d := range t.w.handovers.by {
 		if err := t.insertHanded(d, false); err != nil {
 			return err
 		}
 	}
-	rows, err := t.query(`select handover_id, list from handovers order by handover_id`)
-	type row struct {
-		id   int64
-		list []byte
+	return nil
+}
+
+// recoverHanded puts into the queue what was handed over and has no row, whether
+// this process or one before it owed it.
+func (t *tx) recoverHanded() error {
+	if err := t.recoverHeld(); err != nil {
+		return err
 	}
-	lists, err := collect(rows, err, func(r scanner) (out row, err error) {
-		err = r.Scan(&out.id, &out.list)
-		return out, err
+	rows, err := t.query(`select handover_id from handovers order by handover_id`)
+	lists, err := collect(rows, err, func(r scanner) (id int64, err error) {
+		err = r.Scan(&id)
+		return id, err
 	})
 	if err != nil {
 		return fmt.Errorf("read handovers: %w", err)
 	}
-	for _, l := range lists {
-		owed, err := readList(l.list)
+	for _, id := range lists {
+		if err := t.recoverList(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recoverList puts into the queue what a list owes, and ends it. One that is gone
+// owes nothing.
+func (t *tx) recoverList(id int64) error {
+	rows, err := t.query(`delete from handovers where handover_id = $1 returning list`, id)
+	lists, err := collect(rows, err, func(r scanner) (list []byte, err error) {
+		err = r.Scan(&list)
+		return list, err
+	})
+	if err != nil {
+		return fmt.Errorf("end handover %d: %w", id, err)
+	}
+	for _, list := range lists {
+		owed, err := readList(list)
 		if err != nil {
-			return fmt.Errorf("handover %d: %w", l.id, err)
+			return fmt.Errorf("handover %d: %w", id, err)
 		}
 		for _, d := range owed {
 			// What was recorded before the end has its row.
-			_, err = t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
-					attempt, step, status, is_test, due_at, created_at, body, generation)
+			err = t.change("insert a delivery that was handed over", `insert into deliveries (tenant_id, delivery_id, webhook_id,
+					event_id, event_type, ticket_id, attempt, step, status, is_test, due_at, created_at, body, generation)
 				select e.tenant_id, $3, $4, e.event_id, e.event_type, e.ticket_id,
 					1, 0, 'pending', $5, e.created_at, e.created_at, $6, 1
 				from events e where e.tenant_id = $1 and e.event_id = $2
 				on conflict (tenant_id, delivery_id) do nothing`,
 				d.tenant, d.event, d.delivery, d.webhook, d.isTest, nullBlob(d.body))
 			if err != nil {
-				return fmt.Errorf("insert a delivery that was handed over: %w", err)
+				return err
 			}
+			t.due(Lane{d.tenant, d.webhook})
 		}
-	}
-	_, err = t.exec(`delete from handovers where handover_id is not null`)
-	if err != nil {
-		return fmt.Errorf("end handovers: %w", err)
 	}
 	return nil
 }
@@ -316,10 +345,13 @@ func readList(list []byte) ([]listed, error) {
 	return out, nil
 }
 
+// listedLength is the bytes of a delivery in a list: its ids and its flags.
+const listedLength = 4*16 + 1
+
 // readHanded takes the first delivery off what follows the version.
 func readHanded(list []byte) (d listed, rest []byte, err error) {
-	const ids = 4 * 16
-	if len(list) < ids+1 {
+	const ids = listedLength - 1
+	if len(list) < listedLength {
 		return d, nil, errList
 	}
 	id := func(i int) string { return uuid.UUID(list[16*i : 16*i+16]).String() }

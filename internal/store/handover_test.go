@@ -18,7 +18,7 @@ import (
 
 func TestHandovers(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"a delivery has no row until it is recorded":     handedRecorded,
 		"a failed one goes on as planned":                handedFails,
 		"who looks finds it":                             handedShown,
@@ -33,7 +33,6 @@ func TestHandovers(t *testing.T) {
 		"lists go with the last of their deliveries":     handedLists,
 		"two results for one delivery are recorded once": handedTwice,
 		"retention leaves its event":                     handedOld,
-		"a full disk undoes all of a batch":              handedFull,
 	})
 }
 
@@ -211,16 +210,15 @@ func handedRolledBack(t *testing.T, open opener) {
 }
 
 func handedCrash(t *testing.T, open opener) {
-	dir := t.TempDir()
-	s := openAt(t, dir, guide)
+	s := open(t, guide)
 	d := newDesk(t, s, "acme")
 	l, k := d.hook(start()), d.take()
 	for range 3 {
 		d.create(start(), d.draft("x"))
 	}
 	l.answer(l.batch(k.got[1]), status(200), start())
-	// A second process that opens the directory is the one after the crash.
-	after := openAt(t, dir, guide)
+	// A second process that opens the database is the one after the crash.
+	after := beside(t, s, guide)
 	for range 2 { // and one that crashed in its start
 		if err := after.ReleaseAll(t.Context()); err != nil {
 			t.Fatal(err)
@@ -292,8 +290,7 @@ func handedDisabled(t *testing.T, open opener) {
 }
 
 func handedShapes(t *testing.T, open opener) {
-	dir := t.TempDir()
-	d := newDesk(t, openAt(t, dir, guide), "acme")
+	d := newDesk(t, open(t, guide), "acme")
 	l := d.hook(start(), func(s *delivery.Spec) {
 		s.IsTestMode = true
 		s.PayloadFields = map[string][]string{"ticket": {"title"}}
@@ -304,7 +301,7 @@ func handedShapes(t *testing.T, open opener) {
 	if bytes.Equal(k.got[0].Body, full) || !k.got[0].IsTest {
 		t.Fatalf("handed %+v", k.got[0])
 	}
-	after := openAt(t, dir, guide)
+	after := beside(t, d.Store, guide)
 	if err := after.ReleaseAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -380,8 +377,9 @@ func handedOld(t *testing.T, open opener) {
 
 // SQLite ends a transaction by itself when a statement finds the disk full. Then
 // nothing of the batch may be left, neither on the disk nor in memory.
-func handedFull(t *testing.T, open opener) {
-	d := newDesk(t, open(t, guide), "acme")
+func TestAFullDiskUndoesAllOfABatch(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, openAt(t, place{dir: t.TempDir()}, guide), "acme")
 	l, k := d.hook(start()), d.take()
 	entered, block := make(chan struct{}), make(chan struct{})
 	pages := func(n int) error {

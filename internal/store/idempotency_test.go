@@ -14,7 +14,7 @@ import (
 
 func TestIdempotency(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"the first answer is kept":              firstAnswer,
 		"of many at once one writes":            manyAtOnce,
 		"a failed call keeps nothing":           failedCall,

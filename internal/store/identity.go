@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,39 @@ type Principal struct {
 // Can reports whether the principal may do this. There is no role that may do
 // everything (contract section 1.1).
 func (p Principal) Can(resource, action string) bool { return p.Permissions[resource+":"+action] }
+
+// Check returns nil if the principal may do this, and otherwise why not: the
+// product of his tenant has no webhooks, and so no event feed either, or he lacks
+// the right.
+func (p Principal) Check(resource, action string) error {
+	if p.Product == "algadesk" && resource == "webhook" {
+		return fault.New(fault.ProductDenied, "The product %s does not include this route", p.Product)
+	}
+	if !p.Can(resource, action) {
+		return fault.New(fault.Forbidden, "Permission denied: Cannot %s %s", action, resource)
+	}
+	return nil
+}
+
+// MayGrant refuses to hand out a right that the principal does not have.
+func (p Principal) MayGrant(permissions []string) error {
+	for _, name := range permissions {
+		resource, action, _ := strings.Cut(name, ":")
+		if !p.Can(resource, action) {
+			return fault.New(fault.Forbidden, "Permission denied: Cannot grant %s", name)
+		}
+	}
+	return nil
+}
+
+// MayEnd refuses to end the key that the principal has come with. what is the verb
+// of the message.
+func (p Principal) MayEnd(keyID, what string) error {
+	if p.KeyID != "" && lowerID(keyID) == p.KeyID {
+		return fault.New(fault.Conflict, "A key cannot %s itself; use another one", what)
+	}
+	return nil
+}
 
 // Actor returns the principal as the author of changes.
 func (p Principal) Actor() ticket.Actor {
@@ -82,8 +116,7 @@ func (s *Store) Authenticate(ctx context.Context, now time.Time, presentedKey st
 		return Principal{}, fmt.Errorf("look up an API key: %w", err)
 	}
 	p := c.principal
-	expired := c.expiresAt != nil && !c.expiresAt.After(now)
-	if !c.active || expired || c.suspended || !c.hasOwner || p.User.IsInactive {
+	if !c.opens(now) {
 		return Principal{}, denied
 	}
 	if p.User.UserType != userInternal {
@@ -104,7 +137,29 @@ func (s *Store) Authenticate(ctx context.Context, now time.Time, presentedKey st
 	return p, nil
 }
 
+// opens reports whether neither the key nor its owner nor its tenant has ended.
+func (c *credential) opens(now time.Time) bool {
+	expired := c.expiresAt != nil && !c.expiresAt.After(now)
+	return c.active && !expired && !c.suspended && c.hasOwner && !c.principal.User.IsInactive
+}
+
 func (s *Store) credentialOf(q querier, hash string) (credential, error) {
+	return s.scanCredential(q.row(`
+		select k.tenant_id, k.api_key_id, k.user_id, k.active, `+credentialColumns+`
+		from api_keys k
+		join tenants t on t.tenant_id = k.tenant_id
+		left join users u on u.tenant_id = k.tenant_id and u.user_id = k.user_id
+		where k.key_hash = $1`, hash))
+}
+
+// credentialColumns follow the ids and the state of a credential; k is its key, t
+// its tenant and u its owner.
+const credentialColumns = `k.permissions, k.expires_at, k.usage_limit,
+	k.rate_enabled, k.rate_max_tokens, k.rate_refill_per_min,
+	t.product, t.suspended, t.rate_enabled, t.rate_max_tokens, t.rate_refill_per_min,
+	u.first_name, u.last_name, u.email, u.user_type, u.is_inactive, u.permissions`
+
+func (s *Store) scanCredential(row scanner) (credential, error) {
 	var c credential
 	var userPermissions, keyPermissions sql.NullString
 	var first, last, email, userType sql.NullString
@@ -112,15 +167,7 @@ func (s *Store) credentialOf(q querier, hash string) (credential, error) {
 	var expires sql.NullInt64
 	var key, tenant RateLimit
 	p := &c.principal
-	err := q.row(`
-		select k.tenant_id, k.api_key_id, k.user_id, k.active, k.permissions, k.expires_at, k.usage_limit,
-			k.rate_enabled, k.rate_max_tokens, k.rate_refill_per_min,
-			t.product, t.suspended, t.rate_enabled, t.rate_max_tokens, t.rate_refill_per_min,
-			u.first_name, u.last_name, u.email, u.user_type, u.is_inactive, u.permissions
-		from api_keys k
-		join tenants t on t.tenant_id = k.tenant_id
-		left join users u on u.tenant_id = k.tenant_id and u.user_id = k.user_id
-		where k.key_hash = $1`, hash).Scan(
+	err := row.Scan(
 		&p.TenantID, &p.KeyID, &p.User.UserID, &c.active, &keyPermissions, &expires, &c.limit,
 		&key.Enabled, &key.MaxTokens, &key.RefillPerMin,
 		&p.Product, &c.suspended, &tenant.Enabled, &tenant.MaxTokens, &tenant.RefillPerMin,

@@ -21,7 +21,7 @@ import (
 
 func TestIdentity(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"bootstrap":                      bootstrap,
 		"a key opens its tenant":         authenticate,
 		"whatever is wrong is one error": rejections,

@@ -9,7 +9,7 @@ import (
 
 func TestMail(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"a mail is sent once":              mailOnce,
 		"a mail is tried again, then not":  mailRetried,
 		"a lost lease cannot be recorded":  mailFenced,

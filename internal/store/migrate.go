@@ -7,63 +7,78 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"strings"
 )
 
-//go:embed migrations/*.sql
+//go:embed migrations
 var migrations embed.FS
 
-// migrate applies the embedded files that the database has not seen, in the
-// order of their names, each in one transaction. The write lock of the
-// transaction keeps two processes from migrating at once. A database that is
-// newer than the program is refused: an old program must not write to it.
+// migrate applies the embedded files that the database has not seen, in the order
+// of their names, each in one transaction. The lock of the transaction keeps two
+// processes from migrating at once. A database that is newer than the program is
+// refused: an old program must not write to it.
 func migrate(ctx context.Context, db *sql.DB, d dialect) error {
-	names, err := fs.Glob(migrations, "migrations/*.sql")
-	if err != nil {
-		return fmt.Errorf("list migrations: %w", err)
-	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, `create table if not exists migrations (name text not null primary key)`); err != nil {
-		return fmt.Errorf("prepare migrations: %w", err)
-	}
 	known := map[string]bool{}
-	for _, n := range names {
-		known[path.Base(n)] = true
-		if err := applyMigration(ctx, conn, d, n); err != nil {
-			return fmt.Errorf("migration %s: %w", path.Base(n), err)
+	for _, pattern := range d.migrations {
+		names, err := fs.Glob(migrations, pattern)
+		if err != nil {
+			return fmt.Errorf("list migrations: %w", err)
+		}
+		for _, n := range names {
+			known[migrationName(n)] = true
+			if err := applyMigration(ctx, conn, d, n); err != nil {
+				return fmt.Errorf("migration %s: %w", migrationName(n), err)
+			}
 		}
 	}
 	return refuseNewer(ctx, conn, known)
 }
+
+// migrationName is how the database knows a migration.
+func migrationName(file string) string { return strings.TrimPrefix(file, "migrations/") }
 
 func applyMigration(ctx context.Context, conn *sql.Conn, d dialect, name string) (err error) {
 	text, err := migrations.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	if _, err := conn.ExecContext(ctx, "begin immediate"); err != nil {
+	if _, err := conn.ExecContext(ctx, d.begin); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			_, rerr := conn.ExecContext(ctx, "rollback")
+			_, rerr := conn.ExecContext(context.WithoutCancel(ctx), "rollback")
 			err = errors.Join(err, rerr)
 		}
 	}()
+	for _, q := range []string{d.lock, `create table if not exists migrations (name text not null primary key)`} {
+		if q == "" {
+			continue
+		}
+		if _, err := conn.ExecContext(ctx, q); err != nil {
+			return err
+		}
+	}
 	var n int
-	if err := conn.QueryRowContext(ctx, `select count(*) from migrations where name = $1`, path.Base(name)).Scan(&n); err != nil {
+	if err := conn.QueryRowContext(ctx, `select count(*) from migrations where name = $1`, migrationName(name)).Scan(&n); err != nil {
 		return err
 	}
 	if n == 0 {
-		if _, err := conn.ExecContext(ctx, d.words.Replace(string(text))); err != nil {
+		if d.server {
+			// Who waits for a lock of a table makes all others wait behind it.
+			if _, err := conn.ExecContext(ctx, `set local lock_timeout = '10s'`); err != nil {
+				return err
+			}
+		}
+		if _, err := conn.ExecContext(ctx, d.words(string(text))); err != nil {
 			return err
 		}
-		if _, err := conn.ExecContext(ctx, `insert into migrations (name) values ($1)`, path.Base(name)); err != nil {
+		if _, err := conn.ExecContext(ctx, `insert into migrations (name) values ($1)`, migrationName(name)); err != nil {
 			return err
 		}
 	}

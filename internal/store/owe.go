@@ -96,17 +96,17 @@ func (t *tx) insertOwed(now time.Time, o owed) error {
 	if d.Body == nil {
 		d.Body = o.full
 	}
-	if o.full != nil && t.intake != nil && t.intake.Reserve(o.lane, len(d.Body)) {
+	if o.full != nil && t.intake != nil && t.w.s.Mine(o.lane) && t.intake.Reserve(o.lane, len(d.Body)) {
 		t.out.Handed = append(t.out.Handed, Claimed{
 			Delivery: d, Owner: t.intake.Owner, Since: now, Generation: 1, until: now.Add(t.intake.Lease), own: o.body,
 		})
 		return nil
 	}
-	_, err := t.exec(insertPending,
+	err := t.change("insert delivery", insertPending,
 		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
 		d.Attempt, d.IsTest, micros(now), micros(now), nullBlob(o.body), nil, nil, 0)
 	if err != nil {
-		return fmt.Errorf("insert delivery: %w", err)
+		return err
 	}
 	t.due(o.lane)
 	return nil

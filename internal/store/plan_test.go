@@ -15,7 +15,7 @@ import (
 // page through all day need no sort.
 func TestPlans(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, openSQLiteStore(t), "acme")
+	d := newDesk(t, openAt(t, place{dir: t.TempDir()}), "acme")
 	useEverything(t, d)
 	texts := map[string]bool{}
 	d.stmts.Range(func(q, _ any) bool { texts[q.(string)] = true; return true })

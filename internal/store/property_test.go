@@ -19,7 +19,12 @@ import (
 // and compares the log with the rules after each step.
 func TestChains(t *testing.T) {
 	t.Parallel()
-	s := openSQLiteStore(t, mails, func(c *Config) {
+	onEach(t, chainsHold)
+	behindPooler(t, chainsHold)
+}
+
+func chainsHold(t *testing.T, p place) {
+	s := openAt(t, p, mails, func(c *Config) {
 		c.Policy = delivery.Policy{
 			Schedule:     []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute},
 			DisableAfter: 20 * time.Minute, WarnAfter: []time.Duration{10 * time.Minute}, GoneDisables: true,

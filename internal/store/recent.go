@@ -37,19 +37,17 @@ func newRecent() recent {
 
 // forget drops everything, after a rollback.
 func (r *recent) forget() {
-	clear(r.tickets)
+	r.forgetTickets()
 	clear(r.checked)
 	r.seq = 0
 }
+
+func (r *recent) forgetTickets() { clear(r.tickets) }
 
 // refresh begins a transaction: what another process has changed meanwhile must
 // not be remembered.
 func (w *writer) refresh() error {
 	clear(w.recent.checked)
-	if w.s.dialect.version == "" {
-		w.recent.forget()
-		return nil
-	}
 	st, err := w.stmt(w.s.dialect.version)
 	if err != nil {
 		return err

@@ -19,9 +19,12 @@ import (
 // write, and changes that another process made.
 func TestRememberedTicketsAreTheStoredOnes(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	d := newDesk(t, openAt(t, dir), "acme")
-	other := openAt(t, dir) // another process, as far as the database knows
+	onEach(t, rememberedTickets)
+}
+
+func rememberedTickets(t *testing.T, p place) {
+	d := newDesk(t, openAt(t, p), "acme")
+	other := openAt(t, p) // another process, as far as the database knows
 	full := d.everything(t)
 	now := start()
 	var ids []string

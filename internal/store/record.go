@@ -36,7 +36,7 @@ func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error
 		return nil, fault.Wrap(fault.Unavailable, err, "The store cannot write now, try again")
 	}
 	return write(ctx, s, func(t *tx) ([]Recorded, error) {
-		b := recording{tx: t, webhooks: map[Lane]*recorded{}}
+		b := recording{tx: t, webhooks: map[Lane]*recorded{}, minutes: map[minuteKey]*Minute{}}
 		out := make([]Recorded, len(results))
 		for i := range results {
 			var err error
@@ -53,6 +53,7 @@ func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error
 type recording struct {
 	tx       *tx
 	webhooks map[Lane]*recorded
+	minutes  map[minuteKey]*Minute
 }
 
 type recorded struct {
@@ -87,7 +88,16 @@ func (b *recording) save() error {
 			return err
 		}
 	}
-	return nil
+	return b.tx.addMinutes(b.minutes)
+}
+
+// count adds an attempt to its minute.
+func (b *recording) count(r *Result, ok bool) {
+	k := minuteKey{r.TenantID, r.EndedAt.Unix() / 60}
+	if b.minutes[k] == nil {
+		b.minutes[k] = &Minute{}
+	}
+	b.minutes[k].count(ok, r.Answer.Duration)
 }
 
 func (b *recording) record(r *Result) (Recorded, error) {
@@ -109,6 +119,7 @@ func (b *recording) record(r *Result) (Recorded, error) {
 	if counts {
 		w.Health.Record(ok, r.EndedAt)
 		w.dirty = true
+		b.count(r, ok)
 	}
 	// Rows beside this one exist only where a person asked for an attempt, and
 	// that moves the number of the others past 1.
@@ -133,6 +144,23 @@ func (b *recording) record(r *Result) (Recorded, error) {
 	return out, err
 }
 
+// insertRecorded inserts the row of a first attempt that was handed over, with its
+// result, and insertManyRecorded a column of them, see merge.go.
+const (
+	insertRecorded = recordedColumns + `
+		values (1, 0, 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`
+
+	insertManyRecorded = recordedColumns + `
+		select 1, 0, 1, u.* from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+			$8::boolean[], $9::bigint[], $10::bigint[], $11::bytea[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[],
+			$16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[], $21::text[]) u`
+	recordedKinds = "tttttttoiibiiitittitt"
+
+	recordedColumns = `insert into deliveries (attempt, step, generation, tenant_id, delivery_id, webhook_id, event_id,
+		event_type, ticket_id, status, is_test, due_at, created_at, body, attempted_at, completed_at, next_retry_at,
+		custom_headers, status_code, response_headers, response_body, duration_ms, error_type, error_message)`
+)
+
 // recordAttempt completes the row if the lease is still held. What was handed
 // over has none yet and gets it complete.
 func (t *tx) recordAttempt(r *Result) (held bool, err error) {
@@ -153,11 +181,7 @@ func (t *tx) recordAttempt(r *Result) (held bool, err error) {
 		retryAt = micros(r.Verdict.RetryAt)
 	}
 	if d := t.w.handovers.by[r.DeliveryID]; d != nil {
-		_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
-				attempt, step, status, is_test, due_at, created_at, body, generation,
-				attempted_at, completed_at, next_retry_at, custom_headers, status_code, response_headers,
-				response_body, duration_ms, error_type, error_message)
-			values ($1, $2, $3, $4, $5, $6, 1, 0, $7, $8, $9, $10, $11, 1, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`,
+		err := t.change("insert delivery", insertRecorded,
 			d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
 			string(r.Verdict.Status), d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own),
 			micros(r.StartedAt), micros(r.EndedAt), retryAt, customHeaders, code, responseHeaders,
@@ -202,14 +226,14 @@ func (t *tx) scheduleNext(r *Result, w *recorded, alone bool) error {
 			status, reason, completed = delivery.Abandoned, delivery.WaitSuperseded, micros(r.EndedAt)
 		}
 	}
-	_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
+	err := t.change("schedule the next attempt", `insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
 			attempt, step, status, wait_reason, is_test, due_at, completed_at, created_at, body)
 		select tenant_id, $3, webhook_id, event_id, event_type, ticket_id,
 			attempt + 1, step + 1, $4, $5, is_test, $6, $7, $8, body
 		from deliveries where tenant_id = $1 and delivery_id = $2`,
 		r.TenantID, r.DeliveryID, NewID(), string(status), reason, micros(r.Verdict.RetryAt), completed, micros(r.EndedAt))
 	if err != nil {
-		return fmt.Errorf("schedule the next attempt: %w", err)
+		return err
 	}
 	if status == delivery.Pending && !r.Verdict.RetryAt.After(r.EndedAt) {
 		t.due(Lane{r.TenantID, r.WebhookID})
@@ -220,13 +244,9 @@ func (t *tx) scheduleNext(r *Result, w *recorded, alone bool) error {
 // supersede gives up the attempts that are still owed for an event that has
 // been delivered now. One that is being sent keeps its row.
 func (t *tx) supersede(r *Result) error {
-	_, err := t.exec(`update deliveries set status = 'abandoned', wait_reason = 'superseded', completed_at = $4,
-			lease_owner = null, lease_until = null
+	return t.change("supersede the pending attempt", `update deliveries set status = 'abandoned', wait_reason = 'superseded',
+			completed_at = $4, lease_owner = null, lease_until = null
 		where tenant_id = $1 and event_id = $2 and webhook_id = $3 and status = 'pending'
 			and (lease_until is null or lease_until <= $4 and lease_owner <> $5)`,
 		r.TenantID, r.EventID, r.WebhookID, micros(r.EndedAt), t.w.s.owner())
-	if err != nil {
-		return fmt.Errorf("supersede the pending attempt: %w", err)
-	}
-	return nil
 }

@@ -18,7 +18,7 @@ import (
 
 func TestReplays(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"what failed and what was missed":                 replayFailed,
 		"what was delivered goes on as a new chain":       replayDelivered,
 		"the times bound what occurred":                   replayTimes,
@@ -534,12 +534,15 @@ func replayPages(t *testing.T, open opener) {
 // the store opened again in between.
 func TestReplayOfTenThousand(t *testing.T) {
 	t.Parallel()
+	onEach(t, replayOfTenThousand)
+}
+
+func replayOfTenThousand(t *testing.T, p place) {
 	n := 10_001
 	if testing.Short() {
 		n = 1001
 	}
-	dir := t.TempDir()
-	s := openAt(t, dir, once)
+	s := openAt(t, p, once)
 	d := newDesk(t, s, "acme")
 	l := d.hook(start())
 	l.missedEvents(start(), n)
@@ -566,7 +569,7 @@ func TestReplayOfTenThousand(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			s = openAt(t, dir, once)
+			s = openAt(t, p, once)
 			d.Store = s
 		}
 	}
@@ -594,7 +597,7 @@ func TestReplayOfTenThousand(t *testing.T) {
 func TestMigrationOutOfOrder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := openAt(t, dir)
+	s := openAt(t, place{dir: dir})
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -610,7 +613,7 @@ func TestMigrationOutOfOrder(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l := newDesk(t, openAt(t, dir), "acme").hook(start())
+	l := newDesk(t, openAt(t, place{dir: dir}), "acme").hook(start())
 	l.replay(start(), ReplayFailed)
 	if got := l.runReplays(start()); len(got) != 1 || got[0].Status != "done" {
 		t.Errorf("ran %+v", got)

@@ -13,7 +13,7 @@ import (
 
 func TestRetries(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"a manual attempt goes beside the schedule":   retryBeside,
 		"a manual success ends the chain":             retrySucceeds,
 		"a manual attempt follows an abandoned chain": retryAbandoned,

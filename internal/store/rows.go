@@ -46,15 +46,27 @@ func found(err error, message string) error {
 	return nil
 }
 
-// change runs a statement whose count of rows does not matter. what names it in
-// the error; a violated unique key is the caller's Conflict (contract section
-// 1.2).
+// change runs a statement whose count of rows does not matter, at once or, where
+// the way to the database is long, together with the next that has an answer to
+// wait for. what names it in the error; a violated unique key is the caller's
+// Conflict (contract section 1.2).
 func (t *tx) change(what, q string, args ...any) error {
-	_, err := t.exec(q, args...)
+	t.wrote = true
+	return t.w.change(what, q, args...)
+}
+
+func (w *writer) change(what, q string, args ...any) error {
+	if w.s.dialect.server {
+		return w.postpone(what, q, args)
+	}
+	return changeError(what, w.exec(q, args...))
+}
+
+func changeError(what string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case t.w.s.dialect.duplicate(err):
+	case isDuplicate(err):
 		return fault.Wrap(fault.Conflict, err, "Resource already exists")
 	}
 	return fmt.Errorf("%s: %w", what, err)

@@ -33,7 +33,11 @@ import (
 // Config says where the data lives and which server-wide rules are applied
 // inside a transaction. It is not changed after Open.
 type Config struct {
-	Dir         string       // data directory of the embedded database; made if missing
+	Dir         string // data directory of the embedded database; made if missing
+	DatabaseURL string // of a PostgreSQL, in place of Dir
+	// Now is the clock of this process, for what a server is waited for and for the
+	// lease of the node; it should be monotonic. Needed with DatabaseURL only.
+	Now         func() time.Time
 	Vault       *vault.Vault // seals signing secrets and custom headers
 	Policy      delivery.Policy
 	PublicURL   string        // base of the deep links in payloads, without a trailing slash
@@ -43,6 +47,7 @@ type Config struct {
 	QueueLimit  int           // calls that may wait for the writer before Unavailable (contract P12); 0 means 8192
 	Retention   time.Duration // how long events and delivery rows are kept; 0 means 30 days
 	Mails       Mails         // writes the mails about failing webhooks; a nil function sends none
+	CopyTarget  bool          // take a database that is an unfinished copy, to go on with it; see Hold
 
 	// Commit hears of every commit of the writer: of its begin with the number of
 	// calls that share it, and through what it returns of its end, with the error
@@ -56,13 +61,17 @@ type Store struct {
 	dialect dialect
 	write   *sql.DB // one connection, owned by the writer goroutine
 	read    *sql.DB
+	side    *sql.DB  // of a server: what must not wait for either
 	stmts   sync.Map // query text -> *sql.Stmt on read
 	writer  *writer
 	usage   *usage
 	grants  grants
 
-	lock  deliveryLock // see LockDeliveries
-	swept swept        // see Sweep
+	lock   deliveryLock         // see LockDeliveries
+	node   atomic.Pointer[node] // of a server, see Join; nil: it has not
+	offset atomic.Int64         // see Clock; in microseconds
+
+	swept swept // see Sweep
 
 	handedCount atomic.Int64 // deliveries that the dispatcher holds and that have no row, see handover.go
 	handedSince atomic.Int64 // since when the oldest of them is due, in microseconds; 0 without any
@@ -102,25 +111,44 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Commit == nil {
 		cfg.Commit = func(int) func(error) { return func(error) {} }
 	}
-	if err := MakeDir(cfg.Dir); err != nil {
-		return nil, err
-	}
 	s := &Store{cfg: cfg, dialect: sqliteDialect()}
-	var err error
-	file := filepath.Join(cfg.Dir, fileName)
-	if s.write, err = s.dialect.open(file, 1, writeCache); err != nil {
+	target, readers := filepath.Join(cfg.Dir, fileName), 4
+	if cfg.DatabaseURL != "" {
+		if cfg.Now == nil {
+			return nil, errors.New("a store on a server needs a clock")
+		}
+		pooled, err := checkServer(ctx, cfg.DatabaseURL, cfg.Now)
+		if err != nil {
+			return nil, err
+		}
+		s.dialect, target, readers = postgresDialect(cfg.Now, pooled), cfg.DatabaseURL, 8
+	} else if err := MakeDir(cfg.Dir); err != nil {
 		return nil, err
 	}
-	if s.read, err = s.dialect.open(file, 4, readCache); err != nil {
+	var err error
+	if s.write, err = s.dialect.open(target, 1, writeCache); err != nil {
+		return nil, err
+	}
+	if s.read, err = s.dialect.open(target, readers, readCache); err != nil {
 		return nil, errors.Join(err, s.write.Close())
 	}
 	if err := migrate(ctx, s.write, s.dialect); err != nil {
 		return nil, errors.Join(err, s.read.Close(), s.write.Close())
 	}
+	if s.dialect.server {
+		if s.side, err = s.dialect.open(target, 3, 0); err != nil {
+			return nil, errors.Join(err, s.read.Close(), s.write.Close())
+		}
+	}
 	if s.writer, err = startWriter(s); err != nil {
-		return nil, errors.Join(err, s.read.Close(), s.write.Close())
+		return nil, errors.Join(err, s.closeSide(), s.read.Close(), s.write.Close())
 	}
 	s.usage = startUsage(s)
+	for _, check := range []func(context.Context) error{s.checkKey, s.refuseUnfinished} {
+		if err := check(ctx); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	return s, nil
 }
 
@@ -135,9 +163,19 @@ func MakeDir(dir string) error {
 // Close waits for the calls that were accepted, then closes the database. Calls
 // made after Close return an error. It is safe to call twice.
 func (s *Store) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), connectLimit)
+	defer cancel()
+	err := s.Leave(ctx)
 	s.usage.stop()
 	s.writer.stop()
-	return errors.Join(s.closeStmts(), s.read.Close(), s.write.Close(), s.lock.release())
+	return errors.Join(err, s.closeStmts(), s.closeSide(), s.read.Close(), s.write.Close(), s.lock.release())
+}
+
+func (s *Store) closeSide() error {
+	if s.side == nil {
+		return nil
+	}
+	return s.side.Close()
 }
 
 // Intake is where the dispatcher takes what the store has for it. All functions
@@ -151,8 +189,12 @@ type Intake struct {
 	Reserve func(l Lane, size int) bool
 	// Cancel takes reservations back whose transaction was rolled back.
 	Cancel func([]Claimed)
-	// Commit tells what a transaction has left, once it is durable.
+	// Commit tells what a transaction has left, once it is durable, and of what
+	// other nodes have done. It may also be called by other goroutines.
 	Commit func(Committed)
+	// Lost says that another node has taken over what this one holds. It returns
+	// before anything else can be leased. nil on an embedded database.
+	Lost func()
 }
 
 // Committed is what a commit means to the dispatcher.
@@ -161,6 +203,11 @@ type Committed struct {
 	Handed  []Claimed // deliveries under the intake's lease, one for each reservation
 	Changed []Lane    // webhooks whose settings or secrets are not what they were
 	Replay  bool      // a replay job was made
+
+	// Of other nodes.
+	Refresh bool // any webhook may have changed, and a replay may have been made
+	Moved   bool // lanes that were Mine may be no more, and others may be
+	Look    bool // there may be due rows of any lane
 }
 
 // SetIntake registers the dispatcher; nil removes it. A transaction that is
@@ -188,6 +235,7 @@ type reader struct {
 func (s *Store) reader(ctx context.Context) *reader { return &reader{ctx: ctx, s: s} }
 
 func (r *reader) query(q string, args ...any) (*sql.Rows, error) {
+	r.s.dialect.texts(args)
 	st, err := r.s.prepared(r.ctx, q)
 	if err != nil {
 		return nil, err
@@ -196,6 +244,7 @@ func (r *reader) query(q string, args ...any) (*sql.Rows, error) {
 }
 
 func (r *reader) row(q string, args ...any) *sql.Row {
+	r.s.dialect.texts(args)
 	st, err := r.s.prepared(r.ctx, q)
 	if err != nil {
 		// database/sql reports the same error again from the row.
@@ -207,6 +256,7 @@ func (r *reader) row(q string, args ...any) *sql.Row {
 // list runs a statement that was built for one call (filters, sort) and is not
 // worth keeping: a caller must not be able to fill the cache with variants.
 func (r *reader) list(q string, args ...any) (*sql.Rows, error) {
+	r.s.dialect.texts(args)
 	return r.s.read.QueryContext(r.ctx, q, args...)
 }
 
@@ -248,10 +298,10 @@ func (s *Store) Ping(ctx context.Context) error {
 			if !s.writer.failed.Load() {
 				return nil
 			}
-			if _, err := t.exec(`insert into handovers (list) values ($1)`, []byte{}); err != nil {
+			if _, err := t.exec(`insert into handovers (handover_id, list) values (-1, $1)`, []byte{}); err != nil {
 				return fmt.Errorf("write to the store: %w", err)
 			}
-			_, err := t.exec(`delete from handovers where list = $1`, []byte{})
+			_, err := t.exec(`delete from handovers where handover_id = -1`)
 			return err
 		})
 	}()

@@ -11,39 +11,82 @@ import (
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/ticket"
 	"github.com/ticketwire/ticketwire/internal/vault"
+	"github.com/ticketwire/ticketwire/test/postgres"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// place is a database of one test, which may be opened more than once: each store
+// on it is a process, as far as the database knows.
+type place struct {
+	dir string // of the key, and of the embedded database
+	url string // of a PostgreSQL; "" for the embedded database
+}
+
 // opener opens an empty store that is closed when the test ends. A behaviour is
-// written against an opener, so that another database can be held to it too.
+// written against an opener, so that each database can be held to it.
 type opener func(t *testing.T, change ...func(*Config)) *Store
 
-// exercise runs behaviours side by side, each on stores of its own.
-func exercise(t *testing.T, open opener, behaviours map[string]func(*testing.T, opener)) {
+// onEach runs a test on an empty place of each kind of database, side by side.
+func onEach(t *testing.T, test func(*testing.T, place)) {
 	t.Helper()
-	for name, behaviour := range behaviours {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			behaviour(t, open)
-		})
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		test(t, place{dir: t.TempDir()})
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, onPostgres(t))
+	})
+}
+
+// onServers runs a test on an empty place on a server, and on one behind a pooler.
+func onServers(t *testing.T, test func(*testing.T, place)) {
+	t.Helper()
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, onPostgres(t))
+	})
+	behindPooler(t, test)
+}
+
+// onPostgres returns an empty place on PostgreSQL.
+func onPostgres(t testing.TB) place { return place{dir: t.TempDir(), url: postgres.Start(t)} }
+
+// beside opens the place of a store once more, as another process does.
+func beside(t *testing.T, s *Store, change ...func(*Config)) *Store {
+	t.Helper()
+	return openAt(t, place{dir: s.cfg.Dir, url: s.cfg.DatabaseURL}, change...)
+}
+
+// exercise runs behaviours side by side on each kind of database, each on stores
+// of its own.
+func exercise(t *testing.T, behaviours map[string]func(*testing.T, opener)) {
+	t.Helper()
+	for _, kind := range []struct {
+		name string
+		make func(*testing.T) place
+	}{
+		{"sqlite", func(t *testing.T) place { return place{dir: t.TempDir()} }},
+		{"postgres", func(t *testing.T) place { return onPostgres(t) }},
+	} {
+		for name, behaviour := range behaviours {
+			t.Run(kind.name+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				behaviour(t, func(t *testing.T, change ...func(*Config)) *Store { return openAt(t, kind.make(t), change...) })
+			})
+		}
 	}
 }
 
-// openSQLiteStore is the opener of the embedded database.
-func openSQLiteStore(t *testing.T, change ...func(*Config)) *Store {
+// openAt opens a place, which may be open already.
+func openAt(t *testing.T, p place, change ...func(*Config)) *Store {
 	t.Helper()
-	return openAt(t, t.TempDir(), change...)
-}
-
-// openAt opens the embedded database of a directory, which may be open already.
-func openAt(t *testing.T, dir string, change ...func(*Config)) *Store {
-	t.Helper()
-	v, err := vault.Open(filepath.Join(dir, "secret.key"))
+	v, err := vault.Open(filepath.Join(p.dir, "secret.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Dir: dir, Vault: v, PublicURL: "https://desk.example"}
+	cfg := Config{Dir: p.dir, DatabaseURL: p.url, Now: time.Now, Vault: v, PublicURL: "https://desk.example"}
 	for _, c := range change {
 		c(&cfg)
 	}

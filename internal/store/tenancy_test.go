@@ -11,7 +11,7 @@ import (
 // TestTenantsDoNotMeet calls every method as one tenant with the ids of another.
 func TestTenantsDoNotMeet(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"rows":       foreignRows,
 		"references": foreignReferences,
 		"lists":      foreignLists,

@@ -39,14 +39,16 @@ const ticketFrom = ` from tickets t
 	left join users a on a.tenant_id = t.tenant_id and a.user_id = t.assigned_to
 `
 
-const ticketColumns = `select t.tenant_id, t.ticket_id, t.ticket_number, t.title, t.url, t.client_id, t.contact_name_id,
+const ticketColumns = ticketFields + ticketFrom
+
+const ticketFields = `select t.tenant_id, t.ticket_id, t.ticket_number, t.title, t.url, t.client_id, t.contact_name_id,
 	t.location_id, t.status_id, t.board_id, t.category_id, t.subcategory_id, t.priority_id, t.entered_by, t.updated_by,
 	t.assigned_to, t.assigned_team_id, t.closed_by, t.entered_at, t.updated_at, t.closed_at, t.due_date, t.is_closed,
 	t.attributes, t.tags, t.source, t.ticket_origin, t.response_state, t.last_occurred_at,
 	coalesce(s.name, ''), coalesce(s.is_closed, t.is_closed), coalesce(p.priority_name, ''), coalesce(b.board_name, ''),
 	coalesce(c.client_name, ''), c.email, c.phone_no, n.full_name, n.email, n.phone_number, l.location_name,
 	g.category_name, h.category_name, coalesce(e.first_name, ''), coalesce(e.last_name, ''),
-	coalesce(a.first_name, ''), coalesce(a.last_name, '')` + ticketFrom
+	coalesce(a.first_name, ''), coalesce(a.last_name, '')`
 
 func scanTicket(row scanner) (ticket.Ticket, error) {
 	var t ticket.Ticket
@@ -167,7 +169,7 @@ func attributesText(tk *ticket.Ticket) any {
 // and fires nothing (contract section 4.4). Errors are those of ticket.Apply,
 // and NotFound.
 func (s *Store) UpdateTicket(ctx context.Context, now time.Time, a ticket.Actor, id string, p ticket.Patch) (ticket.Ticket, error) {
-	return write(ctx, s, func(t *tx) (ticket.Ticket, error) {
+	return writeTo(ctx, s, ticketKey{a.TenantID, lowerID(id)}, func(t *tx) (ticket.Ticket, error) {
 		old, err := t.ticket(a.TenantID, id, noTicket)
 		if err != nil {
 			return ticket.Ticket{}, err

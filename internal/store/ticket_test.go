@@ -19,7 +19,7 @@ import (
 
 func TestTickets(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"create returns what a read returns":          createRoundTrip,
 		"numbers count up and survive failures":       numbers,
 		"update returns what a read returns":          updateRoundTrip,

@@ -16,7 +16,7 @@ import (
 
 func TestTicketLists(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"filters":               listFilters,
 		"every sort is stable":  listSorts,
 		"rows equal the ticket": listRows,
@@ -234,7 +234,7 @@ func stats(t *testing.T, open opener) {
 
 func TestResources(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"lists filter, sort and page":  resourceLists,
 		"parents have to exist":        resourceParents,
 		"a default replaces the other": resourceDefaults,

@@ -399,15 +399,11 @@ func (s *Store) DeleteWebhook(ctx context.Context, now time.Time, a ticket.Actor
 
 // saveHealth writes what the attempts of w have shown.
 func (t *tx) saveHealth(w *delivery.Webhook) error {
-	_, err := t.exec(`update webhook_health set total_deliveries = $3, successful_deliveries = $4, failed_deliveries = $5,
+	return t.change("save webhook health", `update webhook_health set total_deliveries = $3, successful_deliveries = $4, failed_deliveries = $5,
 			last_delivery_at = $6, last_success_at = $7, last_failure_at = $8, failing_since = $9, warnings_sent = $10,
 			auto_disabled_at = $11
 		where tenant_id = $1 and webhook_id = $2`,
 		w.TenantID, w.WebhookID, w.TotalDeliveries, w.SuccessfulDeliveries, w.FailedDeliveries,
 		microsPtr(w.LastDeliveryAt), microsPtr(w.LastSuccessAt), microsPtr(w.LastFailureAt),
 		microsPtr(w.FailingSince), w.WarningsSent, microsPtr(w.AutoDisabledAt))
-	if err != nil {
-		return fmt.Errorf("save webhook health: %w", err)
-	}
-	return nil
 }

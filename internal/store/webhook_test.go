@@ -20,7 +20,7 @@ import (
 
 func TestWebhooks(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){
+	exercise(t, map[string]func(*testing.T, opener){
 		"every field survives":              everyField,
 		"an invalid change changes nothing": invalidChange,
 		"the tenant's limit":                webhookLimit,
@@ -286,7 +286,7 @@ func webhookTenants(t *testing.T, open opener) {
 func TestSecretsAreSealed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := openAt(t, dir, guide)
+	s := openAt(t, place{dir: dir}, guide)
 	d := newDesk(t, s, "acme")
 	i := idempotency(d, "k", "body")
 	i.Render = func(v any) (int, []byte, error) { return 201, []byte(v.(CreatedWebhook).Secret), nil }
@@ -328,7 +328,11 @@ func TestSecretsAreSealed(t *testing.T) {
 // TestSealedValuesStayInTheirRow moves a sealed secret to another webhook.
 func TestSealedValuesStayInTheirRow(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, openSQLiteStore(t, guide), "acme")
+	onEach(t, sealedValuesStay)
+}
+
+func sealedValuesStay(t *testing.T, p place) {
+	d := newDesk(t, openAt(t, p, guide), "acme")
 	a, b := d.hook(start()), d.hook(start())
 	_, _, err := d.UpdateWebhook(t.Context(), start(), d.Actor, a.hook.WebhookID, func(s *delivery.Spec) error {
 		s.TLS = &delivery.TLS{ClientKey: "key"}
@@ -362,7 +366,11 @@ func TestSealedValuesStayInTheirRow(t *testing.T) {
 // deliveries.
 func TestDeletedWebhookKeepsNoSecret(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, openSQLiteStore(t, guide), "acme")
+	onEach(t, deletedKeepsNoSecret)
+}
+
+func deletedKeepsNoSecret(t *testing.T, p place) {
+	d := newDesk(t, openAt(t, p, guide), "acme")
 	sp := spec()
 	sp.CustomHeaders, sp.TLS = map[string]string{"Authorization": "Bearer t0ps3cret"}, &delivery.TLS{ClientKey: "key"}
 	w, _, err := d.CreateWebhook(t.Context(), start(), d.Actor, sp)

@@ -22,8 +22,9 @@ type WebhookQuery struct {
 	RateMin, RateMax                  *float64 // share of successful attempts in percent, 100 before the first
 	Sort                              string   // one of WebhookSortColumns; default "created_at"
 	Desc                              bool
-	Page                              int // from 1
-	Limit                             int // 1..100, default 25; more counts as 100
+	WorstFirst                        bool // instead of Sort: switched off by us, failing, paused by hand, then the rest
+	Page                              int  // from 1
+	Limit                             int  // 1..100, default 25; more counts as 100
 }
 
 // WebhookSortColumns are the names that sort= accepts.
@@ -58,8 +59,11 @@ func (s *Store) Webhooks(ctx context.Context, tenant string, q WebhookQuery) ([]
 	}
 	// The id settles ties, so that pages neither repeat nor miss a row. Sort is
 	// one of our own names, and each is a column of one of the two tables only.
-	rows, err = r.list(`select `+webhookColumns+webhookTables+` where `+w.String()+`
-		order by `+q.Sort+order+`, w.webhook_id`+order+w.page(q.Page, min(q.Limit, maxLimit)), w.args...)
+	by := q.Sort + order + `, w.webhook_id` + order
+	if q.WorstFirst {
+		by = worstFirst
+	}
+	rows, err = r.list(`select `+webhookColumns+webhookTables+` where `+w.String()+` order by `+by+w.page(q.Page, min(q.Limit, maxLimit)), w.args...)
 	scanned, err := collect(rows, err, func(row scanner) (webhookRow, error) {
 		var r webhookRow
 		err := row.Scan(r.dest()...)
@@ -76,6 +80,13 @@ func (s *Store) Webhooks(ctx context.Context, tenant string, q WebhookQuery) ([]
 	}
 	return list, counts[0], nil
 }
+
+// worstFirst is the order of trouble, see delivery.HealthStatus; within it, whoever
+// has been in trouble longest.
+const worstFirst = `case when not w.is_active and w.disabled_reason <> 'user' then 0
+		when w.is_active and h.last_failure_at > coalesce(h.last_success_at, 0) then 1
+		when not w.is_active then 2 else 3 end,
+	coalesce(w.disabled_at, h.failing_since, 0), w.name, w.webhook_id`
 
 func (q *WebhookQuery) filter(w *where) {
 	w.contains(q.Name, "w.name")

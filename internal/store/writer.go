@@ -45,10 +45,12 @@ type writer struct {
 	subscribed map[string]*subscriptions // by tenant; owned by the writer goroutine
 	recent     recent                    // owned by the writer goroutine
 	handovers  handovers                 // owned by the writer goroutine
+	shared     shared                    // owned by the writer goroutine
 }
 
 type call struct {
 	fn   func(*tx) error
+	on   ticketKey // the ticket that fn will ask for; zero: none, or it is not known
 	err  error
 	tx   *tx
 	done chan struct{}
@@ -60,6 +62,7 @@ type tx struct {
 	intake *Intake   // nil: nobody delivers
 	out    Committed // what the dispatcher learns once this commits
 	wrote  bool      // a failure of the call leaves something to undo
+	hooked bool      // it has changed what events ask for
 }
 
 // prepared is a statement of the write connection.
@@ -83,6 +86,7 @@ func startWriter(s *Store) (*writer, error) {
 		subscribed: map[string]*subscriptions{},
 		recent:     newRecent(),
 		handovers:  handovers{by: map[string]*handed{}},
+		shared:     shared{patience: serverPatience},
 	}
 	if s.dialect.checkpoint != "" {
 		w.checkpointer = startCheckpointer(s)
@@ -120,10 +124,16 @@ var errClosed = fault.New(fault.Unavailable, "The service is shutting down")
 // up when ctx ends after fn was queued: the caller must learn what happened to
 // its write. A full queue is an answer at once, not a wait (contract P12).
 func (s *Store) do(ctx context.Context, fn func(*tx) error) error {
+	return s.doTo(ctx, ticketKey{}, fn)
+}
+
+// doTo is do for a change of a ticket, which the writer of a server reads together
+// with those of other calls.
+func (s *Store) doTo(ctx context.Context, on ticketKey, fn func(*tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &call{fn: fn, done: make(chan struct{})}
+	c := &call{fn: fn, on: on, done: make(chan struct{})}
 	s.writer.mu.RLock()
 	if s.writer.closed {
 		s.writer.mu.RUnlock()
@@ -157,8 +167,12 @@ func (s *Store) Load() Load {
 // write is do for a function with a result. When ctx carries an idempotency key
 // the answer is recorded in the same transaction (see idempotency.go).
 func write[T any](ctx context.Context, s *Store, fn func(*tx) (T, error)) (T, error) {
+	return writeTo(ctx, s, ticketKey{}, fn)
+}
+
+func writeTo[T any](ctx context.Context, s *Store, on ticketKey, fn func(*tx) (T, error)) (T, error) {
 	var out T
-	err := s.do(ctx, func(t *tx) error {
+	err := s.doTo(ctx, on, func(t *tx) error {
 		v, err := fn(t)
 		if err != nil {
 			return err
@@ -226,9 +240,9 @@ func (w *writer) fill(batch []*call) []*call {
 // every call of it fails and nothing of it is kept.
 func (w *writer) commit(batch []*call) {
 	ended := w.s.cfg.Commit(len(batch))
-	clean, err := w.attempt(batch, false)
-	if err == nil && !clean {
-		_, err = w.attempt(batch, true)
+	err := w.try(batch)
+	if err != nil && w.s.dialect.server {
+		err = w.tryAgain(batch, err)
 	}
 	ended(err)
 	wrote := false
@@ -242,17 +256,27 @@ func (w *writer) commit(batch []*call) {
 		w.failed.Store(err != nil)
 	}
 	w.report(batch)
+	// Before the batch is answered: who calls after that has not waited.
+	if err != nil && (isBusy(err) || w.s.dialect.server) {
+		w.refuseWaiting(err)
+	}
 	for _, c := range batch {
 		close(c.done)
-	}
-	if err != nil && isBusy(err) {
-		w.refuseWaiting(err)
 	}
 	w.checkpoint(len(batch))
 }
 
+// try runs a batch in one transaction, or in a second one with savepoints.
+func (w *writer) try(batch []*call) error {
+	clean, err := w.attempt(batch, false)
+	if err == nil && !clean {
+		_, err = w.attempt(batch, true)
+	}
+	return err
+}
+
 // refuseWaiting gives the calls in the queue the error of a batch that waited for
-// another process's lock in vain. They have waited as long as the batch, and
+// another process's lock, or for a server, in vain. They have waited as long as the batch, and
 // would otherwise wait for the next ones too.
 func (w *writer) refuseWaiting(err error) {
 	for range len(w.calls) {
@@ -287,7 +311,10 @@ func (w *writer) report(batch []*call) {
 			all.Replay = all.Replay || t.out.Replay
 		}
 	}
-	if in != nil && (all.Replay || len(all.Due)+len(all.Handed)+len(all.Changed) > 0) {
+	if w.s.dialect.server {
+		w.reportShared(&all)
+	}
+	if in != nil && (all.Replay || all.Refresh || len(all.Due)+len(all.Handed)+len(all.Changed) > 0) {
 		in.Commit(all)
 	}
 }
@@ -308,13 +335,18 @@ func (t *tx) cancel() {
 // When the disk fails, SQLite may have ended the transaction by itself. Going on
 // would commit one statement after the other, so that ends the batch.
 func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error) {
-	if err := w.exec("begin immediate"); err != nil {
+	if err := w.begin(); err != nil {
 		return false, err
 	}
-	if err := w.refresh(); err != nil {
-		return false, errors.Join(err, w.rollback())
-	}
 	in := w.s.intake.Load()
+	if w.shared.away {
+		in = nil
+	}
+	if w.s.dialect.server {
+		if err := w.fetch(batch); err != nil {
+			return false, errors.Join(err, w.rollback())
+		}
+	}
 	for _, c := range batch {
 		if c.tx != nil { // of the run before, which was rolled back
 			c.tx.cancel()
@@ -328,22 +360,45 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 		}
 		c.err = w.protect(c)
 		switch {
+		case w.shared.err != nil && !isTrouble(w.shared.err) && !w.broken():
+			// It may be that of another call.
+			return false, w.rollback()
 		case c.err == nil:
-		case isTrouble(c.err):
+		case isTrouble(c.err) || w.broken():
 			return false, errors.Join(c.err, w.rollback())
-		case c.tx.wrote:
+		case c.tx.wrote || w.aborted():
 			return len(batch) == 1, w.rollback()
 		}
 	}
 	if err := w.end(batch); err != nil {
+		if w.shared.err != nil && !savepoints && !isTrouble(err) && !w.broken() {
+			return false, w.rollback()
+		}
 		return false, errors.Join(err, w.rollback())
 	}
 	return true, nil
 }
 
+// begin begins a transaction, alone among all that write to the database.
+func (w *writer) begin() error {
+	if w.s.dialect.server {
+		return w.beginShared()
+	}
+	if err := w.exec(w.s.dialect.begin); err != nil {
+		return err
+	}
+	if err := w.refresh(); err != nil {
+		return errors.Join(err, w.rollback())
+	}
+	return nil
+}
+
 // rollback undoes the transaction, and what the writer remembers of it. SQLite
 // may have rolled back by itself, as it does when the disk is full.
 func (w *writer) rollback() error {
+	if w.s.dialect.server {
+		return w.rollbackShared()
+	}
 	w.recent.forget()
 	w.handovers.unsettle(0)
 	return ignoreNoTx(w.exec("rollback"))
@@ -351,6 +406,11 @@ func (w *writer) rollback() error {
 
 // end commits, and with it makes durable what the calls have done.
 func (w *writer) end(batch []*call) error {
+	if w.s.dialect.server {
+		if err := w.sealShared(batch); err != nil {
+			return err
+		}
+	}
 	made, err := w.seal(batch)
 	if err != nil {
 		return err
@@ -358,7 +418,11 @@ func (w *writer) end(batch []*call) error {
 	if err := failpoint.Hit(failpoint.StoreCommit); err != nil {
 		return err
 	}
-	if err := w.exec("commit"); err != nil {
+	if w.s.dialect.server {
+		if err := w.commitShared(batch, made); err != nil {
+			return err
+		}
+	} else if err := w.exec("commit"); err != nil {
 		return err
 	}
 	w.keep(batch, made)
@@ -375,10 +439,14 @@ func (w *writer) runApart(c *call) (failed, broken error) {
 	}
 	mark := len(w.handovers.settled)
 	err := w.protect(c)
-	if isTrouble(err) {
+	if ferr := w.flush(); ferr != nil {
+		err = ferr
+	}
+	if isTrouble(err) || err != nil && w.broken() {
 		return nil, err
 	}
 	if err != nil {
+		w.shared.drop()
 		w.recent.forget()
 		w.handovers.unsettle(mark)
 		if err := w.exec("rollback to c"); err != nil {
@@ -427,13 +495,18 @@ func (w *writer) exec(q string, args ...any) error {
 	if err != nil {
 		return err
 	}
+	w.s.dialect.texts(args)
 	_, err = st.ExecContext(context.Background(), args...)
 	return err
 }
 
-// stmt prepares a statement and notes that the call has something to undo from
-// now on if it writes.
-func (t *tx) stmt(q string) (prepared, error) {
+// stmt prepares a statement, sends what was deferred before it, and notes that the
+// call has something to undo from now on if it writes.
+func (t *tx) stmt(q string, args []any) (prepared, error) {
+	if err := t.w.flush(); err != nil {
+		return prepared{}, err
+	}
+	t.w.s.dialect.texts(args)
 	st, err := t.w.stmt(q)
 	t.wrote = t.wrote || st.writes
 	return st, err
@@ -441,7 +514,7 @@ func (t *tx) stmt(q string) (prepared, error) {
 
 // exec runs a statement with a fixed text: it is prepared once and kept.
 func (t *tx) exec(q string, args ...any) (int64, error) {
-	st, err := t.stmt(q)
+	st, err := t.stmt(q, args)
 	if err != nil {
 		return 0, err
 	}
@@ -455,7 +528,7 @@ func (t *tx) exec(q string, args ...any) (int64, error) {
 // query runs a statement with a fixed text. The rows must be closed before the
 // next statement of the transaction.
 func (t *tx) query(q string, args ...any) (*sql.Rows, error) {
-	st, err := t.stmt(q)
+	st, err := t.stmt(q, args)
 	if err != nil {
 		return nil, err
 	}
@@ -463,7 +536,7 @@ func (t *tx) query(q string, args ...any) (*sql.Rows, error) {
 }
 
 func (t *tx) row(q string, args ...any) *sql.Row {
-	st, err := t.stmt(q)
+	st, err := t.stmt(q, args)
 	if err != nil {
 		// database/sql reports the same error again from the row.
 		return t.w.conn.QueryRowContext(context.Background(), q, args...)

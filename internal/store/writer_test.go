@@ -44,7 +44,7 @@ func awaitQueue(s *Store, n int) {
 // whatever the others of its batch do.
 func TestCallsFailAlone(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){"sqlite": func(t *testing.T, open opener) {
+	exercise(t, map[string]func(*testing.T, opener){"writer": func(t *testing.T, open opener) {
 		s := open(t)
 		errEarly, errLate := errors.New("before the write"), errors.New("after the write")
 		release := hold(t, s)
@@ -100,7 +100,7 @@ func TestCallsFailAlone(t *testing.T) {
 // A queue that is full answers at once; what was accepted is written.
 func TestFullQueueIsUnavailable(t *testing.T) {
 	t.Parallel()
-	exercise(t, openSQLiteStore, map[string]func(*testing.T, opener){"sqlite": func(t *testing.T, open opener) {
+	exercise(t, map[string]func(*testing.T, opener){"writer": func(t *testing.T, open opener) {
 		s := open(t, func(c *Config) { c.QueueLimit = 4 })
 		release := hold(t, s)
 		var wg sync.WaitGroup

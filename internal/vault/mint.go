@@ -34,6 +34,13 @@ func HashAPIKey(key string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// NewToken mints what a session of the console or a link to it is known by, 43
+// characters of 256 random bits. hash is what is stored, as with an API key.
+func NewToken() (token, hash string) {
+	token = randomText()
+	return token, HashAPIKey(token)
+}
+
 func randomText() string {
 	raw := make([]byte, KeySize)
 	rand.Read(raw) // never fails: it ends the program instead

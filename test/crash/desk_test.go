@@ -27,6 +27,7 @@ import (
 // starts it from one goroutine, while others make requests.
 type desk struct {
 	dir    string
+	store  []string // flags that say where the data is; nil: in dir
 	args   []string // of every server, beyond those of serve
 	wrap   []string // a program that runs the server, such as a tracer
 	clock  string   // the file that sets the clock of every server; "": the machine's clock
@@ -77,7 +78,7 @@ func newDeskIn(t *testing.T, dir string, args ...string) *desk {
 // which alone ends and starts it.
 func (d *desk) another(t *testing.T, name string) *desk {
 	t.Helper()
-	return &desk{dir: d.dir, url: d.url, tenant: d.bootstrap(t, name)}
+	return &desk{dir: d.dir, store: d.store, url: d.url, tenant: d.bootstrap(t, name)}
 }
 
 // restored is a copy of the data directory elsewhere. No server runs yet.
@@ -95,7 +96,7 @@ func openDesk(t *testing.T, args ...string) *desk {
 
 func (d *desk) bootstrap(t *testing.T, name string) tenant {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), normal, "bootstrap", "--json", "--data", d.dir, "--tenant", name)
+	cmd := exec.CommandContext(t.Context(), normal, append([]string{"bootstrap", "--json", "--tenant", name}, d.place()...)...)
 	cmd.Env = environment("")
 	out, err := cmd.Output()
 	if err != nil {
@@ -106,6 +107,14 @@ func (d *desk) bootstrap(t *testing.T, name string) tenant {
 		t.Fatalf("bootstrap printed %q: %v", out, err)
 	}
 	return made
+}
+
+// place is the flags that say where the data is.
+func (d *desk) place() []string {
+	if d.store != nil {
+		return d.store
+	}
+	return []string{"--data", d.dir}
 }
 
 // environment is the one of the test without settings of the program.
@@ -135,9 +144,9 @@ func (d *desk) tryStart(t *testing.T, faults string) error {
 	if faults != "" || d.clock != "" {
 		binary = faulty
 	}
-	line := append(append([]string{}, d.wrap...), binary, "serve", "--data", d.dir, "--listen", "127.0.0.1:0",
+	line := append(append([]string{}, d.wrap...), binary, "serve", "--listen", "127.0.0.1:0",
 		"--allow-targets", "127.0.0.0/8", "--api-rate", "1000000/1000000", "--retry-jitter", "0", "--log-level", "error")
-	line = append(line, d.args...)
+	line = append(append(line, d.place()...), d.args...)
 	s := &server{cmd: exec.Command(line[0], line[1:]...), gone: make(chan struct{})}
 	s.cmd.Env = append(environment(faults), "TICKETWIRE_FAILPOINT_CLOCK="+d.clock)
 	out, err := s.cmd.StdoutPipe()

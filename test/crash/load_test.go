@@ -30,6 +30,7 @@ type load struct {
 	workers sync.WaitGroup
 
 	mu      sync.Mutex
+	nodes   []*desk     // guarded by mu; take the changes in turn; nil: desk alone
 	acked   []change    // guarded by mu
 	refused map[int]int // guarded by mu; answers but 200, by status
 	silent  int         // guarded by mu; requests without an answer
@@ -71,17 +72,27 @@ func (l *load) start(t *testing.T, perSecond int) {
 				case <-ctx.Done():
 					return
 				case <-tick.C:
-					l.change(ctx, l.tickets[i].ID, fmt.Sprintf("Desk %d, change %d", i, n))
+					l.change(ctx, l.node(i+n), l.tickets[i].ID, fmt.Sprintf("Desk %d, change %d", i, n))
 				}
 			}
 		})
 	}
 }
 
-func (l *load) change(ctx context.Context, id, title string) {
+// node returns who takes the n-th change.
+func (l *load) node(n int) *desk {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.nodes) == 0 {
+		return l.desk
+	}
+	return l.nodes[n%len(l.nodes)]
+}
+
+func (l *load) change(ctx context.Context, to *desk, id, title string) {
 	var out struct{ Data ticket }
 	// Stopping the load must not leave a request in doubt.
-	status, err := l.desk.try(context.WithoutCancel(ctx), http.MethodPut, "/api/v1/tickets/"+id, object{"title": title}, &out)
+	status, err := to.try(context.WithoutCancel(ctx), http.MethodPut, "/api/v1/tickets/"+id, object{"title": title}, &out)
 	c := change{ticket: id, updatedAt: out.Data.UpdatedAt, at: time.Now()}
 	if l.mark != nil {
 		c.mark = l.mark()

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 )
 
@@ -112,38 +113,72 @@ func database(t testing.TB, server, name string) string {
 	return u.String()
 }
 
-// cluster is a running server. Its parent is a shell that waits for the end of
-// its input, which comes with stop and with any end of this process.
-type cluster struct {
-	dir   string
-	shell *exec.Cmd
-	input io.Closer
-	ended chan struct{}
+// cluster is a running server.
+type cluster struct{ *process }
+
+// process is a program that runs in a directory of its own. Its parent is a shell
+// that waits for the end of its input, which comes with stop and with any end of
+// this process.
+type process struct {
+	what, dir string
+	shell     *exec.Cmd
+	input     io.WriteCloser
+	ended     chan struct{}
 }
 
-// script makes and runs a cluster in the directory $1 with the programs in $2.
+// script makes and runs a cluster in the directory $1 with the programs in $2. It
+// reads the signal to end it with, and keeps the directory after one.
 // What it holds is worth nothing after the tests, so nothing is synced.
 const script = `
-"$2/initdb" -D "$1/data" -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >"$1/log" 2>&1 || exit 1
-"$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 >>"$1/log" 2>&1 </dev/null &
-cat >/dev/null
-kill -INT $!
+[ -d "$1/data" ] || "$2/initdb" -D "$1/data" -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >"$1/log" 2>&1 || exit 1
+"$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 -c max_wal_size=128MB >>"$1/log" 2>&1 </dev/null &
+read how
+kill -${how:-INT} $!
 wait $!
-rm -rf "$1"
+[ "$how" ] || rm -rf "$1"
 `
 
+// memory is where a cluster is fast: a test makes and drops a database, which is
+// hundreds of files.
+const memory = "/dev/shm"
+
 func start() (*cluster, error) {
+	dir, err := makeDir()
+	if err != nil {
+		return nil, err
+	}
+	return run(dir)
+}
+
+func makeDir() (string, error) {
+	parent := ""
+	if info, err := os.Stat(memory); err == nil && info.IsDir() {
+		parent = memory
+	}
+	return os.MkdirTemp(parent, "ticketwire-pg-")
+}
+
+// run starts the server in a directory, which is empty or that of one before.
+func run(dir string) (*cluster, error) {
 	programs, err := find()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "ticketwire-pg-")
+	c, err := begin("PostgreSQL", script, dir, programs)
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{dir: dir, ended: make(chan struct{})}
-	args := []string{"/bin/sh", "-c", script, "sh", dir, programs}
-	if os.Geteuid() == 0 { // PostgreSQL refuses to run as root
+	if err := c.ready(c.dsn()); err != nil {
+		return nil, err
+	}
+	return &cluster{c}, nil
+}
+
+// begin runs a script with a directory and another argument.
+func begin(what, script, dir, arg string) (*process, error) {
+	c := &process{what: what, dir: dir, ended: make(chan struct{})}
+	args := []string{"/bin/sh", "-c", script, "sh", dir, arg}
+	if os.Geteuid() == 0 { // neither PostgreSQL nor PgBouncer runs as root
 		if err := giveAway(dir); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
@@ -151,20 +186,17 @@ func start() (*cluster, error) {
 	}
 	c.shell = exec.Command(args[0], args[1:]...) //nolint:gosec,noctx // programs of this machine, ended by stop
 	c.shell.Dir = dir
+	var err error
 	if c.input, err = c.shell.StdinPipe(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err := c.shell.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), os.RemoveAll(dir))
+		return nil, errors.Join(fmt.Errorf("start %s: %w", what, err), os.RemoveAll(dir))
 	}
 	go func() {
 		defer close(c.ended)
 		_ = c.shell.Wait() // what went wrong is in the log
 	}()
-	if err := c.ready(); err != nil {
-		text, rerr := os.ReadFile(filepath.Join(dir, "log"))
-		return nil, fmt.Errorf("start PostgreSQL: %w\n%s", errors.Join(err, rerr, c.stop()), text)
-	}
 	return c, nil
 }
 
@@ -201,11 +233,20 @@ func giveAway(dir string) error {
 	return os.Chown(dir, uid, gid)
 }
 
-func (c *cluster) dsn() string { return "host=" + c.dir + " user=postgres dbname=postgres" }
+func (c *process) dsn() string { return "host=" + c.dir + " user=postgres dbname=postgres" }
 
-// ready waits until the server answers.
-func (c *cluster) ready() error {
-	db, err := sql.Open("pgx", c.dsn())
+// ready waits until the server answers. One that does not is stopped.
+func (c *process) ready(dsn string) error {
+	err := c.answers(dsn)
+	if err != nil {
+		text, rerr := os.ReadFile(filepath.Join(c.dir, "log"))
+		return fmt.Errorf("start %s: %w\n%s", c.what, errors.Join(err, rerr, c.stop()), text)
+	}
+	return nil
+}
+
+func (c *process) answers(dsn string) error {
+	db, err := sql.Open("pgx", dsn)
 	if err != nil {
 		return err
 	}
@@ -229,15 +270,80 @@ func (c *cluster) ready() error {
 	}
 }
 
-// stop ends the server and removes its files.
-func (c *cluster) stop() error {
-	if err := c.input.Close(); err != nil {
-		return fmt.Errorf("stop PostgreSQL: %w", err)
+// Instance is a server of one test, which may end and start it.
+type Instance struct{ cluster *cluster }
+
+// Own returns a server that nobody else uses. It ends with the test.
+func Own(t testing.TB) *Instance {
+	t.Helper()
+	c, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Instance{c}
+	t.Cleanup(func() {
+		if err := s.cluster.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// URL is the connection string of its database.
+func (s *Instance) URL() string { return s.cluster.dsn() }
+
+// Stop ends the server: with the signal INT as its operator does, with QUIT at
+// once and without a checkpoint, as after a crash. Its files stay.
+func (s *Instance) Stop(t testing.TB, signal string) {
+	t.Helper()
+	s.cluster.end(t, signal)
+}
+
+func (c *process) end(t testing.TB, signal string) {
+	t.Helper()
+	if _, err := fmt.Fprintln(c.input, signal); err != nil {
+		t.Fatal(err)
 	}
 	select {
 	case <-c.ended:
 	case <-time.After(patience):
-		return errors.Join(errors.New("PostgreSQL did not stop"), c.shell.Process.Kill())
+		t.Fatalf("%s did not stop", c.what)
+	}
+}
+
+// Start starts the server again after Stop, and returns when it answers.
+func (s *Instance) Start(t testing.TB) {
+	t.Helper()
+	c, err := run(s.cluster.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cluster = c
+}
+
+// stop ends the server and removes its files.
+func (c *process) stop() error {
+	if err := c.input.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("stop %s: %w", c.what, err)
+	}
+	select {
+	case <-c.ended:
+	case <-time.After(patience):
+		return errors.Join(fmt.Errorf("%s did not stop", c.what), c.shell.Process.Kill())
 	}
 	return os.RemoveAll(c.dir)
+}
+
+// URL turns a connection string into a URL, for who takes nothing else.
+func URL(t testing.TB, dsn string) string {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(dsn, "://") {
+		return dsn
+	}
+	q := url.Values{"host": {cfg.Host}, "port": {strconv.Itoa(int(cfg.Port))}, "user": {cfg.User}}
+	return (&url.URL{Scheme: "postgres", Path: "/" + cfg.Database, RawQuery: q.Encode()}).String()
 }

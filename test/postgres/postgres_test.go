@@ -32,3 +32,25 @@ func TestStart(t *testing.T) {
 		t.Errorf("%s is still there: %v", dir, err)
 	}
 }
+
+// A server of one test keeps what it holds when it is ended and started again.
+func TestOwn(t *testing.T) {
+	t.Parallel()
+	s := Own(t)
+	for i, signal := range []string{"INT", "QUIT"} {
+		db, err := sql.Open("pgx", s.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.ExecContext(t.Context(), `create table if not exists mine (x int)`); err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		if err := db.QueryRowContext(t.Context(), `insert into mine values (1) returning (select count(*) from mine)`).Scan(&n); err != nil || n != i {
+			t.Fatalf("%d rows, want %d: %v", n, i, err)
+		}
+		db.Close()
+		s.Stop(t, signal)
+		s.Start(t)
+	}
+}

@@ -1,0 +1,13 @@
+package console
+
+// Route is a route as tests go through them.
+type Route struct{ Pattern, Resource, Action string }
+
+// Routes lists what needs a session.
+func (s *Server) Routes() []Route {
+	var out []Route
+	for _, rt := range s.routes() {
+		out = append(out, Route{rt.pattern, rt.resource, rt.action})
+	}
+	return out
+}

@@ -1,0 +1,324 @@
+package browser
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+	"github.com/ticketwire/ticketwire/webhook"
+)
+
+// signIn opens the console in a new tab with a one-time link.
+func (s *scene) signIn(t *testing.T) *tab {
+	t.Helper()
+	tb := newTab(t, chromium(t), s.app.PublicURL())
+	tb.window(1280, 800, "light")
+	tb.do(chromedp.Navigate(s.link(t)))
+	tb.click("button.primary")
+	tb.sees("Overview")
+	return tb
+}
+
+// paths are the pages of a scene after its work.
+func (s *scene) paths(t *testing.T) []string {
+	t.Helper()
+	worked, good, broken := s.work(t)
+	envelopes := must(s.app.Store().Events(t.Context(), s.a.TenantID, store.FeedQuery{Limit: 1}))(t)
+	event := string(envelopes.Envelopes[0])
+	event = event[strings.Index(event, `"event_id":"`)+12:][:36]
+	return []string{
+		"/console/overview", "/console/overview?range=day", "/console/tickets", "/console/tickets?search=nothing", "/console/tickets/new",
+		"/msp/tickets/" + worked.Number, "/console/webhooks", "/console/webhooks/new", "/console/webhooks/" + good.WebhookID,
+		"/console/webhooks/" + broken.WebhookID, "/console/webhooks/" + good.WebhookID + "/edit", "/console/webhooks/" + good.WebhookID + "/replay",
+		"/console/deliveries", "/console/deliveries?code=x", "/console/deliveries/" + s.failed(t, broken), "/console/events", "/console/events/" + event,
+		"/console/keys", "/console/keys/new", "/msp/tickets/nothing",
+	}
+}
+
+// Every page is for everybody, on every screen, in both themes.
+func TestPagesAreAccessible(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	paths := s.paths(t)
+	tb := s.signIn(t)
+	for _, path := range paths {
+		for _, theme := range []string{"light", "dark"} {
+			tb.window(1280, 800, theme)
+			tb.visit(path)
+			tb.accessible()
+			tb.fits()
+		}
+		tb.window(360, 740, "light")
+		tb.visit(path)
+		tb.accessible()
+		tb.fits()
+	}
+	out := newTab(t, chromium(t), s.app.PublicURL())
+	out.visit("/console/sign-in")
+	out.accessible()
+}
+
+// A newcomer causes an event and watches it arrive, with the mouse alone.
+func TestCauseAnEventAndWatch(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.hook(t, "Status board", "/board", nil)
+	tb := s.signIn(t)
+	tb.visit("/console/tickets")
+	tb.sees("No tickets yet")
+	tb.click("a.primary")
+	tb.fill("input[name=title]", "Coffee machine on strike")
+	tb.click("main button.primary")
+	tb.sees("The ticket was created.")
+	tb.sees("delivered") // without loading the page again
+	tb.fill("textarea[name=comment_text]", "It wants beans.")
+	tb.click("form[action$=comments] button")
+	tb.sees("ticket.comment.added")
+	tb.fill("select[name=status_id]", s.a.Statuses["In Progress"])
+	tb.fill("select[name=assigned_to]", s.a.UserID)
+	tb.fill("input[name=tags]", "coffee, urgent")
+	tb.click("section[aria-labelledby=h-fields] button")
+	tb.sees("ticket.status_changed")
+	tb.sees("ticket.assigned")
+	tb.fill("input[name=title]", "")
+	_ = eval[bool](tb, "document.querySelector('section[aria-labelledby=h-fields] form').noValidate = true")
+	tb.click("section[aria-labelledby=h-fields] button")
+	tb.sees("must contain at least 1 character")
+}
+
+// A webhook from its first day to its last.
+func TestWebhookOfALife(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	tb := s.signIn(t)
+	tb.visit("/console/webhooks/new")
+	tb.fill("input[name=name]", "Night shift")
+	tb.fill("input[name=url]", "http://169.254.169.254/latest")
+	tb.fill("input[name=rate]", "0")
+	tb.fill("select[name=cond_field]", "priority_name")
+	tb.fill("input[name=cond_value]", "High")
+	tb.click("main form > div:last-child button.primary")
+	tb.sees("Number must be greater than or equal to 1")
+	if text := eval[string](tb, "document.querySelector('input[name=url]').parentElement.innerText"); !strings.Contains(text, "169.254") && !strings.Contains(text, "not allowed") && len(text) < 10 {
+		t.Errorf("nothing beside the address says what is wrong with it: %q", text)
+	}
+	tb.fill("input[name=url]", s.receiver.URL+"/night")
+	tb.fill("input[name=rate]", "600")
+	tb.fill("input[name=header_name]", "X-Room")
+	tb.fill("input[name=header_value]", "a secret of the room")
+	tb.click("button[formaction]")
+	tb.sees(`"event_type": "ticket.`)
+	tb.click("main form > div:last-child button.primary")
+	tb.sees("It is not shown again.")
+	secret := eval[string](tb, "document.getElementById('secret').textContent")
+	if len(secret) != 43 {
+		t.Errorf("the secret is %q", secret)
+	}
+	tb.click("a.primary")
+	tb.sees("priority_name equals \"High\"")
+	page := eval[string](tb, "location.pathname")
+	html := eval[string](tb, "document.documentElement.outerHTML")
+	if strings.Contains(html, secret) || strings.Contains(html, "secret of the room") {
+		t.Error("a secret is in the page")
+	}
+	tb.click("form[action$='/test'] button")
+	tb.sees("A test was sent.")
+	tb.sees(`{"accepted":true}`)
+	tb.visit(page)
+	tb.click("form[action$='/rotate'] button")
+	tb.sees("stays valid until")
+	tb.click("a.primary")
+	tb.click("form[action$='/promote'] button")
+	tb.sees("only the new secret counts")
+	tb.click("form[action$='/pause'] button")
+	tb.sees("Somebody paused it.")
+	s.open(t, "While nobody listened", "High")
+	s.open(t, "Not for this one", "Low")
+	tb.visit(page)
+	tb.sees("1 event was not sent meanwhile")
+	tb.click("button[name=replay]")
+	tb.sees("What was missed is being queued")
+	waitFor(t, "the missed event", func() bool { return s.got.Load() == 2 }) // the test, and the missed one
+	tb.visit(page + "/edit")
+	tb.fill("input[name=name]", "Day shift")
+	tb.click("main form > div:last-child button.primary")
+	tb.sees("Day shift")
+	if w := must(s.app.Store().Webhook(t.Context(), s.a.TenantID, page[strings.LastIndex(page, "/")+1:]))(t); w.CustomHeaders["X-Room"] != "a secret of the room" {
+		t.Errorf("the header was lost: %v", w.CustomHeaders)
+	}
+	tb.visit(page + "/replay")
+	tb.click("input[value=all]")
+	tb.click("main form button")
+	tb.sees("1 event would be sent")
+	tb.click("button[name=start]")
+	tb.sees("done")
+	waitFor(t, "the replayed event", func() bool { return s.got.Load() == 3 })
+	tb.visit(page)
+	tb.click("section[aria-labelledby=h-delete] summary")
+	tb.click("button.danger")
+	tb.sees("The webhook was deleted.")
+}
+
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !done(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s did not come", what)
+		}
+	}
+}
+
+// What fails is found, explained and sent again.
+func TestDeliveryThatFails(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.down.Store(true)
+	hook := s.hook(t, "Billing import", "/billing", nil)
+	s.open(t, "One", "High")
+	s.failed(t, hook)
+	tb := s.signIn(t)
+	tb.visit("/console/deliveries?code=5xx&status=failed&error=status&type=ticket.created&ticket=TKT-1000")
+	tb.click("td.main a")
+	tb.sees("503")
+	tb.sees("Waits for its time on the retry schedule.")
+	tb.click("section[aria-labelledby=h-request] details:last-of-type summary")
+	if cmd := eval[string](tb, "document.getElementById('curl').textContent"); !strings.Contains(cmd, "curl -X POST 'http://127.0.0.1") || !strings.Contains(cmd, "X-Alga-Signature") {
+		t.Errorf("the command is %q", cmd)
+	}
+	s.down.Store(false)
+	tb.click("form[action$='/resend'] button")
+	tb.sees("It was sent again, once.")
+	tb.sees("by hand")
+	tb.sees("Not sent: another attempt has delivered the event.")
+	tb.visit("/console/deliveries?status=abandoned")
+	tb.sees("given up")
+}
+
+// The overview and the events change without a reload.
+func TestLivePages(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.hook(t, "Status board", "/board", nil)
+	tb := s.signIn(t)
+	tb.sees("Nothing was sent in this time")
+	s.open(t, "First of the day", "Low")
+	tb.sees("100 %")
+	tb.visit("/console/events?type=ticket.created")
+	tb.sees("First of the day")
+	s.open(t, "Second of the day", "Low")
+	tb.sees("Second of the day")
+	first := eval[string](tb, "document.querySelector('.tail li').innerText")
+	if !strings.Contains(first, "Second of the day") {
+		t.Errorf("the newest event is not the first: %q", first)
+	}
+	tb.click("div.act a.button")
+	tb.sees("Paused")
+	s.open(t, "Third of the day", "Low")
+	tb.do(chromedp.Sleep(time.Second))
+	if strings.Contains(tb.text(), "Third of the day") {
+		t.Error("a paused page goes on")
+	}
+	tb.click("div.act a.button")
+	tb.sees("Third of the day")
+	tb.click(".tail li a")
+	tb.sees("Envelope")
+}
+
+func TestKeysOfTheConsole(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	tb := s.signIn(t)
+	tb.visit("/console/keys/new")
+	tb.fill("input[name=name]", "Poller")
+	tb.click("input[value=some]")
+	tb.click("input[value='ticket:read']")
+	tb.fill("input[name=usage_limit]", "none")
+	tb.click("main button.primary")
+	tb.sees("must be a whole number")
+	tb.fill("input[name=usage_limit]", "1000")
+	tb.click("main button.primary")
+	tb.sees("It is not shown again.")
+	key := eval[string](tb, "document.getElementById('key').textContent")
+	who := must(s.app.Store().Authenticate(t.Context(), time.Now(), key))(t)
+	if len(who.Permissions) != 1 || !who.Can("ticket", "read") {
+		t.Errorf("the key may do %v", who.Permissions)
+	}
+	tb.click("a.primary")
+	tb.sees("Poller")
+	tb.sees("1 of 1,000")
+	tb.click("tbody tr:first-child summary")
+	tb.click("tbody tr:first-child button.danger")
+	tb.sees("The key was revoked.")
+	if _, err := s.app.Store().Authenticate(t.Context(), time.Now(), key); err == nil {
+		t.Error("the key still opens")
+	}
+	tb.click("form.me button")
+	tb.sees("API key")
+	tb.fill("#key", "wrong")
+	tb.click("button.primary")
+	tb.sees("Invalid API key")
+	tb.fill("#key", s.b.APIKey)
+	tb.click("button.primary")
+	tb.sees("Eve Other")
+}
+
+// Whatever somebody writes into a ticket, a header or an answer is text.
+func TestHostileTexts(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	hook := s.hook(t, hostile, "/broken", func(sp *delivery.Spec) { sp.Description = new(hostile) })
+	tk := s.open(t, hostile, "High", "<i>tag</i>")
+	must(s.app.Store().AddComment(t.Context(), time.Now(), s.who, tk.TicketID, ticket.CommentDraft{Text: hostile}))(t)
+	failed := s.failed(t, hook)
+	tb := s.signIn(t)
+	for _, path := range []string{
+		"/console/tickets", "/console/tickets?search=" + strings.ReplaceAll("<script>", "<", "%3C"), "/msp/tickets/" + tk.Number,
+		"/console/webhooks", "/console/webhooks/" + hook.WebhookID, "/console/webhooks/" + hook.WebhookID + "/edit",
+		"/console/deliveries", "/console/deliveries/" + failed, "/console/events", "/console/overview",
+	} {
+		tb.visit(path)
+		if n := eval[float64](tb, `document.querySelectorAll("main script, main img, main i, main b").length`); n > 0 {
+			t.Errorf("%s made elements of a text", path)
+		}
+		if text := tb.text(); strings.ContainsAny(text, "\u202e\x1b\x07\u200f") {
+			t.Errorf("%s shows control characters", path)
+		}
+		tb.fits()
+	}
+	tb.visit("/console/deliveries/" + failed)
+	tb.sees("<script>alert(1)</script>")
+	tb.click("section[aria-labelledby=h-answer] summary")
+	tb.sees("<b>bold</b>")
+}
+
+// Another tenant's ids are no ids.
+func TestOtherTenant(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	hook := s.hook(t, "Status board", "/broken", nil)
+	tk := s.open(t, "Ours", "High")
+	failed := s.failed(t, hook)
+	events := must(s.app.Store().Events(t.Context(), s.a.TenantID, store.FeedQuery{Types: []string{webhook.TicketCreated}}))(t)
+	event := string(events.Envelopes[0])
+	event = event[strings.Index(event, `"event_id":"`)+12:][:36]
+	s.a, s.b = s.b, s.a
+	tb := s.signIn(t)
+	for _, path := range []string{
+		"/msp/tickets/" + tk.TicketID, "/msp/tickets/" + tk.Number, "/console/webhooks/" + hook.WebhookID,
+		"/console/webhooks/" + hook.WebhookID + "/edit", "/console/deliveries/" + failed, "/console/events/" + event,
+	} {
+		status := eval[float64](tb, `(() => { const r = new XMLHttpRequest(); r.open("GET", "`+path+`", false); r.send(); return r.status; })()`)
+		if status != 404 {
+			t.Errorf("%s answers %g to another tenant", path, status)
+		}
+	}
+	tb.visit("/console/tickets")
+	tb.sees("No tickets yet")
+}
