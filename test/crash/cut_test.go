@@ -189,7 +189,9 @@ func TestOneRateLimitForAllNodes(t *testing.T) {
 	if worst > 1.02 { // requests wait for their turn on a busy machine
 		t.Errorf("%.2f times of what the limit allows", worst)
 	}
-	if len(at) < 100 {
+	// The nodes that are killed can be those that send: then nothing goes out until
+	// their leases have ended, twice up to 13 s.
+	if len(at) < form(40, 100) {
 		t.Errorf("%d requests: the limit was not used", len(at))
 	}
 }
