@@ -3,8 +3,8 @@ package client
 import (
 	"context"
 	"errors"
+	"github.com/ticketwire/ticketwire/test/pipe"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -12,38 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 )
-
-// pipes is a listener whose connections are pipes, so that real HTTP runs on a
-// bubble's clock.
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
-
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case p.conns <- far:
-		return near, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
 
 // arrivals are the times of the requests that reached the server.
 type arrivals struct {
@@ -71,13 +39,13 @@ func inBubble(t *testing.T, steps []http.HandlerFunc, f func(*testing.T, *Client
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		at := new(arrivals)
-		p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+		p := pipe.Listen()
 		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			steps[min(at.add(), len(steps)-1)](w, r)
 		})}
 		served := make(chan error)
 		go func() { served <- srv.Serve(p) }()
-		tr := &http.Transport{DialContext: p.dial}
+		tr := &http.Transport{DialContext: p.Dial}
 		c, err := New("http://server", testKey, append([]Option{WithHTTPClient(&http.Client{Transport: tr})}, opts...)...)
 		if err != nil {
 			t.Fatal(err)

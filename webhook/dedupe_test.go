@@ -144,7 +144,7 @@ func TestMemoryModel(t *testing.T) {
 			},
 			"finish": func(t *rapid.T) {
 				if len(claims) == 0 {
-					t.Skip()
+					t.Skip("nothing is claimed")
 				}
 				c := claim.Draw(t, "finish")
 				_ = m.Finish(ctx, now, c)
@@ -154,7 +154,7 @@ func TestMemoryModel(t *testing.T) {
 			},
 			"release": func(t *rapid.T) {
 				if len(claims) == 0 {
-					t.Skip()
+					t.Skip("nothing is claimed")
 				}
 				c := claim.Draw(t, "release")
 				_ = m.Release(ctx, now, c)

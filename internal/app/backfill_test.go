@@ -78,7 +78,7 @@ func openOutage(t *testing.T, change func(*app.Config)) *outage {
 		}
 		handler.ServeHTTP(w, r)
 	}
-	o.front = &http.Client{Transport: &http.Transport{DialContext: o.receiver.dial}}
+	o.front = &http.Client{Transport: &http.Transport{DialContext: o.receiver.Dial}}
 	t.Cleanup(func() {
 		o.front.CloseIdleConnections()
 		o.db.Close()

@@ -22,48 +22,9 @@ import (
 	"github.com/ticketwire/ticketwire/internal/app"
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/test/pipe"
 	"github.com/ticketwire/ticketwire/webhook"
 )
-
-// pipes is a listener without sockets: fake time only moves while every
-// goroutine waits on something inside the bubble, and a socket is outside.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newPipes() *pipes {
-	return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
-
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case p.conns <- far:
-		return near, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
 
 // hit is one request that reached the receiver.
 type hit struct {
@@ -84,11 +45,11 @@ type bubble struct {
 	api      *http.Client
 	tenant   store.Bootstrapped
 	start    time.Time
-	receiver *pipes
+	receiver *pipe.Listener
 
 	mu     sync.Mutex
-	door   *pipes // of the API
-	status int    // what the receiver answers
+	door   *pipe.Listener // of the API
+	status int            // what the receiver answers
 	secret string
 	hits   []hit
 	mails  []string
@@ -97,15 +58,15 @@ type bubble struct {
 
 // openBubble starts everything. It must be called inside a synctest bubble.
 func openBubble(t *testing.T, change func(*app.Config)) *bubble {
-	b := &bubble{t: t, status: http.StatusOK, start: time.Now(), receiver: newPipes()}
-	mailPipes := newPipes()
+	b := &bubble{t: t, status: http.StatusOK, start: time.Now(), receiver: pipe.Listen()}
+	mailPipes := pipe.Listen()
 	policy := delivery.DefaultPolicy()
 	policy.Jitter = 0
 	cfg := app.Config{
 		DataDir: t.TempDir(), PublicURL: "http://desk.example", Policy: policy, Retention: 30 * 24 * time.Hour,
 		MaxWebhooks: 50, SMTPURL: "smtp://127.0.0.1:25?tls=none", MailFrom: "desk@example.com",
 		Rate: api.DefaultRate(), Enforce: false, Log: slog.New(slog.DiscardHandler),
-		DialTarget: b.receiver.dial, DialMail: mailPipes.dial,
+		DialTarget: b.receiver.Dial, DialMail: mailPipes.Dial,
 	}
 	if change != nil {
 		change(&cfg)
@@ -143,7 +104,7 @@ func openBubble(t *testing.T, change func(*app.Config)) *bubble {
 // begin starts the service, or starts it again on its data.
 func (b *bubble) begin() {
 	b.t.Helper()
-	door := newPipes()
+	door := pipe.Listen()
 	b.cfg.Listener = door
 	var err error
 	if b.app, err = app.New(b.t.Context(), b.cfg); err == nil {
@@ -162,7 +123,7 @@ func (b *bubble) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	b.mu.Lock()
 	door := b.door
 	b.mu.Unlock()
-	return door.dial(ctx, network, addr)
+	return door.Dial(ctx, network, addr)
 }
 
 func (b *bubble) receive(w http.ResponseWriter, r *http.Request) {

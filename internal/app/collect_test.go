@@ -223,7 +223,7 @@ func TestCollectorNotesTheWebhook(t *testing.T) {
 func TestCollectorNotesTheServersOwnSwitch(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("a day of failures")
+		t.Skip("a day of failures takes too long under the race detector")
 	}
 	synctest.Test(t, func(t *testing.T) {
 		d := openDesk(t, nil)

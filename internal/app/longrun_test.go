@@ -169,7 +169,7 @@ func (p *pipelines) hour() {
 // does: under the id of no webhook.
 func (p *pipelines) backfill() {
 	p.t.Helper()
-	front := &http.Client{Transport: &http.Transport{DialContext: p.receiver.dial}}
+	front := &http.Client{Transport: &http.Transport{DialContext: p.receiver.Dial}}
 	defer front.CloseIdleConnections()
 	b, err := cutover.OpenBackfill(cutover.BackfillConfig{
 		URL: "http://desk.example", Key: p.tenant.APIKey, HTTP: p.http, Dir: p.desk.dir, WebhookID: p.hook, Budget: 0.5,

@@ -21,6 +21,7 @@ import (
 
 	"github.com/ticketwire/ticketwire/internal/cutover"
 	"github.com/ticketwire/ticketwire/internal/receiver"
+	"github.com/ticketwire/ticketwire/test/pipe"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -49,7 +50,7 @@ type pipelines struct {
 	record  *cutover.Record
 	dir     string // of the receiver's inbox
 	rcv     *receiver.Receiver
-	behind  *pipes // where it listens
+	behind  *pipe.Listener // where it listens
 	config  func(*receiver.Config)
 	hanging chan struct{} // reactions wait for it to be closed; nil: they do not
 	mirror  map[string]mirrored
@@ -191,7 +192,7 @@ func (p *pipelines) collect() {
 // listen starts the receiver.
 func (p *pipelines) listen() {
 	p.t.Helper()
-	p.behind = newPipes()
+	p.behind = pipe.Listen()
 	cfg := receiver.Config{
 		Listener: p.behind, Path: "/in", DataDir: p.dir, Secrets: func() []string { return []string{p.secret} }, SecretFrom: "file",
 		React: p.react, Record: p.record, Silence: receiver.LearnSilence, Log: slog.New(slog.DiscardHandler), Now: time.Now,
@@ -370,7 +371,7 @@ func (p *pipelines) pass(w http.ResponseWriter, r *http.Request) {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "behind.example" },
 		// One connection for each request, as the receiver may be another one the next time.
-		Transport: &http.Transport{DialContext: behind.dial, DisableKeepAlives: true},
+		Transport: &http.Transport{DialContext: behind.Dial, DisableKeepAlives: true},
 		ModifyResponse: func(res *http.Response) error {
 			x.reached, x.taken, x.status = true, res.StatusCode < 300, res.StatusCode
 			if answer == drop {

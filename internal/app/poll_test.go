@@ -19,6 +19,7 @@ import (
 	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/internal/app"
 	"github.com/ticketwire/ticketwire/internal/cutover"
+	"github.com/ticketwire/ticketwire/test/pipe"
 )
 
 // desk is a service with a poller in front of it, and between them a proxy that
@@ -42,7 +43,7 @@ func openDesk(t *testing.T, change func(*app.Config)) *desk {
 // deskOf puts the proxy in front of whatever answers as desk.example.
 func deskOf(b *bubble) *desk {
 	d := &desk{bubble: b, dir: b.t.TempDir()}
-	front := newPipes()
+	front := pipe.Listen()
 	behind := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "desk.example"
@@ -60,7 +61,7 @@ func deskOf(b *bubble) *desk {
 		}
 	})}
 	go proxy.Serve(front)
-	d.http = &http.Client{Transport: &http.Transport{DialContext: front.dial}}
+	d.http = &http.Client{Transport: &http.Transport{DialContext: front.Dial}}
 	b.t.Cleanup(func() {
 		d.http.CloseIdleConnections()
 		proxy.Close()

@@ -25,6 +25,7 @@ import (
 	"github.com/ticketwire/ticketwire/internal/receiver"
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/test/alga"
+	"github.com/ticketwire/ticketwire/test/pipe"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -78,11 +79,11 @@ func ours(t *testing.T, hook map[string]any, labels ...string) *stage {
 
 // algas makes a stage with the stand-in for AlgaPSA.
 func algas(t *testing.T, cfg alga.Config, labels ...string) *stage {
-	b := &bubble{t: t, start: time.Now(), receiver: newPipes(), tenant: store.Bootstrapped{APIKey: alga.Key}}
-	api := newPipes()
-	outbound := &http.Transport{DialContext: b.receiver.dial}
+	b := &bubble{t: t, start: time.Now(), receiver: pipe.Listen(), tenant: store.Bootstrapped{APIKey: alga.Key}}
+	api := pipe.Listen()
+	outbound := &http.Transport{DialContext: b.receiver.Dial}
 	cfg.Listener, cfg.Transport = api, outbound
-	b.api = &http.Client{Transport: &http.Transport{DialContext: api.dial}}
+	b.api = &http.Client{Transport: &http.Transport{DialContext: api.Dial}}
 	s := &stage{alga: alga.Start(t, cfg)}
 	hook := &http.Server{Handler: http.HandlerFunc(b.receive), ReadHeaderTimeout: time.Minute}
 	go hook.Serve(b.receiver)
@@ -152,7 +153,7 @@ func (s *stage) receives(change func(*receiver.Config)) {
 		}
 		s.t.Cleanup(func() { s.rec.Close() })
 	}
-	door := newPipes()
+	door := pipe.Listen()
 	cfg := receiver.Config{
 		Listener: door, Path: "/in", DataDir: filepath.Join(s.dir, "receiver"), Record: s.rec, SecretFrom: "file",
 		Secrets: func() []string { return []string{s.secret} }, Tickets: s.watch,
@@ -170,7 +171,7 @@ func (s *stage) receives(change func(*receiver.Config)) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	inbox := &http.Client{Transport: &http.Transport{DialContext: door.dial}}
+	inbox := &http.Client{Transport: &http.Transport{DialContext: door.Dial}}
 	s.smu.Lock()
 	s.rcv, s.inbox = r, inbox
 	s.smu.Unlock()

@@ -18,7 +18,16 @@ import (
 	"github.com/ticketwire/ticketwire/internal/fault"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// appends is set in the environment of the process that appends, see
+// record_test.go.
+const appends = "APPEND_FOREVER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(appends) != "" {
+		panic(appendForever())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const ticketA = "e2a94b77-6f10-4c58-8d3e-90b1c2d3e4f5"
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -299,26 +300,16 @@ func limitShare(q Requests) string {
 }
 
 func failures(q Requests) string {
-	names := make([]Failure, 0, len(q.Failures))
-	for f := range q.Failures {
-		names = append(names, f)
-	}
-	slices.Sort(names)
 	var out []string
-	for _, f := range names {
+	for _, f := range slices.Sorted(maps.Keys(q.Failures)) {
 		out = append(out, fmt.Sprintf("%s x%d", f, q.Failures[f]))
 	}
 	return strings.Join(out, ", ")
 }
 
 func histogram(a Attempts) string {
-	attempts := make([]int, 0, len(a.Histogram))
-	for n := range a.Histogram {
-		attempts = append(attempts, n)
-	}
-	slices.Sort(attempts)
 	var out []string
-	for _, n := range attempts {
+	for _, n := range slices.Sorted(maps.Keys(a.Histogram)) {
 		out = append(out, fmt.Sprintf("%d: %s", n, count(a.Histogram[n])))
 	}
 	return strings.Join(out, ", ")

@@ -130,19 +130,25 @@ func (q *DeliveryQuery) order() string {
 	return logOrder
 }
 
-func (q *DeliveryQuery) where(tenant, webhookID string) *where {
-	w := &where{}
-	w.and("d.tenant_id = ? and d.webhook_id = ?", tenant, webhookID)
-	switch q.Status {
+// outcome restricts deliveries to a status, of which "failed" is two, and to an
+// event type; "" does not restrict.
+func (w *where) outcome(status, eventType string) {
+	switch status {
 	case "":
 	case "failed":
 		w.in("d.status", []string{string(delivery.Retrying), string(delivery.Abandoned)})
 	default:
-		w.and("d.status = ?", q.Status)
+		w.and("d.status = ?", status)
 	}
-	if q.EventType != "" {
-		w.and("d.event_type = ?", q.EventType)
+	if eventType != "" {
+		w.and("d.event_type = ?", eventType)
 	}
+}
+
+func (q *DeliveryQuery) where(tenant, webhookID string) *where {
+	w := &where{}
+	w.and("d.tenant_id = ? and d.webhook_id = ?", tenant, webhookID)
+	w.outcome(q.Status, q.EventType)
 	if q.EventID != "" {
 		w.and("d.event_id = ?", lowerID(q.EventID))
 	}

@@ -126,16 +126,7 @@ func (s *Store) SearchDeliveries(ctx context.Context, tenant string, q DeliveryS
 
 // filter adds what does not choose the index.
 func (q *DeliverySearch) filter(w *where) error {
-	switch q.Status {
-	case "":
-	case "failed":
-		w.in("d.status", []string{string(delivery.Retrying), string(delivery.Abandoned)})
-	default:
-		w.and("d.status = ?", q.Status)
-	}
-	if q.EventType != "" {
-		w.and("d.event_type = ?", q.EventType)
-	}
+	w.outcome(q.Status, q.EventType)
 	if q.ErrorType != "" {
 		w.and("d.error_type = ?", q.ErrorType)
 	}

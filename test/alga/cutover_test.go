@@ -25,6 +25,7 @@ import (
 	"github.com/ticketwire/ticketwire/internal/cutover"
 	"github.com/ticketwire/ticketwire/internal/receiver"
 	"github.com/ticketwire/ticketwire/test/alga"
+	"github.com/ticketwire/ticketwire/test/pipe"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -51,7 +52,7 @@ type parallel struct {
 	fast bool          // the next changes are in a burst with losses
 
 	hmu    sync.Mutex
-	behind *pipes
+	behind *pipe.Listener
 	front  func() int // a status in the receiver's place; nil or 0 for none
 	mirror map[string]mirrored
 }
@@ -150,7 +151,7 @@ func (c *parallel) collecting() cutover.CollectorConfig {
 // receive starts the receiver.
 func (c *parallel) receive() {
 	c.t.Helper()
-	behind := newPipes()
+	behind := pipe.Listen()
 	cfg := receiver.Config{
 		Listener: behind, DataDir: c.inbox, Secrets: webhook.NewSecretList(c.secret).All, SecretFrom: "file",
 		React: c.react, Record: c.record, Silence: receiver.LearnSilence, Log: quiet(), Now: time.Now,
@@ -222,7 +223,7 @@ func (c *parallel) pass(w http.ResponseWriter, r *http.Request) {
 	}
 	(&httputil.ReverseProxy{
 		Rewrite:      func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "behind.example" },
-		Transport:    &http.Transport{DialContext: behind.dial, DisableKeepAlives: true},
+		Transport:    &http.Transport{DialContext: behind.Dial, DisableKeepAlives: true},
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 		ErrorLog:     log.New(io.Discard, "", 0),
 	}).ServeHTTP(w, r)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/inbox"
 	"github.com/ticketwire/ticketwire/test/alga"
+	"github.com/ticketwire/ticketwire/test/pipe"
 )
 
 func TestMain(m *testing.M) {
@@ -25,46 +25,6 @@ func TestMain(m *testing.M) {
 		panic(receive()) // it returns only when it could not start
 	}
 	goleak.VerifyTestMain(m)
-}
-
-// pipes is a listener without sockets: fake time only moves while every
-// goroutine waits on something inside the bubble, and a socket is outside.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newPipes() *pipes {
-	return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
-
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case p.conns <- far:
-		return near, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 // place is the desk in fake time, with a receiver that its sender can reach.
@@ -81,10 +41,10 @@ type place struct {
 // start makes the desk. It must be called inside a synctest bubble.
 func start(t *testing.T, cfg alga.Config) *place {
 	t.Helper()
-	api, hook := newPipes(), newPipes()
-	outbound := &http.Transport{DialContext: hook.dial}
+	api, hook := pipe.Listen(), pipe.Listen()
+	outbound := &http.Transport{DialContext: hook.Dial}
 	cfg.Listener, cfg.Transport = api, outbound
-	p := &place{t: t, http: &http.Client{Transport: &http.Transport{DialContext: api.dial}}}
+	p := &place{t: t, http: &http.Client{Transport: &http.Transport{DialContext: api.Dial}}}
 	p.Server = alga.Start(t, cfg)
 	server := &http.Server{Handler: http.HandlerFunc(p.serve), ReadHeaderTimeout: time.Minute}
 	var running sync.WaitGroup
