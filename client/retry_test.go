@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"github.com/ticketwire/ticketwire/test/pipe"
 	"io"
 	"net/http"
 	"strings"
@@ -11,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ticketwire/ticketwire/test/pipe"
 )
 
 // arrivals are the times of the requests that reached the server.
