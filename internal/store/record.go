@@ -37,6 +37,9 @@ func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error
 	}
 	return write(ctx, s, func(t *tx) ([]Recorded, error) {
 		b := recording{tx: t, webhooks: map[Lane]*recorded{}, minutes: map[minuteKey]*Minute{}}
+		if err := b.complete(results); err != nil {
+			return nil, err
+		}
 		out := make([]Recorded, len(results))
 		for i := range results {
 			var err error
@@ -52,6 +55,7 @@ func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error
 // per batch.
 type recording struct {
 	tx       *tx
+	held     map[string]bool // deliveries of the queue that complete has found held; nil: none were asked for
 	webhooks map[Lane]*recorded
 	minutes  map[minuteKey]*Minute
 }
@@ -102,9 +106,14 @@ func (b *recording) count(r *Result, ok bool) {
 
 func (b *recording) record(r *Result) (Recorded, error) {
 	out := Recorded{Lane: Lane{r.TenantID, r.WebhookID}}
-	held, err := b.tx.recordAttempt(r)
-	if err != nil {
-		return out, err
+	held, asked := b.held[r.DeliveryID]
+	if asked {
+		b.held[r.DeliveryID] = false
+	} else {
+		var err error
+		if held, err = b.tx.recordAttempt(r); err != nil {
+			return out, err
+		}
 	}
 	if !held {
 		out.Fenced = true
@@ -151,26 +160,93 @@ const (
 		values (1, 0, 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`
 
 	insertManyRecorded = recordedColumns + `
-		select 1, 0, 1, u.* from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-			$8::boolean[], $9::bigint[], $10::bigint[], $11::bytea[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[],
-			$16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[], $21::text[]) u`
-	recordedKinds = "tttttttoiibiiitittitt"
+		select 1, 0, 1, u.* from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+			$7::boolean[], $8::bigint[], $9::bigint[], $10::bytea[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[],
+			$15::text[], $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[], $21::text[]) u`
+	recordedKinds = "ttttttoiib" + outcomeKinds
 
 	recordedColumns = `insert into deliveries (attempt, step, generation, tenant_id, delivery_id, webhook_id, event_id,
-		event_type, ticket_id, status, is_test, due_at, created_at, body, attempted_at, completed_at, next_retry_at,
+		event_type, ticket_id, is_test, due_at, created_at, body, status, attempted_at, completed_at, next_retry_at,
 		custom_headers, status_code, response_headers, response_body, duration_ms, error_type, error_message)`
 )
 
-// recordAttempt completes the row if the lease is still held. What was handed
-// over has none yet and gets it complete.
-func (t *tx) recordAttempt(r *Result) (held bool, err error) {
+// completeClaimed completes the row of a delivery of the queue whose lease is still
+// held, and completeManyClaimed a column of them.
+const (
+	completeClaimed = completedColumns + `$5, attempted_at = $6, completed_at = $7, next_retry_at = $8,
+			custom_headers = $9, status_code = $10, response_headers = $11, response_body = $12, duration_ms = $13,
+			error_type = $14, error_message = $15
+		where tenant_id = $1 and delivery_id = $2 and lease_owner = $3 and generation = $4 and status = 'pending'`
+
+	completeManyClaimed = completedColumns + `u.status, attempted_at = u.attempted_at, completed_at = u.completed_at,
+			next_retry_at = u.next_retry_at, custom_headers = u.custom_headers, status_code = u.status_code,
+			response_headers = u.response_headers, response_body = u.response_body, duration_ms = u.duration_ms,
+			error_type = u.error_type, error_message = u.error_message
+		from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
+			$9::text[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::text[])
+			as u (tenant_id, delivery_id, lease_owner, generation, status, attempted_at, completed_at, next_retry_at,
+				custom_headers, status_code, response_headers, response_body, duration_ms, error_type, error_message)
+		where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id and d.lease_owner = u.lease_owner
+			and d.generation = u.generation and d.status = 'pending'
+		returning d.delivery_id`
+	claimedKinds = "ttti" + outcomeKinds
+
+	completedColumns = `update deliveries as d set lease_owner = null, lease_until = null, status = `
+)
+
+// complete completes the rows of all deliveries of the queue among the results in
+// one round trip, where a round trip counts.
+func (b *recording) complete(results []Result) error {
+	if !b.tx.w.s.dialect.server {
+		return nil
+	}
+	var rows [][]any
+	b.held = map[string]bool{}
+	for i := range results {
+		r := &results[i]
+		_, again := b.held[r.DeliveryID] // twice in a batch: the second one finds the row complete
+		if again || b.tx.w.handovers.by[r.DeliveryID] != nil {
+			continue
+		}
+		b.held[r.DeliveryID] = false
+		outcome, err := r.outcome()
+		if err != nil {
+			return fmt.Errorf("record delivery %s: %w", r.DeliveryID, err)
+		}
+		rows = append(rows, append([]any{r.TenantID, r.DeliveryID, r.Owner, r.Generation}, outcome...))
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	for _, row := range rows {
+		b.tx.w.s.dialect.texts(row)
+	}
+	cols, err := columns(claimedKinds, rows)
+	if err != nil {
+		return fmt.Errorf("complete deliveries: %w", err)
+	}
+	found, err := b.tx.query(completeManyClaimed, cols...)
+	_, err = collect(found, err, func(row scanner) (struct{}, error) {
+		var id string
+		err := row.Scan(&id)
+		b.held[id] = true
+		return struct{}{}, err
+	})
+	if err != nil {
+		return fmt.Errorf("complete deliveries: %w", err)
+	}
+	return nil
+}
+
+// outcome is what a row of deliveries says about its attempt, as outcomeKinds has it.
+func (r *Result) outcome() ([]any, error) {
 	customHeaders, err := jsonText(r.CustomHeaders)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	responseHeaders, err := jsonText(r.Answer.Headers)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	// Null says that no status line arrived; a zero would be a status.
 	var code, response, retryAt any
@@ -180,25 +256,33 @@ func (t *tx) recordAttempt(r *Result) (held bool, err error) {
 	if r.Verdict.Status == delivery.Retrying {
 		retryAt = micros(r.Verdict.RetryAt)
 	}
+	return []any{
+		string(r.Verdict.Status), micros(r.StartedAt), micros(r.EndedAt), retryAt, customHeaders, code, responseHeaders,
+		response, r.Answer.Duration.Milliseconds(), string(r.Verdict.ErrorType), r.Verdict.ErrorMessage,
+	}, nil
+}
+
+const outcomeKinds = "tiiitittitt"
+
+// recordAttempt completes the row if the lease is still held. What was handed
+// over has none yet and gets it complete.
+func (t *tx) recordAttempt(r *Result) (held bool, err error) {
+	outcome, err := r.outcome()
+	if err != nil {
+		return false, err
+	}
 	if d := t.w.handovers.by[r.DeliveryID]; d != nil {
-		err := t.change("insert delivery", insertRecorded,
+		err := t.change("insert delivery", insertRecorded, append([]any{
 			d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
-			string(r.Verdict.Status), d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own),
-			micros(r.StartedAt), micros(r.EndedAt), retryAt, customHeaders, code, responseHeaders,
-			response, r.Answer.Duration.Milliseconds(), string(r.Verdict.ErrorType), r.Verdict.ErrorMessage)
+			d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own),
+		}, outcome...)...)
 		if err != nil {
 			return false, err
 		}
 		t.w.handovers.settle(d)
 		return true, nil
 	}
-	n, err := t.exec(`update deliveries set status = $5, attempted_at = $6, completed_at = $7, next_retry_at = $8,
-			lease_owner = null, lease_until = null, custom_headers = $9, status_code = $10, response_headers = $11,
-			response_body = $12, duration_ms = $13, error_type = $14, error_message = $15
-		where tenant_id = $1 and delivery_id = $2 and lease_owner = $3 and generation = $4 and status = 'pending'`,
-		r.TenantID, r.DeliveryID, r.Owner, r.Generation,
-		string(r.Verdict.Status), micros(r.StartedAt), micros(r.EndedAt), retryAt, customHeaders, code, responseHeaders,
-		response, r.Answer.Duration.Milliseconds(), string(r.Verdict.ErrorType), r.Verdict.ErrorMessage)
+	n, err := t.exec(completeClaimed, append([]any{r.TenantID, r.DeliveryID, r.Owner, r.Generation}, outcome...)...)
 	return n == 1, err
 }
 
