@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"testing"
+	"time"
 
 	"github.com/ticketwire/ticketwire/internal/store"
 )
@@ -46,5 +47,27 @@ func TestIntakeLeavesRoom(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A lane whose requests all hang is handed nothing more after a moment, long before
+// its breaker opens; one request that starts or ends shows that it goes on.
+func TestLaneThatHangsGetsNoRoom(t *testing.T) {
+	t.Parallel()
+	s := newScheduler(&Engine{cfg: Config{PerLane: 2}})
+	began := time.Date(2026, time.May, 4, 9, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		inFlight int
+		after    time.Duration
+		room     bool
+	}{
+		{2, handedPatience, true},
+		{2, handedPatience + time.Microsecond, false},
+		{1, time.Minute, true},
+	} {
+		l := &lane{inFlight: c.inFlight, moved: began}
+		if got := s.room(l, began.Add(c.after)); got > 0 != c.room {
+			t.Errorf("%d in flight, nothing moved for %v: room for %d", c.inFlight, c.after, got)
+		}
 	}
 }

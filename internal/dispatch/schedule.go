@@ -48,6 +48,7 @@ type lane struct {
 	queued   bool            // it is in ready
 	busy     bool            // a goroutine loads or claims for it
 	inFlight int
+	moved    time.Time     // when it last started or ended a request
 	target   *store.Target // nil: to be loaded
 	stale    bool          // the webhook changed while it was being loaded
 	blocked  time.Time     // nothing goes out before then
@@ -88,6 +89,11 @@ const fullScanEvery = time.Minute
 // claimPerSlot is how many deliveries one claim may bring for each request that
 // its lane may have in flight: it is one transaction, and others wait for it.
 const claimPerSlot = 8
+
+// handedPatience is how long all requests of a lane may hang before nothing more is
+// handed to it: a receiver that has died takes few into memory then, that would all
+// have to go back when its breaker opens.
+const handedPatience = 100 * time.Millisecond
 
 // pauseAfterError is how long a lane rests when the store refused it.
 const pauseAfterError = 250 * time.Millisecond
@@ -260,7 +266,7 @@ func (s *scheduler) room(l *lane, now time.Time) int {
 	if l.dirty || now.Before(l.blocked) {
 		return 0
 	}
-	if l.breaker.open() {
+	if l.breaker.open() || l.inFlight >= s.e.cfg.PerLane && now.Sub(l.moved) > handedPatience {
 		return 0
 	}
 	room := s.e.cfg.PerLane*handedPerSlot - l.inFlight - len(l.memory)
@@ -346,6 +352,7 @@ func (s *scheduler) sendMemory(l *lane, now time.Time, tokens int) {
 	}
 	l.inFlight += n
 	s.inFlight += n
+	l.moved = now
 	s.intake.leave(l.id, l.memory[:n])
 	for _, c := range l.memory[:n] {
 		s.e.start(*l.target, c)
@@ -436,6 +443,7 @@ func (s *scheduler) settleClaim(f finding, now time.Time) {
 	n := min(f.slots, len(got))
 	l.inFlight -= f.slots - n
 	s.inFlight -= f.slots - n
+	l.moved = now
 	if f.err != nil || len(got) == f.asked {
 		l.dirty = true // there may be more
 	}
@@ -499,6 +507,7 @@ func (s *scheduler) finish(f finished) {
 	l := s.lanes[f.lane]
 	l.inFlight--
 	now := s.e.cfg.Now()
+	l.moved = now
 	if until := l.breaker.note(now, f); until.After(l.blocked) {
 		l.limited = false
 		s.hold(l, now, until, delivery.WaitBreakerOpen)
