@@ -28,7 +28,7 @@ const (
 		d.created_at, d.lease_until, coalesce(d.body, e.body), d.custom_headers, d.status_code, d.response_headers,
 		d.response_body, d.duration_ms, d.error_type, d.error_message, h.wait_reason, h.wait_until`
 	deliveryTables = ` from deliveries d
-		left join events e on e.tenant_id = d.tenant_id and e.event_id = d.event_id
+		left join events e on e.tenant_id = d.tenant_id and e.seq = d.event_seq
 		left join webhook_health h on h.tenant_id = d.tenant_id and h.webhook_id = d.webhook_id`
 )
 

@@ -51,7 +51,7 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) (last int64, err error) 
 		if err != nil {
 			return 0, err
 		}
-		seq, err := t.nextSeq()
+		seq, err := t.nextSeq(now)
 		if err != nil {
 			return 0, err
 		}
@@ -60,7 +60,7 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) (last int64, err error) 
 			return 0, err
 		}
 		last = seq
-		if err := t.owe(now, *ev, body, thread); err != nil {
+		if err := t.owe(now, *ev, seq, body, thread); err != nil {
 			return 0, err
 		}
 	}
@@ -79,8 +79,9 @@ const (
 )
 
 // nextSeq gives the next event its number. Retention leaves the newest event
-// alone, so that no number is ever given twice and a cursor stays true.
-func (t *tx) nextSeq() (int64, error) {
+// alone, so that no number is ever given twice and a cursor stays true. On a server
+// the first of a day begins the numbers of that day, see partition.go.
+func (t *tx) nextSeq(now time.Time) (int64, error) {
 	r := &t.w.recent
 	if r.seq == 0 {
 		if err := t.row(`select coalesce(max(seq), 0) from events`).Scan(&r.seq); err != nil {
@@ -88,6 +89,9 @@ func (t *tx) nextSeq() (int64, error) {
 		}
 	}
 	r.seq++
+	if t.w.s.dialect.server {
+		r.seq = max(r.seq, dayOf(now).firstSeq())
+	}
 	return r.seq, nil
 }
 
@@ -137,7 +141,7 @@ func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, e
 	// The page is bounded by what was there before it was read. So everything up
 	// to top is either on the page or does not match, and an empty page may move
 	// the cursor to top.
-	top, err := topOf(r, tenant)
+	top, err := topOf(r, tenant, after)
 	if err != nil {
 		return Feed{}, err
 	}

@@ -148,17 +148,17 @@ func (b *recording) record(r *Result) (Recorded, error) {
 // result, and insertManyRecorded a column of them, see merge.go.
 const (
 	insertRecorded = recordedColumns + `
-		values (1, 0, 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`
+		values (1, 0, 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`
 
 	insertManyRecorded = recordedColumns + `
 		select 1, 0, 1, u.* from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 			$8::boolean[], $9::bigint[], $10::bigint[], $11::bytea[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[],
-			$16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[], $21::text[]) u`
-	recordedKinds = "tttttttoiibiiitittitt"
+			$16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[], $21::text[], $22::bigint[]) u`
+	recordedKinds = "tttttttoiibiiitittitti"
 
 	recordedColumns = `insert into deliveries (attempt, step, generation, tenant_id, delivery_id, webhook_id, event_id,
 		event_type, ticket_id, status, is_test, due_at, created_at, body, attempted_at, completed_at, next_retry_at,
-		custom_headers, status_code, response_headers, response_body, duration_ms, error_type, error_message)`
+		custom_headers, status_code, response_headers, response_body, duration_ms, error_type, error_message, event_seq)`
 )
 
 // recordAttempt completes the row if the lease is still held. What was handed
@@ -185,7 +185,7 @@ func (t *tx) recordAttempt(r *Result) (held bool, err error) {
 			d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
 			string(r.Verdict.Status), d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own),
 			micros(r.StartedAt), micros(r.EndedAt), retryAt, customHeaders, code, responseHeaders,
-			response, r.Answer.Duration.Milliseconds(), string(r.Verdict.ErrorType), r.Verdict.ErrorMessage)
+			response, r.Answer.Duration.Milliseconds(), string(r.Verdict.ErrorType), r.Verdict.ErrorMessage, d.seq)
 		if err != nil {
 			return false, err
 		}
@@ -227,9 +227,9 @@ func (t *tx) scheduleNext(r *Result, w *recorded, alone bool) error {
 		}
 	}
 	err := t.change("schedule the next attempt", `insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
-			attempt, step, status, wait_reason, is_test, due_at, completed_at, created_at, body)
+			attempt, step, status, wait_reason, is_test, due_at, completed_at, created_at, body, event_seq)
 		select tenant_id, $3, webhook_id, event_id, event_type, ticket_id,
-			attempt + 1, step + 1, $4, $5, is_test, $6, $7, $8, body
+			attempt + 1, step + 1, $4, $5, is_test, $6, $7, $8, body, event_seq
 		from deliveries where tenant_id = $1 and delivery_id = $2`,
 		r.TenantID, r.DeliveryID, NewID(), string(status), reason, micros(r.Verdict.RetryAt), completed, micros(r.EndedAt))
 	if err != nil {

@@ -403,7 +403,7 @@ func (s *Store) SearchEvents(ctx context.Context, tenant string, q EventSearch) 
 		q.Limit = defaultLimit
 	}
 	r := s.reader(ctx)
-	top, err := topOf(r, tenant)
+	top, err := topOf(r, tenant, 0)
 	if err != nil {
 		return page, "", err
 	}
