@@ -186,7 +186,7 @@ func feedRows(r *reader, tenant string, after, top int64, q FeedQuery) (*sql.Row
 	}
 	from := `select e.seq, e.body from events e where `
 	if q.TicketID != "" {
-		from = chainOfTicket + `select e.seq, e.body from chain c join events e on e.seq = c.seq where `
+		from = chainOfTicket + `select e.seq, e.body from found e where `
 		mark := w.arg(lowerID(q.TicketID))
 		from = strings.ReplaceAll(from, "{ticket}", mark)
 	}
@@ -196,13 +196,19 @@ func feedRows(r *reader, tenant string, after, top int64, q FeedQuery) (*sql.Row
 
 // chainOfTicket walks from the newest event of a ticket back to the cursor. $1 is
 // the tenant and $2 the cursor. It ends at an event that retention has deleted,
-// also where it has kept an older one that a delivery still refers to.
+// also where it has kept an older one that a delivery still refers to. Each event is
+// looked up by its number, and not joined, see bodyOfEvent; one that is gone has a
+// prev_seq of null.
 const chainOfTicket = `with recursive chain (seq, prev_seq) as (
 		select e.seq, e.prev_seq from events e where e.seq = coalesce(
 			(select t.last_seq from tickets t where t.tenant_id = $1 and t.ticket_id = {ticket}),
 			(select d.last_seq from ticket_ends d where d.tenant_id = $1 and d.ticket_id = {ticket}))
 		union all
-		select e.seq, e.prev_seq from chain c join events e on e.seq = c.prev_seq where c.prev_seq > $2)
+		select c.prev_seq, (select e.prev_seq from events e where e.seq = c.prev_seq) from chain c where c.prev_seq > $2),
+	found (tenant_id, seq, event_type, occurred_at, body) as (
+		select $1, c.seq, (select e.event_type from events e where e.seq = c.seq),
+			(select e.occurred_at from events e where e.seq = c.seq), (select e.body from events e where e.seq = c.seq)
+		from chain c where c.prev_seq is not null)
 	`
 
 // cursorMark begins every cursor, so that a cursor of another form can follow in

@@ -48,10 +48,10 @@ func TestPlansOnPostgres(t *testing.T) {
 		q     DeliveryQuery
 		index string
 	}{
-		{"all", DeliveryQuery{}, "deliveries_log"},
-		{"by status", DeliveryQuery{Status: "failed"}, "deliveries_log"},
-		{"by time", DeliveryQuery{From: new(start()), To: new(start())}, "deliveries_log"},
-		{"by event", DeliveryQuery{EventID: "x"}, "deliveries_event"},
+		{"all", DeliveryQuery{}, "_tenant_id_webhook_id_coalesce_"},
+		{"by status", DeliveryQuery{Status: "failed"}, "_tenant_id_webhook_id_coalesce_"},
+		{"by time", DeliveryQuery{From: new(start()), To: new(start())}, "_tenant_id_webhook_id_coalesce_"},
+		{"by event", DeliveryQuery{EventID: "x"}, "_tenant_id_event_id_webhook_id_idx"},
 	}
 	for _, c := range lists {
 		w := c.q.where("tenant", "webhook")
@@ -66,13 +66,19 @@ func TestPlansOnPostgres(t *testing.T) {
 func fillTables(t *testing.T, s *Store) {
 	t.Helper()
 	const rows = `from generate_series(1, 20000) n`
+	today := dayOf(start())
+	if err := s.makeDays(t.Context(), today-30, today+daysAhead); err != nil {
+		t.Fatal(err)
+	}
+	// One in 32 is of a day that has no table.
+	ofDay := func(size int) string { return fmt.Sprintf("(%d - n %% 32) * %d", today, size) }
 	for _, q := range []string{
 		`insert into events (seq, prev_seq, tenant_id, event_id, event_type, ticket_id, occurred_at, created_at, body)
-			select 1000000 + n, 0, 't' || n % 50, 'e' || n, 'ticket.updated', 'k' || n % 5000, n, n, '' ` + rows,
+			select ` + ofDay(numbersPerDay) + ` + 1000000 + n, 0, 't' || n % 50, 'e' || n, 'ticket.updated', 'k' || n % 5000, n, n, '' ` + rows,
 		`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id, attempt, step, status,
-				due_at, attempted_at, completed_at, created_at)
+				due_at, attempted_at, completed_at, created_at, event_seq)
 			select 't' || n % 50, 'd' || n, 'w' || n % 1000, 'e' || n, 'ticket.updated', 'k', 1, 0,
-				case when n % 20 = 0 then 'pending' else 'delivered' end, n, n, n, n ` + rows,
+				case when n % 20 = 0 then 'pending' else 'delivered' end, n, n, ` + ofDay(microsPerDay) + ` + n, n, ` + ofDay(numbersPerDay) + ` + 1000000 + n ` + rows,
 		`insert into tickets (tenant_id, ticket_id, ticket_number, title, client_id, status_id, board_id, priority_id, entered_by,
 				entered_at, updated_at, is_closed, source, ticket_origin, last_occurred_at)
 			select 't' || n % 50, 'k' || n, 'n' || n, 'x', 'c', 's', 'b', 'p', 'u', n, n, false, '', '', n ` + rows,
@@ -155,7 +161,8 @@ func pgPlan(t *testing.T, s *Store, q string) []pgStep {
 	var steps []pgStep
 	for i, line := range lines {
 		m := scan.FindStringSubmatch(line)
-		if m == nil || m[1] == "Bitmap Heap Scan" || small.MatchString(m[2]) {
+		// A day that has nothing yet needs no index.
+		if m == nil || strings.Contains(line, "cost=0.00..0.00") || m[1] == "Bitmap Heap Scan" || small.MatchString(m[2]) {
 			continue
 		}
 		keyed := m[1] != "Seq Scan" && i+1 < len(lines) && strings.Contains(lines[i+1], "Index Cond:")
@@ -174,7 +181,7 @@ func pgAboutAll(q string, s pgStep) bool {
 			return true
 		}
 	}
-	first := strings.Contains(s.text, "events_pkey") && (strings.Contains(q, "max(seq)") || strings.Contains(q, "min(seq)") ||
+	first := strings.Contains(s.text, "_pkey on events") && (strings.Contains(q, "max(seq)") || strings.Contains(q, "min(seq)") ||
 		strings.Contains(q, "min(e.seq)") || strings.Contains(q, "max(m.seq)"))
 	lanes := strings.HasPrefix(q, "select w.tenant_id, w.webhook_id from webhooks w") || strings.Contains(q, "select count(*) from mail_outbox")
 	// Retention looks at the webhooks that were deleted, a handful, and joins them

@@ -259,6 +259,7 @@ func (c *impatientConn) SetDeadline(t time.Time) error {
 const (
 	uniqueViolation  = "23505"
 	lockNotAvailable = "55P03"
+	checkViolation   = "23514"
 )
 
 // postgresCode is the SQLSTATE of an error of the server, "" for any other error.

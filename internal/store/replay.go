@@ -286,10 +286,9 @@ func (s *Store) since(q querier, now time.Time, l Lane, first int64) (span, erro
 	}
 	// What was dropped is older than the outage that dropped it.
 	var dropped, missed sql.NullInt64
-	err = q.row(`select min(e.seq) from deliveries d
-		join events e on e.seq = d.event_seq
+	err = q.row(`select min(d.event_seq) from deliveries d
 		where d.tenant_id = $1 and d.webhook_id = $2 and d.status = 'abandoned'
-			and d.wait_reason = 'webhook_disabled' and d.completed_at >= $3`,
+			and d.wait_reason = 'webhook_disabled' and d.completed_at >= $3 and d.event_seq > 0`,
 		l.TenantID, l.WebhookID, first).Scan(&dropped)
 	if err != nil {
 		return sp, fmt.Errorf("find the first dropped event: %w", err)

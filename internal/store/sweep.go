@@ -35,9 +35,6 @@ type swept map[string]int64
 // that have go with it, which is dropped when all of it is old, and deliveries that
 // stay keep the bodies of its events; see partition.go.
 func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (deleted int, more bool, err error) {
-	if err := s.keepDays(ctx, now); err != nil {
-		return 0, false, err
-	}
 	old := micros(now.Add(-s.cfg.Retention))
 	var at swept
 	deleted, err = write(ctx, s, func(t *tx) (int, error) {
@@ -66,6 +63,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (deleted in
 	})
 	if err == nil {
 		s.swept = at
+		err = s.keepDays(ctx, now)
 	}
 	return deleted, more || deleted >= limit, err
 }
