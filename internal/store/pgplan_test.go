@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -129,24 +128,18 @@ func pgPlan(t *testing.T, s *Store, q string) []pgStep {
 		// The plan depends on how little is asked for.
 		q = strings.ReplaceAll(q, "limit $2", "limit 10")
 	}
-	highest := 0
-	for _, m := range numberedMark.FindAllString(q, -1) {
-		n, err := strconv.Atoi(m[1:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		highest = max(highest, n)
-	}
-	explain := "explain execute asked"
-	if highest > 0 {
-		explain += "(" + strings.TrimSuffix(strings.Repeat("null, ", highest), ", ") + ")"
-	}
 	for _, first := range []string{"set plan_cache_mode = force_generic_plan", "prepare asked as " + q} {
 		if _, err := conn.ExecContext(t.Context(), first); err != nil {
 			t.Fatalf("%s: %v", first, err)
 		}
 	}
-	rows, err := conn.QueryContext(t.Context(), explain)
+	rows, err := conn.QueryContext(t.Context(), `select unnest(parameter_types)::text from pg_prepared_statements where name = 'asked'`)
+	types := must(collect(rows, err, func(row scanner) (kind string, err error) { err = row.Scan(&kind); return kind, err }))(t)
+	explain := "explain execute asked"
+	if len(types) > 0 {
+		explain += "(" + strings.Join(anyArguments(types), ", ") + ")"
+	}
+	rows, err = conn.QueryContext(t.Context(), explain)
 	lines, err := collect(rows, err, func(row scanner) (line string, err error) {
 		err = row.Scan(&line)
 		return line, err
@@ -169,6 +162,25 @@ func pgPlan(t *testing.T, s *Store, q string) []pgStep {
 		steps = append(steps, pgStep{strings.TrimSpace(line), keyed})
 	}
 	return steps
+}
+
+// anyArguments returns one argument of each type. Of numbers the first is the least
+// and the others are as large as can be: a span between two of them, such as one of
+// the feed, then leaves no day out.
+func anyArguments(types []string) []string {
+	out := make([]string, len(types))
+	number := "'0'"
+	for i, kind := range types {
+		switch {
+		case strings.HasSuffix(kind, "[]"):
+			out[i] = "'{}'"
+		case kind == "bigint":
+			out[i], number = number, "'9223372036854775807'"
+		default:
+			out[i] = "'0'"
+		}
+	}
+	return out
 }
 
 // pgAboutAll reports whether a statement is meant to walk a whole index, most of
