@@ -203,9 +203,11 @@ func (p *daily) keepBodies(ctx context.Context, x *sql.Tx, d day) (more bool, er
 		{"owed_deliveries", ""},
 		{"logged_deliveries", " and event_seq / " + strconv.Itoa(numbersPerDay) + " < completed_at / " + strconv.Itoa(microsPerDay)},
 	} {
-		res, err := x.ExecContext(ctx, `update `+of.table+` d set body = e.body from `+p.table(d)+` e
-			where e.seq = d.event_seq and (d.tenant_id, d.delivery_id) in (select tenant_id, delivery_id from `+of.table+`
-				where body is null and event_seq >= $1 and event_seq < $2`+of.late+` limit $3)`, p.first(d), p.first(d+1), keptBodies)
+		//nolint:gosec // names of the schema
+		q := `update ` + of.table + ` d set body = e.body from ` + p.table(d) + ` e
+			where e.seq = d.event_seq and (d.tenant_id, d.delivery_id) in (select tenant_id, delivery_id from ` + of.table + `
+				where body is null and event_seq >= $1 and event_seq < $2` + of.late + ` limit $3)`
+		res, err := x.ExecContext(ctx, q, p.first(d), p.first(d+1), keptBodies)
 		if err != nil {
 			return false, fmt.Errorf("keep the bodies of %s: %w", of.table, err)
 		}
