@@ -40,6 +40,11 @@ func benchDeskAt(b *testing.B, p place) *benchDesk {
 			b.Error(err)
 		}
 	})
+	if p.url != "" { // as after a month
+		if err := s.makeDays(b.Context(), dayOf(start())-30, dayOf(start())+daysAhead); err != nil {
+			b.Fatal(err)
+		}
+	}
 	boot, err := s.Bootstrap(b.Context(), start(), BootstrapDraft{Tenant: "acme", Email: "ada@desk.example"})
 	if err != nil {
 		b.Fatal(err)

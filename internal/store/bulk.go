@@ -46,7 +46,7 @@ func (s *Store) GiveUp(ctx context.Context, now time.Time, limit int) (given int
 	return write(ctx, s, func(t *tx) (int, error) {
 		n, err := t.exec(`update deliveries set status = 'abandoned', wait_reason = 'webhook_disabled', completed_at = $1,
 				lease_owner = null, lease_until = null
-			where (tenant_id, delivery_id) in (
+			where status = 'pending' and (tenant_id, delivery_id) in (
 				select tenant_id, delivery_id from deliveries where status = 'pending' order by due_at limit $2)`,
 			micros(now), limit)
 		if err != nil {

@@ -29,10 +29,11 @@ type Claimed struct {
 	Since      time.Time // since when
 	Generation int64     // the fence: moves with every claim of the row
 
-	// Of a delivery that was handed over: the end of its lease, and its own body
-	// where it does not get the event's.
+	// Of a delivery that was handed over: the end of its lease, its own body where
+	// it does not get the event's, and the event's number.
 	until time.Time
 	own   []byte
+	seq   int64
 }
 
 // Lane is the queue that the delivery belongs to.
@@ -166,13 +167,12 @@ func (s *Store) Claim(ctx context.Context, now time.Time, req ClaimRequest) (Bat
 func (t *tx) claim(now time.Time, req ClaimRequest) ([]Claimed, error) {
 	until := now.Add(req.Lease)
 	rows, err := t.query(`update deliveries set lease_owner = $4, lease_until = $5, generation = generation + 1
-		where (tenant_id, delivery_id) in (select d.tenant_id, d.delivery_id from deliveries d
+		where status = 'pending' and (tenant_id, delivery_id) in (select d.tenant_id, d.delivery_id from deliveries d
 			where d.tenant_id = $1 and d.webhook_id = $2 and d.status = 'pending' and d.due_at <= $3
 				and (d.lease_until is null or d.lease_until <= $3 and d.lease_owner <> $7)
 			order by d.due_at, d.delivery_id limit $6`+t.w.s.dialect.skip+`)
 		returning delivery_id, event_id, event_type, ticket_id, attempt, step, is_test, is_manual, due_at, created_at,
-			generation, coalesce(body, (select e.body from events e
-				where e.tenant_id = deliveries.tenant_id and e.event_id = deliveries.event_id))`,
+			generation, coalesce(body, (select e.body from events e where e.seq = deliveries.event_seq))`,
 		req.TenantID, req.WebhookID, micros(now), req.Owner, micros(until), req.Limit, t.w.s.owner())
 	claimed, err := collect(rows, err, func(row scanner) (Claimed, error) {
 		c := Claimed{Owner: req.Owner, Since: now}
@@ -236,7 +236,7 @@ func (s *Store) ReleaseAll(ctx context.Context) error {
 			return struct{}{}, err
 		}
 		_, err := t.exec(`update deliveries set lease_owner = null, lease_until = null
-			where lease_until is not null`) // only pending rows have one
+			where status = 'pending' and lease_until is not null`)
 		if err != nil {
 			return struct{}{}, fmt.Errorf("release deliveries: %w", err)
 		}
@@ -270,6 +270,7 @@ type begun struct {
 	delivery.Delivery
 	owner string
 	lease time.Duration
+	seq   int64 // of the event; 0 of a test
 }
 
 // begin inserts a leased row that is due now.
@@ -277,10 +278,10 @@ func (t *tx) begin(now time.Time, b begun) (Claimed, error) {
 	d := b.Delivery
 	d.DeliveryID, d.Status, d.WaitReason, d.DueAt, d.CreatedAt = NewID(), delivery.Pending, delivery.WaitDue, now, now
 	_, err := t.exec(`insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
-			attempt, step, status, is_test, is_manual, due_at, created_at, lease_owner, lease_until, generation, body)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $11, $12, $13, 1, $14)`,
+			attempt, step, status, is_test, is_manual, due_at, created_at, lease_owner, lease_until, generation, body, event_seq)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $11, $12, $13, 1, $14, $15)`,
 		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID, d.Attempt, d.Step,
-		d.IsTest, d.IsManual, micros(now), b.owner, micros(now.Add(b.lease)), nullBlob(d.Body))
+		d.IsTest, d.IsManual, micros(now), b.owner, micros(now.Add(b.lease)), nullBlob(d.Body), b.seq)
 	if err != nil {
 		return Claimed{}, fmt.Errorf("insert delivery: %w", err)
 	}
@@ -388,7 +389,7 @@ func (t *tx) beginRetry(now time.Time, d delivery.Delivery, b begun) (Claimed, e
 		Attempt: c.sent + 1, Step: d.Step, IsTest: d.IsTest, IsManual: true,
 	}
 	// The row's own body only: what equals the event's is not stored twice.
-	err = t.row(`select body from deliveries where tenant_id = $1 and delivery_id = $2`, d.TenantID, d.DeliveryID).Scan(&b.Body)
+	err = t.row(`select body, event_seq from deliveries where tenant_id = $1 and delivery_id = $2`, d.TenantID, d.DeliveryID).Scan(&b.Body, &b.seq)
 	if err != nil {
 		return Claimed{}, fmt.Errorf("read the body: %w", err)
 	}
@@ -411,7 +412,7 @@ func (t *tx) resume(now time.Time, d delivery.Delivery, b begun) (Claimed, error
 	}
 	c := Claimed{Owner: b.owner, Since: now}
 	err = t.row(`update deliveries set lease_owner = $3, lease_until = $4, generation = generation + 1
-		where tenant_id = $1 and delivery_id = $2 returning generation`,
+		where tenant_id = $1 and delivery_id = $2 and status = 'pending' returning generation`,
 		d.TenantID, id, b.owner, micros(now.Add(b.lease))).Scan(&c.Generation)
 	if err != nil {
 		return Claimed{}, fmt.Errorf("claim a lost retry: %w", err)

@@ -116,6 +116,9 @@ func (x *Transfer) begin(ctx context.Context, source string, out *CopyReport) er
 	default:
 		out.Again = true
 	}
+	if err := x.makeDays(ctx); err != nil {
+		return err
+	}
 	return x.to.transaction(ctx, func() error {
 		for _, q := range x.emptying(out.Again) {
 			if _, err := x.to.conn.ExecContext(ctx, q); err != nil {
@@ -128,6 +131,30 @@ func (x *Transfer) begin(ctx context.Context, source string, out *CopyReport) er
 		}
 		return nil
 	})
+}
+
+// copiedDays is how many days of the past a server gets a partition for; what is
+// older is swept row by row.
+const copiedDays = 100
+
+// makeDays makes the partitions of the days that the source has something of, if the
+// target is a server. Events that an embedded database has numbered have one anyway.
+func (x *Transfer) makeDays(ctx context.Context) error {
+	if !x.to.s.dialect.server {
+		return nil
+	}
+	today := dayOf(x.to.s.cfg.Now())
+	var first sql.NullInt64
+	err := x.from.conn.QueryRowContext(ctx, `select min(completed_at) from deliveries where completed_at >= $1`,
+		(today - copiedDays).begin()).Scan(&first)
+	if err != nil {
+		return fmt.Errorf("find the first day of the source: %w", err)
+	}
+	from := today
+	if first.Valid {
+		from = min(today, day(first.Int64/microsPerDay))
+	}
+	return x.to.s.makeDays(ctx, from, today)
 }
 
 // emptying returns the statements that clear an unfinished copy away.

@@ -55,7 +55,7 @@ func schemaTables(t *testing.T, s *Store) []string {
 	t.Helper()
 	q := `select name from sqlite_schema where type = 'table' order by name`
 	if s.dialect.server {
-		q = `select relname from pg_class where relkind in ('r', 'p') and relnamespace = current_schema()::regnamespace order by relname`
+		q = `select relname from pg_class where relkind in ('r', 'p') and not relispartition and relnamespace = current_schema()::regnamespace order by relname`
 	}
 	rows, err := s.read.QueryContext(t.Context(), q)
 	return must(collect(rows, err, func(r scanner) (name string, err error) {
@@ -366,8 +366,12 @@ func TestCopyContinuesNumbers(t *testing.T) {
 			err = r.Scan(&n)
 			return n, err
 		}))(t)
-		if !slices.Equal(seqs, []int64{1, 2, 3, 4}) {
-			t.Errorf("the events are %v, want 1 to 4", seqs)
+		next := int64(4)
+		if on.dialect.server { // which begins anew each day
+			next = dayOf(start()).firstSeq()
+		}
+		if !slices.Equal(seqs, []int64{1, 2, 3, next}) {
+			t.Errorf("the events are %v, want 1, 2, 3 and %d", seqs, next)
 		}
 		var delivery, transaction int64
 		if err := on.do(t.Context(), func(x *tx) error {

@@ -97,7 +97,8 @@ func tablesOf(ctx context.Context, embedded, server *held) ([]table, error) {
 // and learns which of them number themselves.
 func (h *held) sameColumns(ctx context.Context, tables []table, known map[string]bool) error {
 	rows, err := h.conn.QueryContext(ctx, `select table_name, column_name, is_identity = 'YES'
-		from information_schema.columns where table_schema = current_schema()`)
+		from information_schema.columns where table_schema = current_schema() and table_name not in (
+			select relname from pg_class where relispartition and relnamespace = current_schema()::regnamespace)`)
 	_, err = collect(rows, err, func(r scanner) (struct{}, error) {
 		var name, column string
 		var identity bool

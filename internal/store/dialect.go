@@ -40,7 +40,8 @@ type dialect struct {
 	// check reads everything and answers ok, or what is wrong; size is the
 	// database's in bytes. "" where the database does so by itself.
 	check, size string
-	skip        string // appended to a claim's inner select to pass over locked rows
+	walked      []string // the tables that retention walks row by row, deliveries before their events
+	skip        string   // appended to a claim's inner select to pass over locked rows
 }
 
 func sqliteDialect() dialect {
@@ -53,6 +54,7 @@ func sqliteDialect() dialect {
 		checkpoint: `pragma wal_checkpoint(passive)`,
 		marks:      plainMarks,
 		check:      `pragma integrity_check(1)`,
+		walked:     []string{"deliveries", "events"},
 		size:       `select page_count * page_size from pragma_page_count, pragma_page_size`,
 	}
 }

@@ -51,7 +51,7 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) (last int64, err error) 
 		if err != nil {
 			return 0, err
 		}
-		seq, err := t.nextSeq()
+		seq, err := t.nextSeq(now)
 		if err != nil {
 			return 0, err
 		}
@@ -60,7 +60,7 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) (last int64, err error) 
 			return 0, err
 		}
 		last = seq
-		if err := t.owe(now, *ev, body, thread); err != nil {
+		if err := t.owe(now, *ev, seq, body, thread); err != nil {
 			return 0, err
 		}
 	}
@@ -79,8 +79,9 @@ const (
 )
 
 // nextSeq gives the next event its number. Retention leaves the newest event
-// alone, so that no number is ever given twice and a cursor stays true.
-func (t *tx) nextSeq() (int64, error) {
+// alone, so that no number is ever given twice and a cursor stays true. On a server
+// the first of a day begins the numbers of that day, see partition.go.
+func (t *tx) nextSeq(now time.Time) (int64, error) {
 	r := &t.w.recent
 	if r.seq == 0 {
 		if err := t.row(`select coalesce(max(seq), 0) from events`).Scan(&r.seq); err != nil {
@@ -88,6 +89,9 @@ func (t *tx) nextSeq() (int64, error) {
 		}
 	}
 	r.seq++
+	if t.w.s.dialect.server {
+		r.seq = max(r.seq, dayOf(now).firstSeq())
+	}
 	return r.seq, nil
 }
 
@@ -137,7 +141,7 @@ func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, e
 	// The page is bounded by what was there before it was read. So everything up
 	// to top is either on the page or does not match, and an empty page may move
 	// the cursor to top.
-	top, err := topOf(r, tenant)
+	top, err := topOf(r, tenant, after)
 	if err != nil {
 		return Feed{}, err
 	}
@@ -182,7 +186,7 @@ func feedRows(r *reader, tenant string, after, top int64, q FeedQuery) (*sql.Row
 	}
 	from := `select e.seq, e.body from events e where `
 	if q.TicketID != "" {
-		from = chainOfTicket + `select e.seq, e.body from chain c join events e on e.seq = c.seq where `
+		from = chainOfTicket + `select e.seq, e.body from found e where `
 		mark := w.arg(lowerID(q.TicketID))
 		from = strings.ReplaceAll(from, "{ticket}", mark)
 	}
@@ -192,13 +196,19 @@ func feedRows(r *reader, tenant string, after, top int64, q FeedQuery) (*sql.Row
 
 // chainOfTicket walks from the newest event of a ticket back to the cursor. $1 is
 // the tenant and $2 the cursor. It ends at an event that retention has deleted,
-// also where it has kept an older one that a delivery still refers to.
+// also where it has kept an older one that a delivery still refers to. Each event is
+// looked up by its number, and not joined, see bodyOfEvent; one that is gone has a
+// prev_seq of null.
 const chainOfTicket = `with recursive chain (seq, prev_seq) as (
 		select e.seq, e.prev_seq from events e where e.seq = coalesce(
 			(select t.last_seq from tickets t where t.tenant_id = $1 and t.ticket_id = {ticket}),
 			(select d.last_seq from ticket_ends d where d.tenant_id = $1 and d.ticket_id = {ticket}))
 		union all
-		select e.seq, e.prev_seq from chain c join events e on e.seq = c.prev_seq where c.prev_seq > $2)
+		select c.prev_seq, (select e.prev_seq from events e where e.seq = c.prev_seq) from chain c where c.prev_seq > $2),
+	found (tenant_id, seq, event_type, occurred_at, body) as (
+		select $1, c.seq, (select e.event_type from events e where e.seq = c.seq),
+			(select e.occurred_at from events e where e.seq = c.seq), (select e.body from events e where e.seq = c.seq)
+		from chain c where c.prev_seq is not null)
 	`
 
 // cursorMark begins every cursor, so that a cursor of another form can follow in

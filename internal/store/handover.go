@@ -155,7 +155,7 @@ func (t *tx) insertHanded(d *handed, leased bool) error {
 	}
 	err := t.change("insert delivery", insertPending,
 		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
-		d.Attempt, d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own), owner, until, d.Generation)
+		d.Attempt, d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own), owner, until, d.Generation, d.seq)
 	if err != nil {
 		return err
 	}
@@ -269,11 +269,11 @@ func (t *tx) recoverList(id int64) error {
 		for _, d := range owed {
 			// What was recorded before the end has its row.
 			err = t.change("insert a delivery that was handed over", `insert into deliveries (tenant_id, delivery_id, webhook_id,
-					event_id, event_type, ticket_id, attempt, step, status, is_test, due_at, created_at, body, generation)
+					event_id, event_type, ticket_id, attempt, step, status, is_test, due_at, created_at, body, generation, event_seq)
 				select e.tenant_id, $3, $4, e.event_id, e.event_type, e.ticket_id,
-					1, 0, 'pending', $5, e.created_at, e.created_at, $6, 1
+					1, 0, 'pending', $5, e.created_at, e.created_at, $6, 1, e.seq
 				from events e where e.tenant_id = $1 and e.event_id = $2
-				on conflict (tenant_id, delivery_id) do nothing`,
+					and not exists (select 1 from deliveries d where d.tenant_id = $1 and d.delivery_id = $3)`,
 				d.tenant, d.event, d.delivery, d.webhook, d.isTest, nullBlob(d.body))
 			if err != nil {
 				return err

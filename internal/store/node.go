@@ -370,8 +370,8 @@ func (t *tx) releaseHeldBy(owner string, page int, arg ...any) (more bool, err e
 		}
 	}
 	rows, err = t.query(`update deliveries set lease_owner = null, lease_until = null
-		where (tenant_id, delivery_id) in (select tenant_id, delivery_id from deliveries
-			where lease_until is not null and lease_owner `+owner+` limit $1)
+		where status = 'pending' and (tenant_id, delivery_id) in (select tenant_id, delivery_id from deliveries
+			where status = 'pending' and lease_until is not null and lease_owner `+owner+` limit $1)
 		returning tenant_id, webhook_id`, append([]any{page}, arg...)...)
 	lanes, err := collect(rows, err, func(r scanner) (l Lane, err error) {
 		err = r.Scan(&l.TenantID, &l.WebhookID)

@@ -10,9 +10,9 @@ import (
 )
 
 // owe owes a delivery, due now, to every active webhook of the event's tenant
-// that wants the event. fullBody is what the event's own row holds; only a webhook that gets something else has a body of its own. thread
+// that wants the event. seq is the event's number and fullBody what its own row holds; only a webhook that gets something else has a body of its own. thread
 // reads the ticket's comments, oldest first, and is called at most once.
-func (t *tx) owe(now time.Time, ev ticket.Event, fullBody []byte, thread func() ([]webhook.Message, error)) error {
+func (t *tx) owe(now time.Time, ev ticket.Event, seq int64, fullBody []byte, thread func() ([]webhook.Message, error)) error {
 	subscribed, err := t.subscribed(ev.TenantID)
 	if err != nil {
 		return err
@@ -24,7 +24,7 @@ func (t *tx) owe(now time.Time, ev ticket.Event, fullBody []byte, thread func() 
 			return err
 		}
 		err = t.insertOwed(now, owed{
-			lane: Lane{w.TenantID, w.WebhookID}, eventID: ev.EventID, eventType: ev.Type, ticketID: ev.TicketID,
+			lane: Lane{w.TenantID, w.WebhookID}, seq: seq, eventID: ev.EventID, eventType: ev.Type, ticketID: ev.TicketID,
 			attempt: 1, isTest: w.IsTestMode, body: body, full: fullBody,
 		})
 		if err != nil {
@@ -71,6 +71,7 @@ func (c *cutter) body(w *delivery.Webhook, full []byte) ([]byte, error) {
 // owed is a delivery that starts a chain.
 type owed struct {
 	lane                         Lane
+	seq                          int64 // of the event
 	eventID, eventType, ticketID string
 	attempt                      int
 	isTest                       bool
@@ -80,8 +81,8 @@ type owed struct {
 
 // insertPending inserts the row of a delivery that is due since it was made.
 const insertPending = `insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
-		attempt, step, status, is_test, due_at, created_at, body, lease_owner, lease_until, generation)
-	values ($1, $2, $3, $4, $5, $6, $7, 0, 'pending', $8, $9, $10, $11, $12, $13, $14)`
+		attempt, step, status, is_test, due_at, created_at, body, lease_owner, lease_until, generation, event_seq)
+	values ($1, $2, $3, $4, $5, $6, $7, 0, 'pending', $8, $9, $10, $11, $12, $13, $14, $15)`
 
 // insertOwed owes a delivery that is due now. Where the dispatcher has room for
 // it, the commit hands it over, see handover.go; otherwise it waits as a row of
@@ -98,13 +99,13 @@ func (t *tx) insertOwed(now time.Time, o owed) error {
 	}
 	if o.full != nil && t.intake != nil && t.w.s.Mine(o.lane) && t.intake.Reserve(o.lane, len(d.Body)) {
 		t.out.Handed = append(t.out.Handed, Claimed{
-			Delivery: d, Owner: t.intake.Owner, Since: now, Generation: 1, until: now.Add(t.intake.Lease), own: o.body,
+			Delivery: d, Owner: t.intake.Owner, Since: now, Generation: 1, until: now.Add(t.intake.Lease), own: o.body, seq: o.seq,
 		})
 		return nil
 	}
 	err := t.change("insert delivery", insertPending,
 		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
-		d.Attempt, d.IsTest, micros(now), micros(now), nullBlob(o.body), nil, nil, 0)
+		d.Attempt, d.IsTest, micros(now), micros(now), nullBlob(o.body), nil, nil, 0, o.seq)
 	if err != nil {
 		return err
 	}

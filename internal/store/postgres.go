@@ -43,11 +43,12 @@ func postgresDialect(now func() time.Time, pooled bool) dialect {
 		pooled: pooled,
 		// A snapshot for each statement: what the holder of the gate before us has
 		// committed must be seen by the statement after the gate.
-		begin: "begin isolation level read committed",
-		lock:  `select pg_advisory_xact_lock(7468623)`, // any number; ours
-		marks: func(q string) string { return q },
-		text:  postgresText,
-		skip:  " for update skip locked",
+		begin:  "begin isolation level read committed",
+		lock:   `select pg_advisory_xact_lock(7468623)`, // any number; ours
+		marks:  func(q string) string { return q },
+		text:   postgresText,
+		walked: []string{"logged_deliveries_rest", "events_embedded", "events_rest"},
+		skip:   " for update skip locked",
 	}
 }
 
@@ -258,6 +259,7 @@ func (c *impatientConn) SetDeadline(t time.Time) error {
 const (
 	uniqueViolation  = "23505"
 	lockNotAvailable = "55P03"
+	checkViolation   = "23514"
 )
 
 // postgresCode is the SQLSTATE of an error of the server, "" for any other error.

@@ -157,42 +157,25 @@ func (b *recording) record(r *Result) (Recorded, error) {
 // result, and insertManyRecorded a column of them, see merge.go.
 const (
 	insertRecorded = recordedColumns + `
-		values (1, 0, 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`
+		values (1, 0, 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`
 
 	insertManyRecorded = recordedColumns + `
-		select 1, 0, 1, u.* from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-			$7::boolean[], $8::bigint[], $9::bigint[], $10::bytea[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[],
-			$15::text[], $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[], $21::text[]) u`
-	recordedKinds = "ttttttoiib" + outcomeKinds
+		select 1, 0, 1, u.* from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+			$8::boolean[], $9::bigint[], $10::bigint[], $11::bytea[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[],
+			$16::text[], $17::bigint[], $18::text[], $19::text[], $20::bigint[], $21::text[], $22::text[]) u`
+	recordedKinds = "ttttttioiib" + outcomeKinds
 
 	recordedColumns = `insert into deliveries (attempt, step, generation, tenant_id, delivery_id, webhook_id, event_id,
-		event_type, ticket_id, is_test, due_at, created_at, body, status, attempted_at, completed_at, next_retry_at,
+		event_type, ticket_id, event_seq, is_test, due_at, created_at, body, status, attempted_at, completed_at, next_retry_at,
 		custom_headers, status_code, response_headers, response_body, duration_ms, error_type, error_message)`
 )
 
 // completeClaimed completes the row of a delivery of the queue whose lease is still
-// held, and completeManyClaimed a column of them.
-const (
-	completeClaimed = completedColumns + `$5, attempted_at = $6, completed_at = $7, next_retry_at = $8,
-			custom_headers = $9, status_code = $10, response_headers = $11, response_body = $12, duration_ms = $13,
-			error_type = $14, error_message = $15
-		where tenant_id = $1 and delivery_id = $2 and lease_owner = $3 and generation = $4 and status = 'pending'`
-
-	completeManyClaimed = completedColumns + `u.status, attempted_at = u.attempted_at, completed_at = u.completed_at,
-			next_retry_at = u.next_retry_at, custom_headers = u.custom_headers, status_code = u.status_code,
-			response_headers = u.response_headers, response_body = u.response_body, duration_ms = u.duration_ms,
-			error_type = u.error_type, error_message = u.error_message
-		from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
-			$9::text[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::text[])
-			as u (tenant_id, delivery_id, lease_owner, generation, status, attempted_at, completed_at, next_retry_at,
-				custom_headers, status_code, response_headers, response_body, duration_ms, error_type, error_message)
-		where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id and d.lease_owner = u.lease_owner
-			and d.generation = u.generation and d.status = 'pending'
-		returning d.delivery_id`
-	claimedKinds = "ttti" + outcomeKinds
-
-	completedColumns = `update deliveries as d set lease_owner = null, lease_until = null, status = `
-)
+// held.
+const completeClaimed = `update deliveries set lease_owner = null, lease_until = null, status = $5, attempted_at = $6,
+		completed_at = $7, next_retry_at = $8, custom_headers = $9, status_code = $10, response_headers = $11,
+		response_body = $12, duration_ms = $13, error_type = $14, error_message = $15
+	where tenant_id = $1 and delivery_id = $2 and lease_owner = $3 and generation = $4 and status = 'pending'`
 
 // complete completes the rows of all deliveries of the queue among the results in
 // one round trip, where a round trip counts.
@@ -200,6 +183,7 @@ func (b *recording) complete(results []Result) error {
 	if !b.tx.w.s.dialect.server {
 		return nil
 	}
+	var ids []string
 	var rows [][]any
 	b.held = map[string]bool{}
 	for i := range results {
@@ -209,33 +193,26 @@ func (b *recording) complete(results []Result) error {
 			continue
 		}
 		b.held[r.DeliveryID] = false
-		outcome, err := r.outcome()
+		args, err := r.completion()
 		if err != nil {
 			return fmt.Errorf("record delivery %s: %w", r.DeliveryID, err)
 		}
-		rows = append(rows, append([]any{r.TenantID, r.DeliveryID, r.Owner, r.Generation}, outcome...))
+		ids, rows = append(ids, r.DeliveryID), append(rows, args)
 	}
-	if len(rows) == 0 {
-		return nil
-	}
-	for _, row := range rows {
-		b.tx.w.s.dialect.texts(row)
-	}
-	cols, err := columns(claimedKinds, rows)
+	counts, err := b.tx.execMany(completeClaimed, rows)
 	if err != nil {
 		return fmt.Errorf("complete deliveries: %w", err)
 	}
-	found, err := b.tx.query(completeManyClaimed, cols...)
-	_, err = collect(found, err, func(row scanner) (struct{}, error) {
-		var id string
-		err := row.Scan(&id)
-		b.held[id] = true
-		return struct{}{}, err
-	})
-	if err != nil {
-		return fmt.Errorf("complete deliveries: %w", err)
+	for i, n := range counts {
+		b.held[ids[i]] = n == 1
 	}
 	return nil
+}
+
+// completion has the arguments of completeClaimed.
+func (r *Result) completion() ([]any, error) {
+	outcome, err := r.outcome()
+	return append([]any{r.TenantID, r.DeliveryID, r.Owner, r.Generation}, outcome...), err
 }
 
 // outcome is what a row of deliveries says about its attempt, as outcomeKinds has it.
@@ -267,23 +244,28 @@ const outcomeKinds = "tiiitittitt"
 // recordAttempt completes the row if the lease is still held. What was handed
 // over has none yet and gets it complete.
 func (t *tx) recordAttempt(r *Result) (held bool, err error) {
+	d := t.w.handovers.by[r.DeliveryID]
+	if d == nil {
+		args, err := r.completion()
+		if err != nil {
+			return false, err
+		}
+		n, err := t.exec(completeClaimed, args...)
+		return n == 1, err
+	}
 	outcome, err := r.outcome()
 	if err != nil {
 		return false, err
 	}
-	if d := t.w.handovers.by[r.DeliveryID]; d != nil {
-		err := t.change("insert delivery", insertRecorded, append([]any{
-			d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
-			d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own),
-		}, outcome...)...)
-		if err != nil {
-			return false, err
-		}
-		t.w.handovers.settle(d)
-		return true, nil
+	err = t.change("insert delivery", insertRecorded, append([]any{
+		d.TenantID, d.DeliveryID, d.WebhookID, d.EventID, d.EventType, d.TicketID,
+		d.seq, d.IsTest, micros(d.DueAt), micros(d.CreatedAt), nullBlob(d.own),
+	}, outcome...)...)
+	if err != nil {
+		return false, err
 	}
-	n, err := t.exec(completeClaimed, append([]any{r.TenantID, r.DeliveryID, r.Owner, r.Generation}, outcome...)...)
-	return n == 1, err
+	t.w.handovers.settle(d)
+	return true, nil
 }
 
 // scheduleNext inserts the row of the next attempt. When there is no point in
@@ -311,9 +293,9 @@ func (t *tx) scheduleNext(r *Result, w *recorded, alone bool) error {
 		}
 	}
 	err := t.change("schedule the next attempt", `insert into deliveries (tenant_id, delivery_id, webhook_id, event_id, event_type, ticket_id,
-			attempt, step, status, wait_reason, is_test, due_at, completed_at, created_at, body)
+			attempt, step, status, wait_reason, is_test, due_at, completed_at, created_at, body, event_seq)
 		select tenant_id, $3, webhook_id, event_id, event_type, ticket_id,
-			attempt + 1, step + 1, $4, $5, is_test, $6, $7, $8, body
+			attempt + 1, step + 1, $4, $5, is_test, $6, $7, $8, body, event_seq
 		from deliveries where tenant_id = $1 and delivery_id = $2`,
 		r.TenantID, r.DeliveryID, NewID(), string(status), reason, micros(r.Verdict.RetryAt), completed, micros(r.EndedAt))
 	if err != nil {

@@ -236,7 +236,7 @@ func (t *tx) requeue(now time.Time, w *delivery.Webhook, c *candidate) error {
 		return fmt.Errorf("body of event %s: %w", c.eventID, err)
 	}
 	return t.insertOwed(now, owed{
-		lane: Lane{w.TenantID, w.WebhookID}, eventID: c.eventID, eventType: c.eventType, ticketID: c.ticketID,
+		lane: Lane{w.TenantID, w.WebhookID}, seq: c.seq, eventID: c.eventID, eventType: c.eventType, ticketID: c.ticketID,
 		attempt: c.chain.taken + 1, isTest: w.IsTestMode, body: body,
 	})
 }
@@ -253,7 +253,7 @@ const untilTop = math.MaxInt64
 // between returns the span of what a query is about.
 func (s *Store) between(q querier, now time.Time, l Lane, rq ReplayQuery) (span, error) {
 	sp := span{lane: l, scope: rq.Only, since: micros(rq.Since), until: untilTop, oldest: s.oldest(now)}
-	top, err := topOf(q, l.TenantID)
+	top, err := topOf(q, l.TenantID, 0)
 	if err != nil {
 		return sp, err
 	}
@@ -281,15 +281,14 @@ func (s *Store) between(q querier, now time.Time, l Lane, rq ReplayQuery) (span,
 func (s *Store) since(q querier, now time.Time, l Lane, first int64) (span, error) {
 	sp := span{lane: l, scope: ReplayMissed, since: first, until: untilTop, oldest: s.oldest(now)}
 	var err error
-	if sp.end, err = topOf(q, l.TenantID); err != nil {
+	if sp.end, err = topOf(q, l.TenantID, 0); err != nil {
 		return sp, err
 	}
 	// What was dropped is older than the outage that dropped it.
 	var dropped, missed sql.NullInt64
-	err = q.row(`select min(e.seq) from deliveries d
-		join events e on e.tenant_id = d.tenant_id and e.event_id = d.event_id
+	err = q.row(`select min(d.event_seq) from deliveries d
 		where d.tenant_id = $1 and d.webhook_id = $2 and d.status = 'abandoned'
-			and d.wait_reason = 'webhook_disabled' and d.completed_at >= $3`,
+			and d.wait_reason = 'webhook_disabled' and d.completed_at >= $3 and d.event_seq > 0`,
 		l.TenantID, l.WebhookID, first).Scan(&dropped)
 	if err != nil {
 		return sp, fmt.Errorf("find the first dropped event: %w", err)
@@ -317,12 +316,13 @@ func (s *Store) since(q querier, now time.Time, l Lane, first int64) (span, erro
 // already would look as if it had never been queued.
 func (s *Store) oldest(now time.Time) int64 { return micros(now.Add(-s.cfg.Retention)) }
 
-// topOf returns the number of the tenant's newest event.
-func topOf(q querier, tenant string) (top int64, err error) {
+// topOf returns the number of the tenant's newest event, 0 if it has none after a
+// number.
+func topOf(q querier, tenant string, after int64) (top int64, err error) {
 	// The range, which is one tenant, makes PostgreSQL take the index of the tenant
 	// and not walk back through the events of all others.
 	err = q.row(`select coalesce((select seq from events where tenant_id >= $1 and tenant_id <= $1
-		order by tenant_id desc, seq desc limit 1), 0)`, tenant).Scan(&top)
+		and seq > $2 order by tenant_id desc, seq desc limit 1), 0)`, tenant, after).Scan(&top)
 	if err != nil {
 		return 0, fmt.Errorf("end of the event feed: %w", err)
 	}

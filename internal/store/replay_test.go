@@ -484,7 +484,7 @@ func (l *line) missedEvents(now time.Time, n int) {
 	body := feed.Envelopes[0]
 	err := l.do(context.Background(), func(t *tx) error {
 		for range n - 1 {
-			seq, err := t.nextSeq()
+			seq, err := t.nextSeq(start())
 			if err != nil {
 				return err
 			}

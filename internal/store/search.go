@@ -186,7 +186,7 @@ func (q *DeliverySearch) eventsText(tenant string, from position, given bool) (s
 	}
 	if q.TicketID != "" {
 		with = strings.NewReplacer("{ticket}", w.arg(lowerID(q.TicketID)), "{limit}", w.arg(shownOfTicket)).Replace(newestOfTicket)
-		w.and("d.event_id in (select e.event_id from chain c cross join events e where e.seq = c.seq)")
+		w.and("d.event_id in (select (select e.event_id from events e where e.seq = c.seq) from chain c where c.prev_seq is not null)")
 	}
 	if q.WebhookID != "" {
 		w.and("d.webhook_id = ?", lowerID(q.WebhookID))
@@ -208,7 +208,8 @@ const newestOfTicket = `with recursive chain (seq, prev_seq, n) as (
 			(select t.last_seq from tickets t where t.tenant_id = $1 and t.ticket_id = {ticket}),
 			(select d.last_seq from ticket_ends d where d.tenant_id = $1 and d.ticket_id = {ticket}))
 		union all
-		select e.seq, e.prev_seq, c.n + 1 from chain c join events e on e.seq = c.prev_seq where c.n < {limit})
+		select c.prev_seq, (select e.prev_seq from events e where e.seq = c.prev_seq), c.n + 1 from chain c
+			where c.prev_seq > 0 and c.n < {limit})
 	`
 
 // ofWebhooks merges the logs of the webhooks, each read from its own index. floor
@@ -372,7 +373,8 @@ func ticketFloor(r *reader, tenant string, from position, given bool) (*int64, e
 // and whether there are older ones.
 func (s *Store) TicketEvents(ctx context.Context, tenant, ticketID string, limit int) (envelopes [][]byte, more bool, err error) {
 	rows, err := s.reader(ctx).query(strings.NewReplacer("{ticket}", "$2", "{limit}", "$3").Replace(newestOfTicket)+
-		`select e.body from chain c cross join events e where e.seq = c.seq order by c.seq desc`,
+		`select (select e.body from events e where e.seq = c.seq) from chain c
+			where c.prev_seq is not null order by c.seq desc`,
 		tenant, lowerID(ticketID), limit+1)
 	envelopes, err = collect(rows, err, func(row scanner) (body []byte, err error) { err = row.Scan(&body); return body, err })
 	if err != nil {
@@ -403,7 +405,7 @@ func (s *Store) SearchEvents(ctx context.Context, tenant string, q EventSearch) 
 		q.Limit = defaultLimit
 	}
 	r := s.reader(ctx)
-	top, err := topOf(r, tenant)
+	top, err := topOf(r, tenant, 0)
 	if err != nil {
 		return page, "", err
 	}

@@ -28,7 +28,7 @@ const (
 	gateNumber = `7468624` // any number; ours
 	takeGate   = `select pg_advisory_xact_lock(` + gateNumber + `)`
 	passGate   = `select nextval('gate_version'), webhooks, pg_current_xact_id()::text,
-		(select coalesce(max(seq), 0) from events) from gate`
+		(select coalesce(max(seq), 0) from events where seq >= $1) from gate`
 	inOffice  = `select exists (select 1 from nodes where node_id = $1)`
 	moveHooks = `update gate set webhooks = webhooks + 1`
 )
@@ -70,6 +70,7 @@ func (w *writer) aborted() bool {
 // shared is what the writer of a server knows of its transaction.
 type shared struct {
 	xid      string // of the transaction at hand
+	newest   int64  // an event that was committed, the newest or one before it: no day before it has to be looked at for the newest
 	webhooks int64  // gate.webhooks as it is in it
 	moved    bool   // it has moved that by one
 	known    int64  // gate.webhooks as of which recent.checked is right
@@ -115,7 +116,7 @@ func (w *writer) beginShared() error {
 		b.Queue(w.s.dialect.begin)
 		b.Queue(gateSettings, gateLimit)
 		b.Queue(takeGate)
-		b.Queue(passGate).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid, &seq) })
+		b.Queue(passGate, sh.newest).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid, &seq) })
 		if n != nil {
 			b.Queue(inOffice, n.id).QueryRow(func(row pgx.Row) error { return scanNot(row, &sh.away) })
 		}
@@ -127,6 +128,7 @@ func (w *writer) beginShared() error {
 	if sh.away {
 		w.handovers.lose()
 	}
+	sh.newest = seq
 	sh.foreign = n != nil && n.webhooks.Swap(sh.webhooks) != sh.webhooks
 	if sh.webhooks != sh.known {
 		clear(w.recent.checked)
@@ -435,4 +437,32 @@ func (w *writer) send(last string) error {
 	clear(s.deferred)
 	s.deferred = s.deferred[:0]
 	return s.err
+}
+
+// execMany runs a statement on a server once for each row of arguments, all in one
+// round trip, and returns how many rows each of them has changed.
+func (t *tx) execMany(q string, args [][]any) ([]int64, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	b := &pgx.Batch{}
+	for _, row := range args {
+		if _, err := t.stmt(q, row); err != nil {
+			return nil, err
+		}
+		b.Queue(q, row...)
+	}
+	counts := make([]int64, len(args))
+	return counts, t.w.session(func(c *pgx.Conn) error {
+		results := c.SendBatch(context.Background(), b)
+		for i := range counts {
+			tag, err := results.Exec()
+			if err != nil {
+				_ = results.Close() // the same error
+				return err
+			}
+			counts[i] = tag.RowsAffected()
+		}
+		return results.Close()
+	})
 }

@@ -139,6 +139,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		if s.side, err = s.dialect.open(target, 3, 0); err != nil {
 			return nil, errors.Join(err, s.read.Close(), s.write.Close())
 		}
+		if err := s.makeDays(ctx, dayOf(cfg.Now()), dayOf(cfg.Now())+daysAhead); err != nil && !passing(err) {
+			return nil, errors.Join(err, s.closeSide(), s.read.Close(), s.write.Close())
+		}
 	}
 	if s.writer, err = startWriter(s); err != nil {
 		return nil, errors.Join(err, s.closeSide(), s.read.Close(), s.write.Close())

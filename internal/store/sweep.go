@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"strings"
 	"time"
 )
 
@@ -16,10 +18,10 @@ const (
 	sweepPages = 20
 )
 
-// swept is how far retention has come in the tables that it walks from their
-// oldest row. Rows that have to stay are passed over; when the walk meets what is
+// swept is how far retention has come in each table that it walks from its oldest
+// row. Rows that have to stay are passed over; when the walk meets what is
 // young, or the end, it begins again at the front next time.
-type swept struct{ deliveries, events int64 }
+type swept map[string]int64
 
 // Sweep deletes what is older than Config.Retention, about limit rows in one
 // transaction, so that no write waits long for it; more says that there may be
@@ -28,11 +30,17 @@ type swept struct{ deliveries, events int64 }
 // Pending deliveries stay however old they are, and an event stays as long as a
 // delivery refers to it: the body of that delivery is the event's. The newest
 // event stays in any case, see nextSeq.
+//
+// On a server this is about the rows that have no partition of their day. Those
+// that have go with it, which is dropped when all of it is old, and deliveries that
+// stay keep the bodies of its events; see partition.go.
 func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (deleted int, more bool, err error) {
 	old := micros(now.Add(-s.cfg.Retention))
-	at := s.swept
+	var at swept
 	deleted, err = write(ctx, s, func(t *tx) (int, error) {
-		at = s.swept // fn may run again
+		if at = maps.Clone(s.swept); at == nil { // fn may run again
+			at = swept{}
+		}
 		// A delivery that was handed over refers to its event too.
 		for _, d := range t.w.handovers.by {
 			if micros(d.CreatedAt) < old {
@@ -42,26 +50,20 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (deleted in
 			}
 		}
 		w := walk{tx: t, now: micros(now), old: old, limit: limit, pages: sweepPages}
-		err := w.sweep("deliveries", &at.deliveries,
-			`select id, created_at from deliveries where id > $1 order by id limit $2`,
-			`delete from deliveries where id > $1 and id <= $2 and created_at < $3 and status <> 'pending'`)
-		if err != nil {
-			return 0, err
+		more = false
+		for _, table := range s.dialect.walked {
+			if err := w.sweep(table, at); err != nil {
+				return 0, fmt.Errorf("sweep %s: %w", table, err)
+			}
+			more = more || at[table] > 0
 		}
-		err = w.sweep("events", &at.events,
-			`select seq, created_at from events where seq > $1 order by seq limit $2`,
-			`delete from events where seq > $1 and seq <= $2 and created_at < $3
-				and seq < (select max(m.seq) from events m) and not exists (
-					select 1 from deliveries d where d.tenant_id = events.tenant_id and d.event_id = events.event_id)`)
-		if err != nil {
-			return 0, err
-		}
-		more = w.deleted >= limit || at.deliveries > 0 || at.events > 0
+		more = more || w.deleted >= limit
 		n, err := t.sweepSmall(now, old, limit-w.deleted)
 		return w.deleted + n, err
 	})
 	if err == nil {
 		s.swept = at
+		err = s.keepDays(ctx, now)
 	}
 	return deleted, more || deleted >= limit, err
 }
@@ -75,40 +77,54 @@ type walk struct {
 	deleted  int
 }
 
-// sweep deletes rows that were made before old, and moves after to where it has
-// come: 0 where nothing is left. page reads numbers and ages after $1, at most
-// $2; remove deletes what may go of those after $1 and up to $2, made before $3.
+// stepsOf returns the statements of the walk through a table. page reads numbers and
+// ages after $1, at most $2; remove deletes what may go of those after $1 and up to
+// $2, made before $3.
+func stepsOf(table string) (page, remove string) {
+	if strings.Contains(table, "deliveries") {
+		return `select id, created_at from ` + table + ` where id > $1 order by id limit $2`,
+			`delete from ` + table + ` where id > $1 and id <= $2 and created_at < $3 and status <> 'pending'`
+	}
+	return `select seq, created_at from ` + table + ` where seq > $1 order by seq limit $2`,
+		`delete from ` + table + ` as e where seq > $1 and seq <= $2 and created_at < $3
+			and seq < (select max(m.seq) from events m) and not exists (
+				select 1 from deliveries d where d.tenant_id = e.tenant_id and d.event_id = e.event_id)`
+}
+
+// sweep deletes rows that were made before old, and notes in at where it has come:
+// 0 where nothing is left.
 //
 // A row from the future, made while the clock was ahead, does not end the walk:
 // it would keep all rows behind it until its time has come.
-func (w *walk) sweep(what string, after *int64, page, remove string) error {
+func (w *walk) sweep(table string, at swept) error {
+	page, remove := stepsOf(table)
 	size := min(w.limit, sweepPage)
 	for ; w.deleted < w.limit && w.pages > 0; w.pages-- {
-		rows, err := w.tx.query(page, *after, size)
+		rows, err := w.tx.query(page, at[table], size)
 		type row struct{ id, created int64 }
 		list, err := collect(rows, err, func(r scanner) (out row, err error) {
 			err = r.Scan(&out.id, &out.created)
 			return out, err
 		})
 		if err != nil {
-			return fmt.Errorf("sweep %s: %w", what, err)
+			return err
 		}
-		until, young := *after, false
+		until, young := at[table], false
 		for _, r := range list {
 			if young = r.created >= w.old && r.created <= w.now; young {
 				break
 			}
 			until = r.id
 		}
-		if until > *after {
-			n, err := w.tx.exec(remove, *after, until, w.old)
+		if until > at[table] {
+			n, err := w.tx.exec(remove, at[table], until, w.old)
 			if err != nil {
-				return fmt.Errorf("sweep %s: %w", what, err)
+				return err
 			}
 			w.deleted += int(n)
 		}
-		if *after = until; young || len(list) < size {
-			*after = 0
+		if at[table] = until; young || len(list) < size {
+			at[table] = 0
 			return nil
 		}
 	}

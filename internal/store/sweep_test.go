@@ -88,9 +88,12 @@ func sweepKeepsOwed(t *testing.T, open opener) {
 	again := l.claimOne(late)
 	sameBody(t, again.Deliveries[0].Body, b.Deliveries[0].Body)
 	l.answer(again, status(200), late)
-	if n := d.sweep(late); n != 2 {
-		t.Errorf("%d rows deleted, want the second attempt and the event", n)
+	// On a server the second attempt goes with the day on which it ended.
+	d.sweep(late.Add(49 * time.Hour))
+	if left := l.log(DeliveryQuery{}); len(left) != 0 {
+		t.Errorf("%d attempts are left", len(left))
 	}
+	d.sweep(late.Add(49 * time.Hour))
 	_, err := d.Event(t.Context(), d.TenantID, b.Deliveries[0].EventID)
 	wantKind(t, "event", err, fault.NotFound)
 }

@@ -358,7 +358,7 @@ func (t *tx) abandonOwed(now time.Time, l Lane) error {
 		// The order is that of the queue's index, which keeps the log out of it.
 		n, err := t.exec(`update deliveries set status = 'abandoned', wait_reason = 'webhook_disabled', completed_at = $3,
 				lease_owner = null, lease_until = null
-			where (tenant_id, delivery_id) in (select d.tenant_id, d.delivery_id from deliveries d
+			where status = 'pending' and (tenant_id, delivery_id) in (select d.tenant_id, d.delivery_id from deliveries d
 				where d.tenant_id = $1 and d.webhook_id = $2 and d.status = 'pending'
 					and (d.lease_until is null or d.lease_until <= $3 and d.lease_owner <> $5)
 				order by d.due_at, d.delivery_id limit $4)`, l.TenantID, l.WebhookID, micros(now), abandonPage, t.w.s.owner())

@@ -33,6 +33,5 @@ create unlogged table rate_buckets (
 -- A queue leaves dead rows behind as fast as it moves: claims slow down with them
 -- within a minute unless they are cleared away.
 alter table handovers set (autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
-alter table deliveries set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 alter table webhook_health set (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.1);
 alter table tickets set (fillfactor = 80);
