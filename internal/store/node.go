@@ -138,15 +138,15 @@ func (s *Store) enroll(ctx context.Context, n *node) error {
 }
 
 // InOffice reports whether this process holds what it has leased: an embedded
-// database is its own, and on a server its lease runs. Nothing may be sent while it
-// does not.
+// database is its own, and on a server its lease runs and it knows what time it is.
+// Nothing may be sent while it does not.
 func (s *Store) InOffice() bool {
 	n := s.node.Load()
 	if n == nil {
 		return !s.dialect.server
 	}
-	until := n.until.Load()
-	return until != nil && s.cfg.Now().Before(*until)
+	now, until, a := s.cfg.Now(), n.until.Load(), s.anchor.Load()
+	return until != nil && now.Before(*until) && !a.lost(now)
 }
 
 // Leads reports whether this process runs the jobs that one is enough for: the
@@ -286,7 +286,10 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 	if !s.InOffice() {
 		n.since.Store(&before)
 	}
-	s.offset.Store(now - (before.UnixMicro()+after.UnixMicro())/2)
+	// An answer that took long says little about when it was true.
+	if trip := after.Sub(before); trip < nodeMargin || s.anchor.Load().lost(after) {
+		s.anchor.Store(&anchor{here: before.Add(trip / 2), there: time.UnixMicro(now)})
+	}
 	n.until.Store(new(before.Add(nodeLease - nodeMargin)))
 	var nodes []string
 	if alive != "" {
@@ -392,13 +395,36 @@ func (t *tx) releaseHeldBy(owner string, page int, arg ...any) (more bool, err e
 	return len(lists) > page/10 || len(lanes) == page, nil
 }
 
-// Clock returns the clock of the database: base, corrected by what the last
-// renewal of the lease has found. On an embedded database it is base itself.
+// anchor is a moment on two clocks.
+type anchor struct {
+	here  time.Time // by this process's, with its monotonic reading
+	there time.Time // by the database's
+}
+
+// lost reports that the way from the anchor to now is not known: the clock on the
+// wall was set since, or the machine was suspended, which stops the monotonic one.
+func (a *anchor) lost(now time.Time) bool {
+	if a == nil {
+		return true
+	}
+	return (now.Round(0).Sub(a.here.Round(0)) - now.Sub(a.here)).Abs() > nodeMargin
+}
+
+// Clock returns the clock of the database: what it showed at the last renewal of
+// the lease, and what has passed since by the monotonic reading of base. So it does
+// not matter what the clock of this machine shows, nor that somebody sets it. On an
+// embedded database it is base itself, and on a server until Join.
 func (s *Store) Clock(base func() time.Time) func() time.Time {
 	if !s.dialect.server {
 		return base
 	}
-	return func() time.Time { return base().Add(time.Duration(s.offset.Load()) * time.Microsecond) }
+	return func() time.Time {
+		now, a := base(), s.anchor.Load()
+		if a == nil {
+			return now
+		}
+		return a.there.Add(now.Sub(a.here))
+	}
 }
 
 // Token is what came of asking an API key's bucket for one.
