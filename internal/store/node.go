@@ -261,14 +261,15 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 	before := s.cfg.Now()
 	var now, webhooks int64
 	var held bool
-	var alive string
+	var alive, listed string
 	err = s.side.QueryRowContext(ctx, `with held as (
 			update nodes set lease_until = `+databaseNow+` + $2 where node_id = $1 returning node_id)
 		select `+databaseNow+`, exists (select 1 from held), g.webhooks,
 			exists (select 1 from nodes where lease_until <= `+databaseNow+` and node_id <> $1),
 			coalesce((select string_agg(node_id, ',' order by node_id) from nodes 
-				where (lease_until > `+databaseNow+` or node_id = $1) and not leaving), '')
-		from gate g`, n.id, nodeLease.Microseconds()).Scan(&now, &held, &webhooks, &dead, &alive)
+				where (lease_until > `+databaseNow+` or node_id = $1) and not leaving), ''),
+			coalesce((select string_agg(node_id, ',' order by node_id) from nodes where not leaving), '')
+		from gate g`, n.id, nodeLease.Microseconds()).Scan(&now, &held, &webhooks, &dead, &alive, &listed)
 	if err != nil {
 		return false, fmt.Errorf("renew the lease of the node: %w", err)
 	}
@@ -291,6 +292,14 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 		s.anchor.Store(&anchor{here: before.Add(trip / 2), there: time.UnixMicro(now)})
 	}
 	n.until.Store(new(before.Add(nodeLease - nodeMargin)))
+	// When the database was away, it was for the others too: they get the time to
+	// renew theirs before anybody takes over, and their webhooks stay theirs.
+	waits := before.Sub(*n.since.Load()) < nodeLease
+	if old := n.members.Load(); waits && old != nil {
+		alive = strings.Join(slices.DeleteFunc(strings.Split(listed, ","), func(id string) bool {
+			return !slices.Contains(old.nodes, id) && !slices.Contains(strings.Split(alive, ","), id)
+		}), ",")
+	}
 	var nodes []string
 	if alive != "" {
 		nodes = strings.Split(alive, ",")
@@ -301,9 +310,7 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 	if n.webhooks.Swap(webhooks) != webhooks {
 		s.tell(Committed{Refresh: true})
 	}
-	// When the database was away, it was for the others too: they get the time to
-	// renew theirs before anybody takes over.
-	return dead && before.Sub(*n.since.Load()) >= nodeLease, nil
+	return dead && !waits, nil
 }
 
 // meet notes who lives, and reports whether that is news.

@@ -190,6 +190,36 @@ func takenOver(t *testing.T, pl place) {
 	}
 }
 
+// After the database was away for longer than a lease every lease has ended. Who is
+// the first to come back leaves the others theirs for as long as a lease, so that no
+// webhook goes to him and back again; then who has not come is gone.
+func TestAllNodesComeBack(t *testing.T) {
+	t.Parallel()
+	onServers(t, comeBack)
+}
+
+func comeBack(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	a := p.a.node.Load()
+	renew := func() (dead bool, nodes int) {
+		dead = must(p.a.renew(t.Context(), a))(t)
+		return dead, len(a.members.Load().nodes)
+	}
+	if dead, n := renew(); dead || n != 2 {
+		t.Fatalf("%d nodes, dead: %t", n, dead)
+	}
+	a.until.Store(new(start())) // it is over
+	p.expire(t, p.b)
+	if dead, n := renew(); dead || n != 2 {
+		t.Errorf("after the database %d nodes, dead: %t", n, dead)
+	}
+	a.since.Store(new(start())) // for long enough to judge others
+	p.expire(t, p.b)
+	if dead, n := renew(); !dead || n != 1 {
+		t.Errorf("long after the database %d nodes, dead: %t", n, dead)
+	}
+}
+
 // expire ends the lease of a node, as time does.
 func (p *pair) expire(t *testing.T, d *desk) {
 	t.Helper()

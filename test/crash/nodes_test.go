@@ -2,10 +2,15 @@ package crash
 
 import (
 	"database/sql"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -159,6 +164,80 @@ func TestRollingRestart(t *testing.T) {
 	f.judge(t, evidence{acked: l.acknowledged(), arrivals: r.arrived(), hooks: hooks, types: []string{"ticket.updated"}}, 0)
 }
 
+// A rolling upgrade: each node in turn is replaced by one of a release that has
+// more columns and tables. Old and new work beside each other, and one of the old
+// that dies cannot come back and says why.
+//
+//nolint:paralleltest // as above
+func TestRollingUpgrade(t *testing.T) {
+	if !*long {
+		t.Skip("it builds the program once more: only with -long")
+	}
+	next := nextRelease(t)
+	f := openFleet(t, 3)
+	r := receive(t, briefly)
+	d := f.nodes[0]
+	var hooks []hook
+	for range 6 { // each node has some
+		hooks = append(hooks, d.subscribe(t, r.url, nil, "ticket.updated"))
+	}
+	probe := d.newTicket(t, "Probe")
+	l := f.load(t, 100)
+	for i, n := range f.nodes {
+		pause(2 * time.Second)
+		if i < 2 {
+			if code := n.terminate(t); code != 0 {
+				t.Errorf("a node that was asked to stop ended with %d", code)
+			}
+		} else {
+			n.kill(t)
+			if err := n.tryStart(t, ""); err == nil || !strings.Contains(err.Error(), "newer release") {
+				t.Errorf("a node of the release before started: %v", err)
+			}
+		}
+		n.binary = next
+		n.start(t, "")
+		within(t, 20*time.Second, "old and new work side by side", func() bool { return f.atOnce(t, r, hooks, probe) })
+	}
+	l.end()
+	d.drain(t, patience)
+	refused, _ := l.refusals()
+	if len(refused) > 0 {
+		t.Errorf("%v changes were refused", refused)
+	}
+	f.judge(t, evidence{acked: l.acknowledged(), arrivals: r.arrived(), hooks: hooks, types: []string{"ticket.updated"}}, len(hooks)*perWebhook)
+}
+
+// nextRelease builds a program that has a migration more than this one.
+func nextRelease(t *testing.T) (binary string) {
+	t.Helper()
+	dir := t.TempDir()
+	place, err := filepath.Abs("../../internal/store/migrations/9999_next.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	migration, overlay := filepath.Join(dir, "next.sql"), filepath.Join(dir, "overlay.json")
+	text, err := json.Marshal(object{"Replace": object{place: migration}})
+	if err == nil {
+		err = errors.Join(os.WriteFile(overlay, text, 0o600), os.WriteFile(migration, []byte(`
+			alter table tickets add column next text;
+			alter table webhooks add column next text not null default 'x';
+			alter table events add column next text;
+			alter table deliveries add column next text;
+			create table next (id text not null primary key);`), 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary = filepath.Join(dir, "ticketwire-next")
+	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlay, "-o", binary, "github.com/ticketwire/ticketwire/cmd/ticketwire")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the next release: %v\n%s", err, out)
+	}
+	return binary
+}
+
 // The database ends and comes back, as its operator does it and as after a crash,
 // and once only the sessions end. While it is away every node says so, and
 // afterwards nobody has to touch them: within five seconds a change of any node is
@@ -174,6 +253,7 @@ func TestDatabaseRestarts(t *testing.T) {
 		hooks = append(hooks, d.subscribe(t, r.url, nil, "ticket.updated"))
 	}
 	probe := d.newTicket(t, "Probe")
+	within(t, patience, "the nodes know each other", func() bool { return f.atOnce(t, r, hooks, probe) })
 	l := f.load(t, form(200, 100))
 	for _, outage := range []struct {
 		signal string // "": the sessions end
