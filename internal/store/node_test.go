@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -188,6 +189,53 @@ func takenOver(t *testing.T, pl place) {
 	if diff := cmp.Diff(want, shapes(p.lb.log(DeliveryQuery{}))); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// Two nodes that both believe that they are the oldest look for webhooks to switch
+// off and for mail to send at the same time: each is switched off once, with one
+// mail, and each mail is one node's.
+func TestTwoNodesDisableOnce(t *testing.T) {
+	t.Parallel()
+	onServers(t, disableOnce)
+}
+
+func disableOnce(t *testing.T, pl place) {
+	alone := func(c *Config) { c.Policy.WarnAfter = nil }
+	d := newDesk(t, openAt(t, pl, guide, mails, alone), "acme")
+	nodes := []*Store{d.Store, openAt(t, pl, guide, mails, alone)}
+	const webhooks = 20
+	for range webhooks {
+		d.hook(start()).fail(start())
+	}
+	at := start().Add(25 * time.Hour)
+	both := func(what string, f func(s *Store, node string) (int, error)) {
+		t.Helper()
+		var all sync.WaitGroup
+		var done atomic.Int64
+		for i, s := range nodes {
+			for range 4 {
+				all.Go(func() {
+					n, err := f(s, fmt.Sprint("node ", i))
+					if err != nil {
+						t.Error(err)
+					}
+					done.Add(int64(n))
+				})
+			}
+		}
+		all.Wait()
+		if n := done.Load(); n != webhooks {
+			t.Errorf("%d %s, want %d", n, what, webhooks)
+		}
+	}
+	both("were switched off", func(s *Store, _ string) (int, error) {
+		lanes, err := s.DisableOverdue(t.Context(), at)
+		return len(lanes), err
+	})
+	both("mails were claimed", func(s *Store, node string) (int, error) {
+		mails, err := s.ClaimMail(t.Context(), at, node, lease, 2*webhooks)
+		return len(mails), err
+	})
 }
 
 // After the database was away for longer than a lease every lease has ended. Who is
