@@ -204,11 +204,11 @@ func TestRollingUpgrade(t *testing.T) {
 	r := receive(t, briefly)
 	d := f.nodes[0]
 	var hooks []hook
-	for range 6 { // each node has some
+	for range 4 { // each node has some
 		hooks = append(hooks, d.subscribe(t, r.url, nil, "ticket.updated"))
 	}
 	probe := d.newTicket(t, "Probe")
-	l := f.load(t, 100)
+	l := f.load(t, 30)
 	for i, n := range f.nodes {
 		pause(2 * time.Second)
 		if i < 2 {
@@ -223,7 +223,9 @@ func TestRollingUpgrade(t *testing.T) {
 		}
 		n.binary = next
 		n.start(t, "")
-		within(t, 30*time.Second, "old and new work side by side", func() bool { return f.atOnce(t, r, hooks, probe) })
+		began := time.Now()
+		within(t, patience, "old and new work side by side", func() bool { return f.atOnce(t, r, hooks, probe) })
+		t.Logf("all is well %s after node %d is new", time.Since(began).Round(time.Millisecond), i)
 	}
 	l.end()
 	d.drain(t, patience)
