@@ -15,8 +15,9 @@ import (
 type benchCmd struct {
 	Quick    bool     `help:"Short runs and small queues, less than 50 seconds in all."`
 	Seconds  float64  `help:"Length of one run in seconds. Default: 30, with --quick 2." placeholder:"N"`
-	Only     []string `help:"Measure only these: bare, engine, api, drain, latency, fanout, neighbour, webhooks, rows." placeholder:"FIGURE,..."`
-	Postgres string   `help:"Measure on this PostgreSQL, an empty database for each run: postgres://... Not webhooks and rows." placeholder:"URL"`
+	Only     []string `help:"Measure only these: bare, engine, api, drain, nodes, latency, fanout, neighbour, webhooks, rows." placeholder:"FIGURE,..."`
+	Postgres string   `help:"Measure on this PostgreSQL, in databases that are made beside this one and dropped: postgres://... Not webhooks and rows." placeholder:"URL"`
+	Nodes    int      `help:"With --postgres: how many processes of the service share the database in nodes." default:"1" placeholder:"N"`
 	Dir      string   `help:"Directory on the disk to measure. Default: the one for temporary files." placeholder:"DIR"`
 	Profile  string   `help:"Write a CPU profile of the service's process to this file, for go tool pprof." placeholder:"FILE"`
 	JSON     bool     `name:"json" help:"Print one JSON object."`
@@ -34,12 +35,19 @@ which an event id did not arrive is void, and the exit code is 1.
   engine     changes through the store, 64 writers on 1,000 tickets
   api        PUT ticket updates over HTTP, 32 clients, keys without limit
   drain      a committed backlog
+  nodes      api with --nodes processes of the service on one --postgres, each ticket
+             changed through all of them, and 12 webhooks that share the tickets
   latency    from the start of an API call to the first byte at the receiver, 50 calls/s
   fanout     one event to 10 and to 1,000 webhooks
   neighbour  100 healthy webhooks with and without a dead one that has a deep queue
   webhooks   cost of an event with 10, 1,000 and 100,000 webhooks of which 10 match
   rows       start-up and memory with 1 and 10 million pending deliveries, and throughput
              with 10 million rows of history
+
+With --postgres each figure has a database of its own, so the user of the URL has to be
+allowed to make them; what is in the database of the URL stays as it is. A run that was
+killed leaves one behind whose name begins with ticketwire_scratch_. Where the server is
+on this machine, its CPU time is shown beside that of the service.
 
 A full run takes about half an hour and 12 GB in --dir, most of it for webhooks and
 rows. With --quick those two are scaled down, so their figures say little.
@@ -48,7 +56,8 @@ Examples:
   ticketwire bench --quick
   ticketwire bench --json --dir /var/lib | jq .engine_ratio
   ticketwire bench --seconds 60 --only bare,engine,api
-  ticketwire bench --quick --postgres postgres://bench@localhost/bench`
+  ticketwire bench --quick --postgres postgres://bench@localhost/postgres
+  ticketwire bench --only bare,engine,nodes --nodes 3 --postgres postgres://bench@localhost/postgres`
 }
 
 // bench is one run of the command.
@@ -67,7 +76,8 @@ type bench struct {
 type benchFigure struct {
 	name     string
 	measure  func(*bench, context.Context) error
-	embedded bool // it makes its own database, as a file
+	embedded bool // only without --postgres: it makes its own database, as a file
+	server   bool // only with --postgres
 }
 
 // benchFigures are the figures in the order they are measured. The bare loop
@@ -79,6 +89,7 @@ func benchFigures() []benchFigure {
 		{name: "engine", measure: (*bench).engine},
 		{name: "api", measure: (*bench).api},
 		{name: "drain", measure: (*bench).drain},
+		{name: "nodes", measure: (*bench).nodes, server: true},
 		{name: "bare", measure: (*bench).bare},
 		{name: "latency", measure: (*bench).latency},
 		{name: "fanout", measure: (*bench).fanout},
@@ -138,7 +149,8 @@ func (b *bench) profiled(f func() error) (err error) {
 // measure goes through the figures and stops at the first that fails.
 func (b *bench) measure(ctx context.Context) error {
 	for _, f := range benchFigures() {
-		if len(b.cmd.Only) > 0 && !slices.Contains(b.cmd.Only, f.name) || b.cmd.Postgres != "" && f.embedded {
+		onServer := b.cmd.Postgres != ""
+		if len(b.cmd.Only) > 0 && !slices.Contains(b.cmd.Only, f.name) || onServer && f.embedded || !onServer && f.server {
 			continue
 		}
 		b.show.begin(f.name)
@@ -155,6 +167,12 @@ func (b *bench) measure(ctx context.Context) error {
 func (c *benchCmd) check() error {
 	if c.Seconds < 0 {
 		return usageError{errors.New("--seconds must be positive"), "ticketwire bench --quick"}
+	}
+	switch {
+	case c.Nodes < 1:
+		return usageError{errors.New("--nodes must be 1 or more"), "ticketwire bench --nodes 2 --postgres postgres://..."}
+	case c.Nodes > 1 && c.Postgres == "", c.Postgres == "" && slices.Contains(c.Only, "nodes"):
+		return usageError{errors.New("nodes share a database: --postgres is missing"), "ticketwire bench --nodes 2 --postgres postgres://..."}
 	}
 	for _, name := range c.Only {
 		if !slices.ContainsFunc(benchFigures(), func(f benchFigure) bool { return f.name == name }) {

@@ -33,6 +33,15 @@ type benchReport struct {
 	CPUPer1000  *float64 `json:"cpu_s_per_1000"` // of the service and its writers in the engine run
 	RSSMB       *float64 `json:"rss_mb"`         // highest in the engine run
 
+	// Of --postgres alone. What the database used is that of its whole server, and
+	// not known when that is on another machine.
+	DatabaseCPUPer1000      *float64 `json:"database_cpu_s_per_1000"` // in the engine run
+	Nodes                   int      `json:"nodes"`
+	NodesPerS               *float64 `json:"nodes_per_s"`
+	NodesRatio              *float64 `json:"nodes_ratio"`
+	NodesCPUPer1000         *float64 `json:"nodes_cpu_s_per_1000"` // of all nodes together
+	NodesDatabaseCPUPer1000 *float64 `json:"nodes_database_cpu_s_per_1000"`
+
 	LatencyP50 *float64 `json:"latency_p50_ms"`
 	LatencyP99 *float64 `json:"latency_p99_ms"`
 	Fanout10   *float64 `json:"fanout_10_ms"` // until the last of them has it
@@ -84,7 +93,7 @@ func (r *benchReport) bare(bytes int, sent int64, took time.Duration) {
 // finish withdraws what is void and computes the ratios.
 func (r *benchReport) finish() {
 	for run, figure := range map[string]**float64{
-		"bare": &r.BarePerS, "engine": &r.EnginePerS, "api": &r.APIPerS, "drain": &r.DrainPerS, "history": &r.HistoryPerS,
+		"bare": &r.BarePerS, "engine": &r.EnginePerS, "api": &r.APIPerS, "drain": &r.DrainPerS, "history": &r.HistoryPerS, "nodes": &r.NodesPerS,
 	} {
 		if slices.Contains(r.Void, run) {
 			*figure = nil
@@ -93,6 +102,7 @@ func (r *benchReport) finish() {
 	r.EngineRatio = ratio(r.EnginePerS, r.BarePerS)
 	r.APIRatio = ratio(r.APIPerS, r.BarePerS)
 	r.DrainRatio = ratio(r.DrainPerS, r.BarePerS)
+	r.NodesRatio = ratio(r.NodesPerS, r.BarePerS)
 	r.HistoryRatio = ratio(r.HistoryPerS, r.BarePerS)
 	r.NeighbourRatio = ratio(r.NeighbourP99, r.NeighbourAloneP99)
 	if n := len(r.EventCost); n > 0 {
@@ -120,7 +130,11 @@ func (r *benchReport) table(to io.Writer) error {
 	perS("API: the same by PUT, 32 clients", r.APIPerS, r.APIRatio)
 	perS(fmt.Sprintf("drain of %d committed changes", r.Backlog), r.DrainPerS, r.DrainRatio)
 	r.line(w, "CPU of the engine run per 1,000 changes", r.CPUPer1000, "%.3f s", nil)
+	r.line(w, "  of the server of the database", r.DatabaseCPUPer1000, "%.3f s", nil)
 	r.line(w, "memory in the engine run, highest", r.RSSMB, "%.0f MB", nil)
+	perS(fmt.Sprintf("nodes: API with %d on one database, %d webhooks", r.Nodes, benchShares), r.NodesPerS, r.NodesRatio)
+	r.line(w, "  CPU of the nodes per 1,000 changes", r.NodesCPUPer1000, "%.3f s", nil)
+	r.line(w, "  CPU of the server of the database", r.NodesDatabaseCPUPer1000, "%.3f s", nil)
 	r.line(w, "latency at 50/s, p50", r.LatencyP50, "%.2f ms", nil)
 	r.line(w, "latency at 50/s, p99", r.LatencyP99, "%.2f ms", nil)
 	r.line(w, "one event to 10 webhooks", r.Fanout10, "%.1f ms", nil)

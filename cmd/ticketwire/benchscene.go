@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,12 +29,14 @@ type benchScene struct {
 	b       *bench
 	app     *app.App
 	store   *store.Store
+	dir     string         // of the service's data
+	server  *store.Scratch // its database with --postgres; nil: it is in dir
 	actor   ticket.Actor
 	client  *http.Client
 	key     string // an API key without a limit
 	tickets []string
 	start   string       // cursor of the event feed behind everything that set the scene
-	titles  atomic.Int64 // given out by touch
+	titles  atomic.Int64 // given out, so that each is a change
 }
 
 // benchSetting is what differs between scenes.
@@ -57,19 +58,25 @@ const benchCallers = 256
 
 // open makes a scene. Its deliveries wait until play.
 func (b *bench) open(ctx context.Context, set benchSetting) (s *benchScene, err error) {
-	dir := set.dir
-	if dir == "" {
-		dir = b.sceneDir()
+	s = &benchScene{b: b, dir: set.dir, client: &http.Client{
+		Timeout:   time.Minute,
+		Transport: &http.Transport{MaxIdleConnsPerHost: benchCallers, DisableCompression: true},
+	}}
+	if s.dir == "" {
+		s.dir = b.sceneDir()
 	}
-	key := "" // in dir
+	database := ""
 	if b.cmd.Postgres != "" {
-		key = filepath.Join(b.dir, "secret.key") // all scenes are on one database
+		if s.server, err = store.NewScratch(ctx, b.cmd.Postgres, time.Now); err != nil {
+			return nil, fmt.Errorf("--postgres: %w", err)
+		}
+		database = s.server.URL
 	}
 	policy := delivery.DefaultPolicy()
 	// A failed attempt is repeated while the run still waits for its end.
 	policy.Jitter, policy.Schedule = 0, []time.Duration{time.Second, time.Second, time.Second, time.Second, time.Second}
-	a, err := app.New(ctx, app.Config{
-		Listen: "127.0.0.1:0", DataDir: dir, DatabaseURL: b.cmd.Postgres, SecretKeyFile: key,
+	s.app, err = app.New(ctx, app.Config{
+		Listen: "127.0.0.1:0", DataDir: s.dir, DatabaseURL: database,
 		Version: version(), Policy: policy,
 		AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Rate:         api.DefaultRate(), Enforce: true, Retention: 30 * 24 * time.Hour,
@@ -77,12 +84,9 @@ func (b *bench) open(ctx context.Context, set benchSetting) (s *benchScene, err 
 		Log: slog.New(slog.NewTextHandler(b.t.err, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.drop())
 	}
-	s = &benchScene{b: b, app: a, store: a.Store(), client: &http.Client{
-		Timeout:   time.Minute,
-		Transport: &http.Transport{MaxIdleConnsPerHost: benchCallers, DisableCompression: true},
-	}}
+	s.store = s.app.Store()
 	if err := s.furnish(ctx, set.tickets); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -179,7 +183,17 @@ func (s *benchScene) close() error {
 	s.client.CloseIdleConnections()
 	grace, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return s.app.Stop(grace)
+	return errors.Join(s.app.Stop(grace), s.drop())
+}
+
+// drop removes the database that open has made on a server.
+func (s *benchScene) drop() error {
+	if s.server == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return s.server.Drop(ctx)
 }
 
 // touch changes the title of a ticket through the store: one event.
@@ -194,10 +208,15 @@ func (s *benchScene) touchNext(ctx context.Context, n int) error {
 	return s.touch(ctx, s.tickets[n%len(s.tickets)])
 }
 
-// put changes the title of a ticket over HTTP.
+// put changes the title of a ticket over HTTP, through the service in this process.
 func (s *benchScene) put(ctx context.Context, id, title string) error {
+	return s.putTo(ctx, s.app.PublicURL(), id, title)
+}
+
+// putTo is put through the service with a URL.
+func (s *benchScene) putTo(ctx context.Context, base, id, title string) error {
 	body := fmt.Appendf(nil, `{"title":%q}`, title)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.app.PublicURL()+"/api/v1/tickets/"+id, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, base+"/api/v1/tickets/"+id, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

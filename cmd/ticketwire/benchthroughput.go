@@ -29,34 +29,52 @@ type benchLoad struct {
 	webhooks int // that get each event
 	length   time.Duration
 	change   func(ctx context.Context, n int) error // makes one event; n counts from 0
+	nodes    []int                                  // processes of the service, besides this one
 }
 
 // benchOutcome is what a run of changes came to, from the first call until the
 // last attempt was recorded.
 type benchOutcome struct {
-	changes int64
-	took    time.Duration
-	cpu     time.Duration // of this process, the writers included
-	rss     float64       // highest, in MB
+	changes  int64
+	took     time.Duration
+	cpu      time.Duration // of this process, the writers included
+	nodes    time.Duration // of the processes of the load
+	database time.Duration // of the server of the database; 0 where it is not known
+	rss      float64       // highest, in MB
 }
 
 func (o benchOutcome) perSecond() float64 { return float64(o.changes) / o.took.Seconds() }
 
 // cpuPerChange is in microseconds.
-func (o benchOutcome) cpuPerChange() float64 {
-	return float64(o.cpu.Microseconds()) / float64(max(1, o.changes))
+func (o benchOutcome) cpuPerChange() float64 { return 1000 * o.perThousand(o.cpu) }
+
+// perThousand is the share of 1,000 changes in what something used, in seconds.
+func (o benchOutcome) perThousand(used time.Duration) float64 {
+	return 1000 * used.Seconds() / float64(max(1, o.changes))
 }
 
 // run makes changes for the length of the load, waits until they are delivered
 // and recorded, and checks that every one of them arrived.
 func (s *benchScene) run(ctx context.Context, l benchLoad) (o benchOutcome, err error) {
-	cpu, begun := cpuTime(), time.Now()
+	usage := func() (own, nodes, database time.Duration) {
+		for _, pid := range l.nodes {
+			nodes += processCPU(pid)
+		}
+		if s.server != nil {
+			database = serverCPU(s.server.Process)
+		}
+		return cpuTime(), nodes, database
+	}
+	own, nodes, database := usage()
+	begun := time.Now()
 	peak := watchMemory(ctx)
 	o.changes, err = s.drive(ctx, l)
 	if err == nil {
 		err = s.settle(ctx, o.changes*int64(l.webhooks))
 	}
-	o.took, o.cpu, o.rss = time.Since(begun), cpuTime()-cpu, peak()
+	o.took, o.rss = time.Since(begun), peak()
+	o.cpu, o.nodes, o.database = usage()
+	o.cpu, o.nodes, o.database = o.cpu-own, o.nodes-nodes, o.database-database
 	if err != nil {
 		return o, err
 	}
@@ -169,7 +187,10 @@ func (b *bench) engine(ctx context.Context) error {
 		return err
 	}
 	b.report.EnginePerS = new(o.perSecond())
-	b.report.CPUPer1000 = new(o.cpuPerChange() / 1000) // µs each is ms per 1,000
+	b.report.CPUPer1000 = new(o.perThousand(o.cpu))
+	if o.database > 0 {
+		b.report.DatabaseCPUPer1000 = new(o.perThousand(o.database))
+	}
 	b.report.RSSMB = new(o.rss)
 	return nil
 }

@@ -97,8 +97,11 @@ func open(ctx context.Context, cfg Config, commit func(calls int) (ended func(er
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Now == nil {
+		cfg.Now = failpoint.Clock(time.Now)
+	}
 	s, err := store.Open(ctx, store.Config{
-		Dir: cfg.DataDir, DatabaseURL: cfg.DatabaseURL, Now: time.Now, Vault: v, Policy: cfg.Policy, PublicURL: cfg.PublicURL, Threads: cfg.Threads,
+		Dir: cfg.DataDir, DatabaseURL: cfg.DatabaseURL, Now: cfg.Now, Vault: v, Policy: cfg.Policy, PublicURL: cfg.PublicURL, Threads: cfg.Threads,
 		MaxWebhooks: cfg.MaxWebhooks, Retention: cfg.Retention, Mails: mails(cfg), Commit: commit,
 	})
 	switch {

@@ -184,7 +184,7 @@ func (e *Engine) Ready() error {
 	default:
 	}
 	if !e.cfg.Store.InOffice() {
-		return errors.Join(errors.New("the lease of this node has ended"), e.trouble.get())
+		return errors.Join(errors.New("the lease of this node has ended, or its clock was set a moment ago"), e.trouble.get())
 	}
 	return e.trouble.get()
 }

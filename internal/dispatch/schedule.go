@@ -228,6 +228,7 @@ func (s *scheduler) rest(l *lane) {
 	idle := !work && !l.queued && !l.busy && l.inFlight == 0
 	if idle && (l.limiter == nil || l.limiter.TokensAt(now) >= float64(l.limits[1])) && s.intake.forget(l.id) {
 		s.markBreaker(l, false)
+		delete(s.waiting, l) // it may have given away what it waited with
 		delete(s.lanes, l.id)
 	}
 }

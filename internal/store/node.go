@@ -138,15 +138,15 @@ func (s *Store) enroll(ctx context.Context, n *node) error {
 }
 
 // InOffice reports whether this process holds what it has leased: an embedded
-// database is its own, and on a server its lease runs. Nothing may be sent while it
-// does not.
+// database is its own, and on a server its lease runs and it knows what time it is.
+// Nothing may be sent while it does not.
 func (s *Store) InOffice() bool {
 	n := s.node.Load()
 	if n == nil {
 		return !s.dialect.server
 	}
-	until := n.until.Load()
-	return until != nil && s.cfg.Now().Before(*until)
+	now, until, a := s.cfg.Now(), n.until.Load(), s.anchor.Load()
+	return until != nil && now.Before(*until) && !a.lost(now)
 }
 
 // Leads reports whether this process runs the jobs that one is enough for: the
@@ -261,14 +261,15 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 	before := s.cfg.Now()
 	var now, webhooks int64
 	var held bool
-	var alive string
+	var alive, listed string
 	err = s.side.QueryRowContext(ctx, `with held as (
 			update nodes set lease_until = `+databaseNow+` + $2 where node_id = $1 returning node_id)
 		select `+databaseNow+`, exists (select 1 from held), g.webhooks,
 			exists (select 1 from nodes where lease_until <= `+databaseNow+` and node_id <> $1),
 			coalesce((select string_agg(node_id, ',' order by node_id) from nodes 
-				where (lease_until > `+databaseNow+` or node_id = $1) and not leaving), '')
-		from gate g`, n.id, nodeLease.Microseconds()).Scan(&now, &held, &webhooks, &dead, &alive)
+				where (lease_until > `+databaseNow+` or node_id = $1) and not leaving), ''),
+			coalesce((select string_agg(node_id, ',' order by node_id) from nodes where not leaving), '')
+		from gate g`, n.id, nodeLease.Microseconds()).Scan(&now, &held, &webhooks, &dead, &alive, &listed)
 	if err != nil {
 		return false, fmt.Errorf("renew the lease of the node: %w", err)
 	}
@@ -286,8 +287,19 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 	if !s.InOffice() {
 		n.since.Store(&before)
 	}
-	s.offset.Store(now - (before.UnixMicro()+after.UnixMicro())/2)
+	// An answer that took long says little about when it was true.
+	if trip := after.Sub(before); trip < nodeMargin || s.anchor.Load().lost(after) {
+		s.anchor.Store(&anchor{here: before.Add(trip / 2), there: time.UnixMicro(now)})
+	}
 	n.until.Store(new(before.Add(nodeLease - nodeMargin)))
+	// When the database was away, it was for the others too: they get the time to
+	// renew theirs before anybody takes over, and their webhooks stay theirs.
+	waits := before.Sub(*n.since.Load()) < nodeLease
+	if old := n.members.Load(); waits && old != nil {
+		alive = strings.Join(slices.DeleteFunc(strings.Split(listed, ","), func(id string) bool {
+			return !slices.Contains(old.nodes, id) && !slices.Contains(strings.Split(alive, ","), id)
+		}), ",")
+	}
 	var nodes []string
 	if alive != "" {
 		nodes = strings.Split(alive, ",")
@@ -298,9 +310,7 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 	if n.webhooks.Swap(webhooks) != webhooks {
 		s.tell(Committed{Refresh: true})
 	}
-	// When the database was away, it was for the others too: they get the time to
-	// renew theirs before anybody takes over.
-	return dead && before.Sub(*n.since.Load()) >= nodeLease, nil
+	return dead && !waits, nil
 }
 
 // meet notes who lives, and reports whether that is news.
@@ -392,13 +402,36 @@ func (t *tx) releaseHeldBy(owner string, page int, arg ...any) (more bool, err e
 	return len(lists) > page/10 || len(lanes) == page, nil
 }
 
-// Clock returns the clock of the database: base, corrected by what the last
-// renewal of the lease has found. On an embedded database it is base itself.
+// anchor is a moment on two clocks.
+type anchor struct {
+	here  time.Time // by this process's, with its monotonic reading
+	there time.Time // by the database's
+}
+
+// lost reports that the way from the anchor to now is not known: the clock on the
+// wall was set since, or the machine was suspended, which stops the monotonic one.
+func (a *anchor) lost(now time.Time) bool {
+	if a == nil {
+		return true
+	}
+	return (now.Round(0).Sub(a.here.Round(0)) - now.Sub(a.here)).Abs() > nodeMargin
+}
+
+// Clock returns the clock of the database: what it showed at the last renewal of
+// the lease, and what has passed since by the monotonic reading of base. So it does
+// not matter what the clock of this machine shows, nor that somebody sets it. On an
+// embedded database it is base itself, and on a server until Join.
 func (s *Store) Clock(base func() time.Time) func() time.Time {
 	if !s.dialect.server {
 		return base
 	}
-	return func() time.Time { return base().Add(time.Duration(s.offset.Load()) * time.Microsecond) }
+	return func() time.Time {
+		now, a := base(), s.anchor.Load()
+		if a == nil {
+			return now
+		}
+		return a.there.Add(now.Sub(a.here))
+	}
 }
 
 // Token is what came of asking an API key's bucket for one.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -187,6 +188,83 @@ func takenOver(t *testing.T, pl place) {
 	want := []string{"1/0 delivered", "1/0 delivered", "1/0 pending"}
 	if diff := cmp.Diff(want, shapes(p.lb.log(DeliveryQuery{}))); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Two nodes that both believe that they are the oldest look for webhooks to switch
+// off and for mail to send at the same time: each is switched off once, with one
+// mail, and each mail is one node's.
+func TestTwoNodesDisableOnce(t *testing.T) {
+	t.Parallel()
+	onServers(t, disableOnce)
+}
+
+func disableOnce(t *testing.T, pl place) {
+	alone := func(c *Config) { c.Policy.WarnAfter = nil }
+	d := newDesk(t, openAt(t, pl, guide, mails, alone), "acme")
+	nodes := []*Store{d.Store, openAt(t, pl, guide, mails, alone)}
+	const webhooks = 20
+	for range webhooks {
+		d.hook(start()).fail(start())
+	}
+	at := start().Add(25 * time.Hour)
+	both := func(what string, f func(s *Store, node string) (int, error)) {
+		t.Helper()
+		var all sync.WaitGroup
+		var done atomic.Int64
+		for i, s := range nodes {
+			for range 4 {
+				all.Go(func() {
+					n, err := f(s, fmt.Sprint("node ", i))
+					if err != nil {
+						t.Error(err)
+					}
+					done.Add(int64(n))
+				})
+			}
+		}
+		all.Wait()
+		if n := done.Load(); n != webhooks {
+			t.Errorf("%d %s, want %d", n, what, webhooks)
+		}
+	}
+	both("were switched off", func(s *Store, _ string) (int, error) {
+		lanes, err := s.DisableOverdue(t.Context(), at)
+		return len(lanes), err
+	})
+	both("mails were claimed", func(s *Store, node string) (int, error) {
+		mails, err := s.ClaimMail(t.Context(), at, node, lease, 2*webhooks)
+		return len(mails), err
+	})
+}
+
+// After the database was away for longer than a lease every lease has ended. Who is
+// the first to come back leaves the others theirs for as long as a lease, so that no
+// webhook goes to him and back again; then who has not come is gone.
+func TestAllNodesComeBack(t *testing.T) {
+	t.Parallel()
+	onServers(t, comeBack)
+}
+
+func comeBack(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	a := p.a.node.Load()
+	renew := func() (dead bool, nodes int) {
+		dead = must(p.a.renew(t.Context(), a))(t)
+		return dead, len(a.members.Load().nodes)
+	}
+	if dead, n := renew(); dead || n != 2 {
+		t.Fatalf("%d nodes, dead: %t", n, dead)
+	}
+	a.until.Store(new(start())) // it is over
+	p.expire(t, p.b)
+	if dead, n := renew(); dead || n != 2 {
+		t.Errorf("after the database %d nodes, dead: %t", n, dead)
+	}
+	a.since.Store(new(start())) // for long enough to judge others
+	p.expire(t, p.b)
+	if dead, n := renew(); !dead || n != 1 {
+		t.Errorf("long after the database %d nodes, dead: %t", n, dead)
 	}
 }
 

@@ -257,9 +257,10 @@ func (c *impatientConn) SetDeadline(t time.Time) error {
 
 // Codes of PostgreSQL that have a meaning here (its manual, appendix A).
 const (
-	uniqueViolation  = "23505"
-	lockNotAvailable = "55P03"
-	checkViolation   = "23514"
+	uniqueViolation       = "23505"
+	lockNotAvailable      = "55P03"
+	checkViolation        = "23514"
+	insufficientPrivilege = "42501"
 )
 
 // postgresCode is the SQLSTATE of an error of the server, "" for any other error.

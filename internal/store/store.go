@@ -35,8 +35,9 @@ import (
 type Config struct {
 	Dir         string // data directory of the embedded database; made if missing
 	DatabaseURL string // of a PostgreSQL, in place of Dir
-	// Now is the clock of this process, for what a server is waited for and for the
-	// lease of the node; it should be monotonic. Needed with DatabaseURL only.
+	// Now is the clock of this process, for what a server is waited for, the lease of
+	// the node and Clock; its times have a monotonic reading. Needed with DatabaseURL
+	// only.
 	Now         func() time.Time
 	Vault       *vault.Vault // seals signing secrets and custom headers
 	Policy      delivery.Policy
@@ -67,9 +68,9 @@ type Store struct {
 	usage   *usage
 	grants  grants
 
-	lock   deliveryLock         // see LockDeliveries
-	node   atomic.Pointer[node] // of a server, see Join; nil: it has not
-	offset atomic.Int64         // see Clock; in microseconds
+	lock   deliveryLock           // see LockDeliveries
+	node   atomic.Pointer[node]   // of a server, see Join; nil: it has not
+	anchor atomic.Pointer[anchor] // of a server, see Clock; nil: it has not joined
 
 	swept swept // see Sweep
 

@@ -1,12 +1,16 @@
 package crash
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ticketwire/ticketwire/test/postgres"
 )
 
 // setClock moves the clock of the server, running or yet to start, so that it is
@@ -77,6 +81,112 @@ func TestClockJumps(t *testing.T) {
 	d.terminate(t)
 	if n := number(t, d.open(t), "select count(*) from deliveries where lease_owner is not null or lease_until is not null"); n > 0 {
 		t.Errorf("%d leases are left", n)
+	}
+}
+
+// Three nodes, of which one is ten minutes ahead, one ten minutes behind, and both
+// clocks are set in the midst of work, past each other. All go by the clock of the
+// database: nothing is lost or sent twice, no lease ends before its time, retries
+// come when they are due, events bear the right time, and a receiver that takes a
+// signature for five minutes takes them all.
+//
+//nolint:paralleltest // three servers and a database are load enough
+func TestClocksOfNodesDiffer(t *testing.T) {
+	f := &fleet{server: postgres.Own(t), dir: t.TempDir(), skewed: true, args: []string{"--retry-schedule", "1s,2s,3s"}}
+	for i, ahead := range []string{"0s", "10m", "-10m"} {
+		if err := os.WriteFile(filepath.Join(f.dir, fmt.Sprint(i, ".clock")), []byte(ahead), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f.add(t, f.server.URL())
+	}
+	d := f.nodes[0]
+	r := receive(t, func(a *arrival) reply {
+		if a.attempt <= 2 && strings.HasSuffix(a.event.ID, "0") {
+			return reply{status: http.StatusInternalServerError}
+		}
+		return briefly(a)
+	})
+	var hooks []hook
+	for range 6 { // each node has some
+		hooks = append(hooks, d.subscribe(t, r.url, nil, "ticket.updated"))
+	}
+	pause(form(3*time.Second, 5*time.Second)) // they are known to be shared
+	began := time.Now()
+	l := f.load(t, 60)
+	var set []time.Time // when clocks were set
+	for _, ahead := range []time.Duration{0, -10 * time.Minute, 3 * time.Hour}[:form(2, 3)] {
+		if ahead != 0 {
+			set = append(set, time.Now())
+			f.nodes[1].setClock(t, ahead)
+			f.nodes[2].setClock(t, -2*ahead)
+		}
+		pause(form(3*time.Second, 20*time.Second))
+	}
+	l.end()
+	ended := time.Now()
+	d.drain(t, patience)
+	refused, silent := l.refusals()
+	if len(refused) > 0 || silent > 0 {
+		t.Errorf("%v changes refused, %d not answered", refused, silent)
+	}
+	f.judge(t, evidence{acked: l.acknowledged(), arrivals: r.arrived(), hooks: hooks, types: []string{"ticket.updated"}}, 0)
+	for _, h := range hooks {
+		checkLog(t, d, h, r.arrived(), 4)
+	}
+	feed := d.feed(t, "ticket.updated")
+	checkTimes(t, feed)
+	for _, ev := range feed {
+		if at, err := time.Parse(time.RFC3339, ev.OccurredAt); err != nil || at.Before(began.Add(-time.Second)) || at.After(ended.Add(time.Second)) {
+			t.Errorf("event %s is of %s, and all happened from %s to %s", ev.ID, ev.OccurredAt, began, ended)
+		}
+	}
+	checkSchedule(t, r.arrived(), []time.Duration{time.Second, 2 * time.Second}, set)
+}
+
+// checkSchedule checks that each retry comes by the schedule after the attempt
+// before, a second late at most, and as late as a first attempt can be on a busy
+// machine. A node whose clock was set sends nothing until it has asked the database
+// for the time.
+func checkSchedule(t *testing.T, arrivals []*arrival, schedule []time.Duration, set []time.Time) {
+	t.Helper()
+	away := func(due time.Time) bool {
+		return slices.ContainsFunc(set, func(s time.Time) bool { return due.After(s.Add(-time.Second)) && due.Before(s.Add(3*time.Second)) })
+	}
+	at := map[key]map[int]time.Time{} // by event and attempt
+	busy := time.Duration(0)
+	for _, a := range arrivals {
+		k := key{a.hook, a.event.ID}
+		if at[k] == nil {
+			at[k] = map[int]time.Time{}
+		}
+		at[k][a.attempt] = a.at
+		if happened, err := time.Parse(time.RFC3339, a.event.OccurredAt); err == nil && a.attempt == 1 && !away(happened) {
+			busy = max(busy, a.at.Sub(happened))
+		}
+	}
+	retries, wrong, worst := 0, 0, time.Duration(0)
+	for k, attempts := range at {
+		for n, step := range schedule {
+			before, after := attempts[n+1], attempts[n+2]
+			if before.IsZero() || after.IsZero() {
+				continue
+			}
+			retries++
+			late, may := after.Sub(before)-step, time.Second+busy
+			if away(before.Add(step)) {
+				may += 3 * time.Second
+			}
+			if worst = max(worst, late); late < -100*time.Millisecond || late > may {
+				if wrong++; wrong <= 5 {
+					t.Errorf("attempt %d of event %s came %s after its time, want %s at most", n+2, k.id, late, may)
+				}
+			}
+		}
+	}
+	t.Logf("first attempts took %s at most; of %d retries the latest was %s late, %d wrong",
+		busy.Round(time.Millisecond), retries, worst.Round(time.Millisecond), wrong)
+	if retries < 20 {
+		t.Errorf("only %d retries were looked at", retries)
 	}
 }
 

@@ -60,11 +60,7 @@ func layCable(t *testing.T, url string) *cable {
 	t.Cleanup(func() {
 		l.Close()
 		c.whole()
-		c.mu.Lock()
-		for _, n := range c.open {
-			n.Close()
-		}
-		c.mu.Unlock()
+		c.reset()
 		c.all.Wait()
 	})
 	return c
@@ -89,6 +85,16 @@ func (c *cable) pass(from, to net.Conn) {
 			return
 		}
 	}
+}
+
+// reset ends all connections, as a firewall does that forgets them.
+func (c *cable) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range c.open {
+		n.Close()
+	}
+	c.open = nil
 }
 
 // cut and whole may be called in turn.

@@ -31,6 +31,7 @@ type desk struct {
 	args   []string // of every server, beyond those of serve
 	wrap   []string // a program that runs the server, such as a tracer
 	clock  string   // the file that sets the clock of every server; "": the machine's clock
+	binary string   // the program; "": as it is shipped, or with failpoints when they are needed
 	tenant tenant
 
 	url     *atomic.Pointer[string] // of the running or the last server
@@ -141,7 +142,10 @@ func (d *desk) start(t *testing.T, faults string) {
 func (d *desk) tryStart(t *testing.T, faults string) error {
 	t.Helper()
 	binary := normal
-	if faults != "" || d.clock != "" {
+	switch {
+	case d.binary != "":
+		binary = d.binary
+	case faults != "" || d.clock != "":
 		binary = faulty
 	}
 	line := append(append([]string{}, d.wrap...), binary, "serve", "--listen", "127.0.0.1:0",

@@ -176,7 +176,7 @@ func (c *chaos) fault(t *testing.T) {
 		name = "clock set"
 		c.desk.setClock(t, time.Duration(c.random.IntN(361)-180)*time.Minute)
 	case n < 74:
-		name = p.strike(c)
+		name = p.strike(c.random, c.length())
 	case n < 81:
 		name = "secret rotated"
 		p.rotate(t, c.random)
@@ -191,8 +191,11 @@ func (c *chaos) fault(t *testing.T) {
 }
 
 // last lets a fault last.
-func (c *chaos) last() {
-	pause(200*time.Millisecond + time.Duration(c.random.Int64N(int64(c.most))))
+func (c *chaos) last() { pause(c.length()) }
+
+// length is how long a fault lasts.
+func (c *chaos) length() time.Duration {
+	return 200*time.Millisecond + time.Duration(c.random.Int64N(int64(c.most)))
 }
 
 // restart starts the server, every other time with something in its store or its
@@ -226,9 +229,9 @@ func (c *chaos) fillDisk(t *testing.T) {
 // strike makes all of a party's receiver worse for a while: its connections are
 // reset, its answers never come, or they come late. As ever, it spares the last
 // attempts.
-func (p *party) strike(c *chaos) (name string) {
+func (p *party) strike(random *rand.Rand, lasts time.Duration) (name string) {
 	var all reply
-	switch c.random.IntN(3) {
+	switch random.IntN(3) {
 	case 0:
 		name, all = "receiver resets", reply{reset: true}
 	case 1:
@@ -242,7 +245,7 @@ func (p *party) strike(c *chaos) (name string) {
 		}
 		return all
 	})
-	c.last()
+	pause(lasts)
 	p.r.behave(p.usual)
 	return name
 }
@@ -301,24 +304,29 @@ func (c *chaos) settle(t *testing.T) {
 	t.Helper()
 	// Retries that were planned while the clock was ahead are due as well.
 	c.desk.setClock(t, 4*time.Hour)
-	for _, p := range []*party{c.first, c.second} {
-		p.load.end()
-		p.r.behave(nil)
-		if p.off {
-			p.toggle(t)
-		}
-		insist[any](t, p.desk, "PUT", "/webhooks/"+p.edited.ID, object{"rate_limit": object{"enabled": false}})
-		within(t, patience, "no replay has anything left to queue", func() bool {
-			for _, r := range call[[]struct{ Status string }](t, p.desk, "GET", "/webhooks/"+p.edited.ID+"/replays?limit=100", nil) {
-				if r.Status == "running" {
-					return false
-				}
-			}
-			return true
-		})
-	}
+	c.first.settle(t)
+	c.second.settle(t)
 	c.desk.drain(t, 3*patience)
 	t.Logf("faults: %v", c.count)
+}
+
+// settle ends the load, makes the receiver healthy and switches all webhooks on.
+func (p *party) settle(t *testing.T) {
+	t.Helper()
+	p.load.end()
+	p.r.behave(nil)
+	if p.off {
+		p.toggle(t)
+	}
+	insist[any](t, p.desk, "PUT", "/webhooks/"+p.edited.ID, object{"rate_limit": object{"enabled": false}})
+	within(t, patience, "no replay has anything left to queue", func() bool {
+		for _, r := range call[[]struct{ Status string }](t, p.desk, "GET", "/webhooks/"+p.edited.ID+"/replays?limit=100", nil) {
+			if r.Status == "running" {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // check balances the books.

@@ -58,7 +58,22 @@ func judge(t *testing.T, e evidence) verdict {
 	t.Helper()
 	feed := e.desk.feed(t, e.types...)
 	v := verdict{acked: len(e.acked), events: len(feed), requests: len(e.arrivals)}
-	first := map[key]*arrival{} // by event
+	first := e.first(t)
+	v.lost = e.lost(t, feed, first)
+	e.signatures(t)
+	e.repeats(t, &v)
+	e.recovery(first, &v)
+	for _, o := range e.desk.outages {
+		v.down = max(v.down, o.ready.Sub(o.down))
+	}
+	return v
+}
+
+// first returns what arrived first of each event at each webhook. All that comes
+// later has the same bytes, and nothing is another tenant's.
+func (e *evidence) first(t *testing.T) map[key]*arrival {
+	t.Helper()
+	first := map[key]*arrival{}
 	for _, a := range e.arrivals {
 		k := key{a.hook, a.event.ID}
 		if b := first[k]; b == nil {
@@ -70,14 +85,7 @@ func judge(t *testing.T, e evidence) verdict {
 			t.Errorf("event %s of tenant %s arrived at a webhook of tenant %s", a.event.ID, a.event.Tenant, e.desk.tenant.ID)
 		}
 	}
-	v.lost = e.lost(t, feed, first)
-	e.signatures(t)
-	e.repeats(t, &v)
-	e.recovery(first, &v)
-	for _, o := range e.desk.outages {
-		v.down = max(v.down, o.ready.Sub(o.down))
-	}
-	return v
+	return first
 }
 
 // lost counts what is missing and reports the first few.
