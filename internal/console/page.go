@@ -64,6 +64,7 @@ func notices() map[string]string {
 		"paused":    "Paused. What happens from now on stays in the event feed and can be replayed.",
 		"enabled":   "Switched on. Its failures until now are forgotten.",
 		"replaying": "What was missed is being queued, oldest first.",
+		"resending": "What can be sent again is being queued, in the order in which it happened.",
 		"promoted":  "From now on only the new secret counts.",
 		"deleted":   "The webhook was deleted.",
 		"revoked":   "The key was revoked. It opens nothing any more.",
