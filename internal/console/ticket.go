@@ -145,6 +145,9 @@ type ticketPage struct {
 	Description string
 	Comments    []ticket.Comment
 	Timeline    timeline
+	People      people
+	Tags        []ticket.Tag
+	Attributes  string // as its form shows them
 	choices
 	Errors map[string]string // by field; "" is about the whole form
 }
@@ -198,6 +201,15 @@ func (v *visit) ticketPage(status int, problem error) error {
 	}
 	if p.choices, err = v.choices(); err != nil {
 		return err
+	}
+	if p.People, err = v.people(&t, p.Errors); err != nil {
+		return err
+	}
+	if p.Tags, err = v.store().Tags(v.ctx, v.tenant(), t.TicketID); err != nil {
+		return err
+	}
+	if p.Attributes = attributesText(t.Attributes); p.Errors["attributes"] != "" {
+		p.Attributes = v.form.Get("attributes")
 	}
 	if p.Comments, err = v.store().Comments(v.ctx, v.tenant(), t.TicketID, store.CommentQuery{Desc: true, Limit: maxChoices}); err != nil {
 		return err

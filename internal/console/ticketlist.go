@@ -101,13 +101,10 @@ func refers[T any](name, label, kind string,
 // filterReferences are what the list chooses by name, in the order of the page: a
 // client and a board come before what belongs to them.
 func filterReferences() []referred {
-	user := func(u *ticket.User) option {
-		return option{u.UserID, cmp.Or(deref(u.DisplayName()), u.Email)}
-	}
 	category := func(c *ticket.Category) option { return option{c.CategoryID, c.Name} }
 	type s = store.Store
 	return []referred{
-		refers("assigned", "Assigned to", "user", (*s).Users, (*s).User, user),
+		userReference("assigned", "Assigned to"),
 		refers("priority", "Priority", "priority", (*s).Priorities, (*s).Priority,
 			func(p *ticket.Priority) option { return option{p.PriorityID, p.Name} }),
 		refers("client", "Client", "client", (*s).Clients, (*s).Client,
@@ -120,8 +117,13 @@ func filterReferences() []referred {
 			func(b *ticket.Board) option { return option{b.BoardID, b.Name} }),
 		refers("category", "Category", "category", (*s).Categories, (*s).Category, category),
 		refers("subcategory", "Subcategory", "category", (*s).Categories, (*s).Category, category),
-		refers("entered_by", "Opened by", "user", (*s).Users, (*s).User, user),
+		userReference("entered_by", "Opened by"),
 	}
+}
+
+func userReference(name, label string) referred {
+	return refers(name, label, "user", (*store.Store).Users, (*store.Store).User,
+		func(u *ticket.User) option { return option{u.UserID, cmp.Or(deref(u.DisplayName()), u.Email)} })
 }
 
 // Two words in place of a user.
@@ -312,7 +314,7 @@ func (v *visit) search(ref referred, within store.ResourceQuery, text string) ([
 // completeName answers with the names that fit what was typed, for a field with more
 // names than a page should have.
 func (v *visit) completeName() error {
-	all := filterReferences()
+	all := append(filterReferences(), teamReference(), agentReference())
 	i := slices.IndexFunc(all, func(r referred) bool { return r.name == v.r.PathValue("of") })
 	if i < 0 {
 		return fault.New(fault.NotFound, "There is no such list")
