@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"slices"
@@ -118,6 +119,7 @@ func (v *visit) resendTicked() error {
 			return err
 		}
 	}
+	slices.SortStableFunc(p.Lanes, func(a, b *resendLane) int { return cmp.Compare(min(b.Count.Total(), 1), min(a.Count.Total(), 1)) })
 	if !v.form.Has("start") {
 		return v.page(http.StatusOK, "resend", "deliveries", "Send again", &p)
 	}

@@ -37,7 +37,9 @@ func (d *desk) open(t *testing.T, title string) ticket.Ticket {
 // rows waits until so many rows of the log have a status and returns their ids.
 func (d *desk) rows(t *testing.T, hook, status string, n int) []string {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
 		found := must(d.store.SearchDeliveries(t.Context(), d.a.TenantID, store.DeliverySearch{WebhookID: hook, Status: status, Limit: 100}))(t)
 		if len(found.Rows) == n {
 			ids := make([]string, n)

@@ -78,8 +78,7 @@ func (v *visit) chosenID(ref referred) (string, error) {
 		return "", fault.Field(ref.name, "choose a %s", ref.kind)
 	}
 	o, err := v.named(ref, store.ResourceQuery{Limit: maxChoices}, text)
-	var problem *fault.Error
-	if errors.As(err, &problem) && problem.Kind == fault.Invalid {
+	if problem, ok := errors.AsType[*fault.Error](err); ok && problem.Kind == fault.Invalid {
 		return "", fault.Field(ref.name, "%s", problem.Message)
 	}
 	return o.ID, err
@@ -163,13 +162,12 @@ func (v *visit) setAttributes() error {
 // checkJSON says in which line a text stops being JSON. No text is none.
 func checkJSON(text string) error {
 	var value json.RawMessage
-	var syntax *json.SyntaxError
 	err := json.Unmarshal([]byte(text), &value)
 	if text == "" || err == nil {
 		return nil
 	}
 	line := 1
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		line += strings.Count(text[:min(int(syntax.Offset), len(text))], "\n")
 	}
 	return fault.Field("attributes", "is no JSON, see line %d: %s", line, err)

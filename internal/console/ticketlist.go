@@ -200,12 +200,17 @@ func (v *visit) ticketQuery(p *ticketList) (ticket.Query, error) {
 		{"closed_from", "Closed from", false, &out.ClosedFrom}, {"closed_to", "Closed until", true, &out.ClosedTo},
 	} {
 		t := timeField{Name: f.name, Label: f.label, Value: get(f.name)}
+		if t.Value != "" {
+			p.chip(f.label, strings.Replace(t.Value, "T", " ", 1), f.name, "")
+		}
 		var err error
-		if *f.into, err = moment(f.name, t.Value, f.end); err != nil {
+		switch *f.into, err = moment(f.name, t.Value, f.end); {
+		case err != nil:
 			t.Error = fieldErrors(err)[f.name]
 			p.Errors[f.name] = t.Error
-		} else if t.Value != "" {
-			p.chip(f.label, t.Value, f.name, "")
+			t.Value = "" // the field shows nothing that is no time
+		case len(t.Value) == len(time.DateOnly): // nor a day without one
+			t.Value += map[bool]string{false: "T00:00", true: "T23:59"}[f.end]
 		}
 		p.Times = append(p.Times, t)
 	}
@@ -234,7 +239,7 @@ func (v *visit) choose(p *ticketList, out *ticket.Query) error {
 		default:
 			*into[c.Name] = c.Value
 		}
-		if c.Error == "" && c.Value != "" {
+		if c.Value != "" {
 			p.chip(c.Label, c.Text, c.Name, "")
 		}
 		p.Choosers = append(p.Choosers, c)
@@ -264,9 +269,9 @@ func (v *visit) chooser(ref referred, within store.ResourceQuery, chosen string)
 		return c, nil
 	}
 	found, err := v.named(ref, within, chosen)
-	var problem *fault.Error
+	problem, ok := errors.AsType[*fault.Error](err)
 	switch {
-	case errors.As(err, &problem) && problem.Kind == fault.Invalid:
+	case ok && problem.Kind == fault.Invalid:
 		c.Error = problem.Message
 		return c, nil
 	case err != nil:

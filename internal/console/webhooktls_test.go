@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -44,9 +45,7 @@ func TestCredentialsOfAWebhook(t *testing.T) {
 	form := url.Values{"name": {"n"}, "url": {"https://hooks.example/in"}, "method": {"POST"}, "event_types": {"ticket.created"}, "verify_ssl": {"on"}, "fields_mode": {"all"}}
 	with := func(pairs ...string) url.Values {
 		out := url.Values{}
-		for k, list := range form {
-			out[k] = list
-		}
+		maps.Copy(out, form)
 		for i := 0; i < len(pairs); i += 2 {
 			out.Set(pairs[i], pairs[i+1])
 		}

@@ -108,7 +108,7 @@ func TestLogPlans(t *testing.T) {
 func TestChosenEventsPlan(t *testing.T) {
 	t.Parallel()
 	s := openAt(t, place{dir: t.TempDir()})
-	for _, q := range []string{walkChosen, spanChosen} {
+	for _, q := range []string{walkChosen(), spanChosen()} {
 		if steps := strings.Join(plan(t, s, q), "\n"); !strings.Contains(steps, "events_id (tenant_id=? AND event_id=?)") || strings.Contains(steps, "events_feed") {
 			t.Errorf("%s", steps)
 		}

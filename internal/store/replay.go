@@ -104,25 +104,31 @@ func (t *tx) chainOf(tenant, webhookID, eventID string) (chain, error) {
 	return c, nil
 }
 
-// The statements of walk: every event of a stretch of the feed, or those of a list,
-// which are found by their ids however far apart they lie. The list always has the
-// same length, so that there is one text, and one prepared statement, for all lists.
-var (
-	walkFeed = `select e.seq, e.event_id, e.event_type, e.ticket_id, e.occurred_at, e.created_at, ` + chainColumns + `
+// walkFeed reads every event of a stretch of the feed.
+const walkFeed = `select e.seq, e.event_id, e.event_type, e.ticket_id, e.occurred_at, e.created_at, ` + chainColumns + `
 		from events e left join deliveries d
 			on d.tenant_id = e.tenant_id and d.event_id = e.event_id and d.webhook_id = $2
 		where e.tenant_id = $1 and e.seq > $3 and e.seq <= $4
 		group by e.seq order by e.seq limit $5`
-	walkChosen = `with c as materialized (
+
+// walkChosen reads those of a list, which are found by their ids however far apart
+// they lie. The list always has the same length, so that there is one text, and one
+// prepared statement, for all lists.
+func walkChosen() string {
+	return `with c as materialized (
 			select seq, event_id, event_type, ticket_id, occurred_at, created_at
 			from events where tenant_id = $1 and event_id in (` + marks(5) + `))
 		select c.seq, c.event_id, c.event_type, c.ticket_id, c.occurred_at, c.created_at, ` + chainColumns + `
 		from c left join deliveries d on d.tenant_id = $1 and d.event_id = c.event_id and d.webhook_id = $2
 		where c.seq > $3 and c.seq <= $4
 		group by c.seq, c.event_id, c.event_type, c.ticket_id, c.occurred_at, c.created_at order by c.seq`
-	spanChosen = `select min(e.seq), max(e.seq), min(e.occurred_at), max(e.occurred_at)
+}
+
+// spanChosen finds the ends of a list.
+func spanChosen() string {
+	return `select min(e.seq), max(e.seq), min(e.occurred_at), max(e.occurred_at)
 		from events e where e.tenant_id = $1 and e.event_id in (` + marks(2) + `)`
-)
+}
 
 // marks are the placeholders of a list of events, from a number on.
 func marks(first int) string {
@@ -161,7 +167,7 @@ func (sp *span) walk(q querier, w *delivery.Webhook, limit int) ([]candidate, er
 	if sp.events == nil {
 		args = append(args, limit)
 	} else {
-		text, args = walkChosen, append(args, padded(sp.events)...)
+		text, args = walkChosen(), append(args, padded(sp.events)...)
 	}
 	rows, err := q.query(text, args...)
 	page, err := collect(rows, err, func(row scanner) (candidate, error) {
@@ -352,7 +358,7 @@ func (sp *span) choose(q querier, ids []string) error {
 		return fault.Field("event_ids", "must be 1 to %d events", MaxReplayEvents)
 	}
 	var first, last, since, until sql.NullInt64
-	err := q.row(spanChosen, append([]any{sp.lane.TenantID}, padded(sp.events)...)...).Scan(&first, &last, &since, &until)
+	err := q.row(spanChosen(), append([]any{sp.lane.TenantID}, padded(sp.events)...)...).Scan(&first, &last, &since, &until)
 	if err != nil {
 		return fmt.Errorf("find events by their ids: %w", err)
 	}
