@@ -105,7 +105,7 @@ func (v *visit) setTeam() error {
 	if err == nil {
 		_, err = v.store().UpdateTicket(v.ctx, v.now, v.who.Actor(), t.TicketID, ticket.Patch{AssignedTeamID: ticket.Some(&id)})
 	}
-	return v.edited(t.TicketID, err, "saved")
+	return v.edited(t.TicketID, err, "teamset")
 }
 
 // removeTeam takes the team off, and with it the additional agents that are not to
@@ -116,7 +116,7 @@ func (v *visit) removeTeam() error {
 		return err
 	}
 	_, err = v.store().RemoveTeam(v.ctx, v.now, v.who.Actor(), t.TicketID, "selective", v.form["keep"])
-	return v.edited(t.TicketID, err, "saved")
+	return v.edited(t.TicketID, err, "teamremoved")
 }
 
 func (v *visit) addAgent() error {
@@ -156,7 +156,7 @@ func (v *visit) setAttributes() error {
 	if err == nil && changed.UpdatedAt.Equal(t.UpdatedAt.Time) {
 		return v.edited(t.TicketID, nil, "unchanged")
 	}
-	return v.edited(t.TicketID, err, "saved")
+	return v.edited(t.TicketID, err, "attributes")
 }
 
 // checkJSON says in which line a text stops being JSON. No text is none.
@@ -191,7 +191,7 @@ func (v *visit) removeTag() error {
 	if n == 0 { // somebody else was faster
 		return v.edited(t.TicketID, err, "unchanged")
 	}
-	return v.edited(t.TicketID, err, "saved")
+	return v.edited(t.TicketID, err, "tagremoved")
 }
 
 // deletePage asks whether a ticket is to be deleted.

@@ -48,7 +48,7 @@ func TestPeopleOfATicket(t *testing.T) {
 	post("/agents", url.Values{"user_id": {bo.UserID}, "role": {"lead"}}, "agentadded")
 	post("/agents", url.Values{"user_id": {"cy keeper"}, "role": {"on site"}}, "agentadded")
 	post("/agents", url.Values{"user_id": {di.UserID}, "role": {"<b>"}}, "agentadded")
-	post("/team", url.Values{"team_id": {team.TeamID}}, "saved")
+	post("/team", url.Values{"team_id": {team.TeamID}}, "teamset")
 	_, page := b.get(path)
 	for _, want := range []string{"Bo Keeper</bdi> <span class=\"tag\">primary", "Cy Keeper</bdi> <span class=\"tag\">on site", "&lt;i&gt;Di&lt;/i&gt; Keeper", "Second line"} {
 		if !strings.Contains(page, want) {
@@ -80,7 +80,7 @@ func TestPeopleOfATicket(t *testing.T) {
 		t.Errorf("removing an agent again answers %d", r.StatusCode)
 	}
 	post("/agents", url.Values{"user_id": {di.UserID}, "role": {"again"}}, "agentadded")
-	post("/team/remove", url.Values{"keep": {cy.UserID}}, "saved")
+	post("/team/remove", url.Values{"keep": {cy.UserID}}, "teamremoved")
 	l := must(d.store.TicketAgents(t.Context(), d.a.TenantID, tk.TicketID))(t)
 	if len(l.Additional) != 1 || l.Additional[0].UserID != cy.UserID || must(d.store.Ticket(t.Context(), d.a.TenantID, tk.TicketID))(t).AssignedTeamID != nil {
 		t.Errorf("without the team there are %+v", l)
@@ -101,7 +101,7 @@ func TestAttributesAndTags(t *testing.T) {
 	path := "/msp/tickets/" + tk.TicketID
 	b := d.signedIn(t, d.a.APIKey)
 	save := func(text string) (reply, string) { return b.post(path+"/attributes", url.Values{"attributes": {text}}) }
-	if r, _ := save("{\n \"asset\": \"LP-1\", \"description\": \"</textarea><b>\"}"); r.Header.Get("Location") != path+"?done=saved" {
+	if r, _ := save("{\n \"asset\": \"LP-1\", \"description\": \"</textarea><b>\"}"); r.Header.Get("Location") != path+"?done=attributes" {
 		t.Errorf("saving leads to %q", r.Header.Get("Location"))
 	}
 	if r, _ := save(`{"description":"</textarea><b>", "asset":"LP-1"}`); r.Header.Get("Location") != path+"?done=unchanged" {
@@ -120,7 +120,7 @@ func TestAttributesAndTags(t *testing.T) {
 	}
 	tags := must(d.store.Tags(t.Context(), d.a.TenantID, tk.TicketID))(t)
 	i := slices.IndexFunc(tags, func(x ticket.Tag) bool { return x.Text == "lose" })
-	for _, want := range []string{"saved", "unchanged"} {
+	for _, want := range []string{"tagremoved", "unchanged"} {
 		if r, _ := b.post(path+"/tags/"+tags[i].TagID+"/remove", nil); r.Header.Get("Location") != path+"?done="+want {
 			t.Errorf("removing a tag leads to %q, want %s", r.Header.Get("Location"), want)
 		}
