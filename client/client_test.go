@@ -217,6 +217,10 @@ func exchanges() []exchange {
 		},
 			"POST", "/api/v1/webhooks/" + id1 + "/replay", `{"since":"2026-03-09T08:14:02.117Z","dry_run":true}`, 200,
 			`{"data":{"webhook_id":"w","abandoned":1,"missed":2,"delivered":0,"total":3}}`, &ReplayCount{Abandoned: 1, Missed: 2, Total: 3}},
+		{"CountReplay of chosen events", func(ctx context.Context, c *Client) (any, error) {
+			return c.CountReplay(ctx, id1, ReplayInput{EventIDs: []string{id1}})
+		}, "POST", "/api/v1/webhooks/" + id1 + "/replay", `{"event_ids":["` + id1 + `"],"dry_run":true}`, 200,
+			`{"data":{"total":0,"left_alone":[{"event_id":"e","reason":"pending"}]}}`, &ReplayCount{LeftAlone: []LeftAlone{{"e", "pending"}}}},
 		{"Replays", func(ctx context.Context, c *Client) (any, error) { return collect(c.Replays(ctx, id1)) },
 			"GET", "/api/v1/webhooks/" + id1 + "/replays?limit=100&page=1", "", 200,
 			`{"data":[{"replay_id":"r","queued":5,"cancel_reason":"user"}]}`, []Replay{{ReplayID: "r", Queued: 5, CancelReason: ptr("user")}}},

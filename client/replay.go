@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Replay is a job of the server that sends a webhook the events of a time again.
+// Replay is a job of the server that sends a webhook events again.
 // Ticketwire only, like everything in this file.
 type Replay struct {
 	ReplayID     string     `json:"replay_id"`
@@ -17,16 +17,21 @@ type Replay struct {
 	Only         string     `json:"only"`          // "failed", "all", or "missed" for the job of WebhookInput.ReplayMissed
 	Status       string     `json:"status"`        // running, done, cancelled
 	CancelReason *string    `json:"cancel_reason"` // user, webhook_disabled or webhook_deleted; nil unless cancelled
+	EventCount   *int       `json:"event_count"`   // how many events were chosen; nil for those of a time
 	Queued       int        `json:"queued"`        // events so far
 	Skipped      int        `json:"skipped"`       // events that were looked at and left alone so far
 	CreatedAt    time.Time  `json:"created_at"`
 	FinishedAt   *time.Time `json:"finished_at"` // nil while it runs
 }
 
-// ReplayInput says what to replay.
+// ReplayInput says what to replay: the events of a time, or the chosen ones.
 type ReplayInput struct {
-	Since time.Time // events that occurred then or later; required
+	Since time.Time // events that occurred then or later; required without EventIDs
 	Until time.Time // events that occurred until then; zero means now
+
+	// EventIDs are the events to replay, at most 200. Since and Until are left zero
+	// then.
+	EventIDs []string
 
 	// Only is "failed" (the default) for events that were given up, or not
 	// queued since the webhook was disabled; "all" adds those that were
@@ -36,14 +41,18 @@ type ReplayInput struct {
 
 // replayBody is ReplayInput on the wire.
 type replayBody struct {
-	Since  time.Time `json:"since"`
-	Until  time.Time `json:"until,omitzero"`
-	Only   string    `json:"only,omitempty"`
-	DryRun bool      `json:"dry_run,omitempty"`
+	Since    *time.Time `json:"since,omitempty"`
+	Until    time.Time  `json:"until,omitzero"`
+	EventIDs []string   `json:"event_ids,omitempty"`
+	Only     string     `json:"only,omitempty"`
+	DryRun   bool       `json:"dry_run,omitempty"`
 }
 
 func (in ReplayInput) call(webhookID string, dryRun bool) call {
-	body := replayBody{Since: in.Since.UTC(), Only: in.Only, DryRun: dryRun}
+	body := replayBody{EventIDs: in.EventIDs, Only: in.Only, DryRun: dryRun}
+	if len(in.EventIDs) == 0 || !in.Since.IsZero() {
+		body.Since = new(in.Since.UTC())
+	}
 	if !in.Until.IsZero() {
 		body.Until = in.Until.UTC()
 	}
@@ -63,6 +72,15 @@ type ReplayCount struct {
 	Missed    int `json:"missed"`    // were not queued since the webhook was disabled
 	Delivered int `json:"delivered"` // were delivered; with "all" only
 	Total     int `json:"total"`
+
+	// LeftAlone are those of ReplayInput.EventIDs that would not be queued.
+	LeftAlone []LeftAlone `json:"left_alone"`
+}
+
+// LeftAlone is an event that was chosen for a replay and that it does not queue.
+type LeftAlone struct {
+	EventID string `json:"event_id"`
+	Reason  string `json:"reason"` // delivered, pending, not_owed, expired or unknown
 }
 
 // CountReplay counts and changes nothing.

@@ -30,6 +30,7 @@ type replayRecord struct {
 	Only         string        `json:"only"`
 	Status       string        `json:"status"`
 	CancelReason *string       `json:"cancel_reason"`
+	EventCount   *int          `json:"event_count"` // how many were chosen; null for a time
 	Queued       int           `json:"queued"`
 	Skipped      int           `json:"skipped"`
 	CreatedAt    webhook.Time  `json:"created_at"`
@@ -37,23 +38,35 @@ type replayRecord struct {
 }
 
 func viewReplay(r *store.Replay) replayRecord {
+	var chosen *int
+	if r.EventIDs != nil {
+		chosen = new(len(r.EventIDs))
+	}
 	return replayRecord{
 		ReplayID: r.ReplayID, WebhookID: r.WebhookID, Since: webhook.At(r.Since), Until: webhook.At(r.Until),
-		Only: r.Only, Status: r.Status, CancelReason: textOrNull(r.CancelReason), Queued: r.Queued, Skipped: r.Skipped,
+		Only: r.Only, Status: r.Status, CancelReason: textOrNull(r.CancelReason),
+		EventCount: chosen, Queued: r.Queued, Skipped: r.Skipped,
 		CreatedAt: webhook.At(r.CreatedAt), FinishedAt: wireTime(r.FinishedAt),
 	}
 }
 
-// replayCount is the answer of a dry run.
+// replayCount is the answer of a dry run: for a time with its ends, for events that
+// were chosen with those of them that are left alone.
 type replayCount struct {
-	WebhookID string       `json:"webhook_id"`
-	Since     webhook.Time `json:"since"`
-	Until     webhook.Time `json:"until"`
-	Only      string       `json:"only"`
-	Abandoned int          `json:"abandoned"`
-	Missed    int          `json:"missed"`
-	Delivered int          `json:"delivered"`
-	Total     int          `json:"total"`
+	WebhookID string        `json:"webhook_id"`
+	Since     *webhook.Time `json:"since,omitempty"`
+	Until     *webhook.Time `json:"until,omitempty"`
+	Only      string        `json:"only"`
+	Abandoned int           `json:"abandoned"`
+	Missed    int           `json:"missed"`
+	Delivered int           `json:"delivered"`
+	Total     int           `json:"total"`
+	LeftAlone []leftAlone   `json:"left_alone,omitzero"`
+}
+
+type leftAlone struct {
+	EventID string `json:"event_id"`
+	Reason  string `json:"reason"`
 }
 
 // startReplay makes a job, or says what it would queue.
@@ -66,14 +79,25 @@ func (c *call) startReplay() (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	o.need("since", "string")
+	chosen := o.has("event_ids")
+	if !chosen {
+		o.need("since", "string")
+	}
 	q := store.ReplayQuery{Since: orZero(o.datetime("since")), Until: o.datetime("until"), Only: store.ReplayFailed}
 	if only := o.enum("only", store.ReplayFailed, store.ReplayAll); only != nil {
 		q.Only = *only
 	}
 	dry := o.flag("dry_run")
-	o.only("since", "until", "only", "dry_run")
+	o.only("since", "until", "event_ids", "only", "dry_run")
 	checkTimes(o, c.now, q)
+	if chosen {
+		q.EventIDs = o.uuids("event_ids", 1, store.MaxReplayEvents)
+		for _, key := range []string{"since", "until"} {
+			if o.has(key) {
+				o.custom(key, "means a time, and event_ids means these events: leave one of them out")
+			}
+		}
+	}
 	if err := o.err(); err != nil {
 		return answer{}, err
 	}
@@ -105,14 +129,22 @@ func (c *call) countReplay(id string, q store.ReplayQuery) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	out := replayCount{
+		WebhookID: id, Only: q.Only, Abandoned: n.Abandoned, Missed: n.Missed, Delivered: n.Delivered, Total: n.Total(),
+	}
+	if q.EventIDs != nil {
+		out.LeftAlone = make([]leftAlone, len(n.Left))
+		for i, e := range n.Left {
+			out.LeftAlone[i] = leftAlone(e)
+		}
+		return ok(out), nil
+	}
 	until := c.now
 	if q.Until != nil {
 		until = *q.Until
 	}
-	return ok(replayCount{
-		WebhookID: id, Since: webhook.At(q.Since), Until: webhook.At(until), Only: q.Only,
-		Abandoned: n.Abandoned, Missed: n.Missed, Delivered: n.Delivered, Total: n.Total(),
-	}), nil
+	out.Since, out.Until = new(webhook.At(q.Since)), new(webhook.At(until))
+	return ok(out), nil
 }
 
 func (c *call) listReplays() (answer, error) {

@@ -92,6 +92,54 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// TestReplayOfChosenEvents: a list of events says what happens to each of them.
+func TestReplayOfChosenEvents(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	rc := h.receiver(t, nil)
+	id := h.outage(t, rc.URL, 2)
+	var missed []string
+	for _, e := range h.do(t, "GET", "/webhooks/"+id+"/missed", h.a.APIKey, nil).want(t, http.StatusOK).list(t) {
+		missed = append(missed, e["event_id"].(string))
+	}
+	h.createTicket(t)
+	delivered := rc.next(t).Header.Get("X-Alga-Event-Id")
+	h.settled(t, id, 1)
+	path, unknown := "/webhooks/"+id+"/replay", "0199d2a4-6c1e-7b53-9a0f-1f5e0c7a9d11"
+	body := map[string]any{"event_ids": []string{missed[1], strings.ToUpper(delivered), unknown}}
+	n := h.do(t, "POST", path, h.a.APIKey, merged(body, map[string]any{"dry_run": true})).want(t, http.StatusOK)
+	if n.at("data", "missed") != 1.0 || n.at("data", "total") != 1.0 || n.at("data", "left_alone", 0, "event_id") != delivered ||
+		n.at("data", "left_alone", 0, "reason") != "delivered" || n.at("data", "left_alone", 1, "reason") != "unknown" {
+		t.Errorf("the dry run says %s", n.Raw)
+	}
+	r := h.do(t, "POST", path, h.a.APIKey, body).want(t, http.StatusAccepted).data(t)
+	if r["event_count"] != 3.0 {
+		t.Errorf("the replay is %v", r)
+	}
+	if done := h.replayed(t, id, r["replay_id"]); done["queued"] != 1.0 || done["skipped"] != 1.0 {
+		t.Errorf("the replay ended as %v", done)
+	}
+	if got := rc.next(t).Header.Get("X-Alga-Event-Id"); got != missed[1] {
+		t.Errorf("event %s was sent, want %s", got, missed[1])
+	}
+	many := make([]string, 201)
+	for i := range many {
+		many[i] = unknown
+	}
+	for what, wrong := range map[string]map[string]any{
+		"a time beside them": {"event_ids": missed, "since": "2026-01-01T00:00:00Z"}, "none": {"event_ids": []string{}},
+		"too many": {"event_ids": many}, "no ids": {"event_ids": []string{"x"}}, "null": {"event_ids": nil}, "not in the feed": {"event_ids": []string{unknown}},
+	} {
+		if r := h.do(t, "POST", path, h.a.APIKey, wrong); r.Status != http.StatusBadRequest {
+			t.Errorf("%s answers %d %s", what, r.Status, r.Raw)
+		}
+	}
+	// What belongs to somebody else is not in the feed.
+	other, _ := h.do(t, "POST", "/webhooks", h.b.APIKey, map[string]any{"name": "n", "url": rc.URL, "event_types": []string{"ticket.created"}}).want(t, http.StatusCreated).data(t)["webhook_id"].(string)
+	h.do(t, "POST", "/webhooks/"+other+"/replay", h.b.APIKey, map[string]any{"event_ids": missed}).want(t, http.StatusBadRequest)
+	h.do(t, "POST", path, h.b.APIKey, body).want(t, http.StatusNotFound)
+}
+
 // A receiver that takes one request per minute keeps a replay running for as long
 // as the test needs it.
 func TestReplayRunsOnce(t *testing.T) {

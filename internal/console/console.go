@@ -96,7 +96,7 @@ type route struct {
 func (s *Server) routes() []route {
 	all := []route{{"GET /console/{$}", "", "", (*visit).start}, {"GET /console", "", "", (*visit).start}}
 	for _, part := range [][]route{
-		ticketRoutes(), webhookRoutes(), replayRoutes(), deliveryRoutes(),
+		ticketRoutes(), ticketEditRoutes(), webhookRoutes(), replayRoutes(), deliveryRoutes(), resendRoutes(),
 		overviewRoutes(), eventRoutes(), keyRoutes(),
 	} {
 		all = append(all, part...)

@@ -55,18 +55,26 @@ type frame struct {
 // notices are the sentences that follow a form, see visit.redirect.
 func notices() map[string]string {
 	return map[string]string{
-		"created":   "The ticket was created.",
-		"saved":     "Saved.",
-		"unchanged": "Nothing was different, so nothing happened.",
-		"commented": "The comment was added.",
-		"tested":    "A test was sent. This is what came back.",
-		"resent":    "It was sent again, once. This is what came back.",
-		"paused":    "Paused. What happens from now on stays in the event feed and can be replayed.",
-		"enabled":   "Switched on. Its failures until now are forgotten.",
-		"replaying": "What was missed is being queued, oldest first.",
-		"promoted":  "From now on only the new secret counts.",
-		"deleted":   "The webhook was deleted.",
-		"revoked":   "The key was revoked. It opens nothing any more.",
+		"created":       "The ticket was created.",
+		"saved":         "Saved.",
+		"unchanged":     "Nothing was different, so nothing happened.",
+		"commented":     "The comment was added.",
+		"tested":        "A test was sent. This is what came back.",
+		"resent":        "It was sent again, once. This is what came back.",
+		"paused":        "Paused. What happens from now on stays in the event feed and can be replayed.",
+		"enabled":       "Switched on. Its failures until now are forgotten.",
+		"replaying":     "What was missed is being queued, oldest first.",
+		"resending":     "What can be sent again is being queued, in the order in which it happened.",
+		"promoted":      "From now on only the new secret counts.",
+		"deleted":       "The webhook was deleted.",
+		"ticketdeleted": "The ticket was deleted.",
+		"teamset":       "The ticket was given to the team.",
+		"teamremoved":   "The team was taken off the ticket.",
+		"tagremoved":    "The tag was removed.",
+		"attributes":    "The attributes were saved.",
+		"agentadded":    "The agent was added.",
+		"agentremoved":  "The agent was taken off the ticket.",
+		"revoked":       "The key was revoked. It opens nothing any more.",
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 func ticketRoutes() []route {
 	return []route{
 		{"GET /console/tickets", "ticket", "read", (*visit).listTickets},
+		{"GET /console/tickets/names/{of}", "ticket", "read", (*visit).completeName},
 		{"GET /console/tickets/new", "ticket", "create", (*visit).newTicket},
 		{"POST /console/tickets/new", "ticket", "create", (*visit).createTicket},
 		{"GET /msp/tickets/{id}", "ticket", "read", (*visit).showTicket},
@@ -45,16 +46,18 @@ type statusGroup struct {
 // maxChoices bounds a list to choose from.
 const maxChoices = 100
 
-func (v *visit) choices() (c choices, err error) {
+// statusGroups are the boards with their statuses.
+func (v *visit) statusGroups() ([]statusGroup, error) {
 	all := store.ResourceQuery{All: true}
 	boards, _, err := v.store().Boards(v.ctx, v.tenant(), all)
 	if err != nil {
-		return c, err
+		return nil, err
 	}
 	statuses, _, err := v.store().Statuses(v.ctx, v.tenant(), all)
 	if err != nil {
-		return c, err
+		return nil, err
 	}
+	var groups []statusGroup
 	for _, b := range boards {
 		g := statusGroup{Board: b.Name}
 		for _, s := range statuses {
@@ -63,9 +66,16 @@ func (v *visit) choices() (c choices, err error) {
 			}
 		}
 		slices.SortFunc(g.Statuses, func(a, b ticket.Status) int { return cmp.Compare(a.OrderNumber, b.OrderNumber) })
-		c.Statuses = append(c.Statuses, g)
+		groups = append(groups, g)
 	}
-	if c.Priorities, _, err = v.store().Priorities(v.ctx, v.tenant(), all); err != nil {
+	return groups, nil
+}
+
+func (v *visit) choices() (c choices, err error) {
+	if c.Statuses, err = v.statusGroups(); err != nil {
+		return c, err
+	}
+	if c.Priorities, _, err = v.store().Priorities(v.ctx, v.tenant(), store.ResourceQuery{All: true}); err != nil {
 		return c, err
 	}
 	if c.Clients, _, err = v.store().Clients(v.ctx, v.tenant(), store.ResourceQuery{Limit: maxChoices}); err != nil {
@@ -73,53 +83,6 @@ func (v *visit) choices() (c choices, err error) {
 	}
 	c.Users, _, err = v.store().Users(v.ctx, v.tenant(), store.ResourceQuery{Limit: maxChoices})
 	return c, err
-}
-
-// ticketList is the list of tickets.
-type ticketList struct {
-	store.Found[ticket.Ticket]
-	choices
-	Query   url.Values
-	Filters bool   // something is filtered
-	Error   string // what is wrong with the filters
-	More    string // the address of the next page; "" at the end
-}
-
-func (v *visit) listTickets() error {
-	q := v.r.URL.Query()
-	p := ticketList{Query: q}
-	var err error
-	if p.choices, err = v.choices(); err != nil {
-		return err
-	}
-	for name, list := range q {
-		p.Filters = p.Filters || name != "after" && name != "done" && strings.Join(list, "") != ""
-	}
-	query := ticket.Query{
-		Search: q.Get("search"), StatusID: q.Get("status"), PriorityID: q.Get("priority"),
-		ClientID: q.Get("client"), OnlyOpen: q.Get("state") == "open", OnlyClosed: q.Get("state") == "closed",
-	}
-	switch to := q.Get("assigned"); to {
-	case "":
-	case "nobody":
-		query.HasAssignment = new(false)
-	default:
-		query.AssignedTo = to
-	}
-	if tags := strings.FieldsFunc(q.Get("tags"), func(r rune) bool { return r == ',' }); len(tags) > 0 {
-		query.Tags = tags
-	}
-	if query.UpdatedFrom, query.UpdatedTo, err = times(q); err == nil {
-		p.Found, err = v.store().ListTickets(v.ctx, v.tenant(), query, q.Get("after"))
-	}
-	if fault.Is(err, fault.Invalid) {
-		p.Error, err = messageOf(err), nil
-	}
-	if err != nil {
-		return err
-	}
-	p.More = next(v.r, p.Next)
-	return v.page(statusOf(p.Error), "tickets", "tickets", "Tickets", p)
 }
 
 // statusOf is the status of a page that shows what is wrong with its query.
@@ -182,6 +145,9 @@ type ticketPage struct {
 	Description string
 	Comments    []ticket.Comment
 	Timeline    timeline
+	People      people
+	Tags        []ticket.Tag
+	Attributes  string // as its form shows them
 	choices
 	Errors map[string]string // by field; "" is about the whole form
 }
@@ -235,6 +201,15 @@ func (v *visit) ticketPage(status int, problem error) error {
 	}
 	if p.choices, err = v.choices(); err != nil {
 		return err
+	}
+	if p.People, err = v.people(&t, p.Errors); err != nil {
+		return err
+	}
+	if p.Tags, err = v.store().Tags(v.ctx, v.tenant(), t.TicketID); err != nil {
+		return err
+	}
+	if p.Attributes = attributesText(t.Attributes); p.Errors["attributes"] != "" {
+		p.Attributes = v.form.Get("attributes")
 	}
 	if p.Comments, err = v.store().Comments(v.ctx, v.tenant(), t.TicketID, store.CommentQuery{Desc: true, Limit: maxChoices}); err != nil {
 		return err

@@ -156,6 +156,7 @@ func (v *visit) hookView(w delivery.Webhook) (hookView, error) {
 type hookPage struct {
 	hookView
 	Warnings  []string
+	Brings    *tlsView   // to TLS; nil for nothing
 	DisableAt *time.Time // when it will be switched off if it goes on like this
 	Recent    []deliveryRow
 	Grace     bool // two secrets are valid
@@ -197,6 +198,7 @@ func (v *visit) webhookPage(status int, problem error) error {
 	if p.hookView, err = v.hookView(w); err != nil {
 		return err
 	}
+	p.Brings = viewTLS(w.TLS, v.now)
 	p.Warnings, p.schedule = w.Warnings(), v.srv.cfg.Policy.ScheduleFor(w.RetryConfig)
 	if after := v.srv.cfg.Policy.DisableAfter; w.IsActive && w.FailingSince != nil && after > 0 {
 		p.DisableAt = new(w.FailingSince.Add(after))

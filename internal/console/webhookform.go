@@ -30,7 +30,7 @@ type hookForm struct {
 	issues  []fault.Issue
 	Problem string // what is wrong with the form as a whole
 	Headers []string
-	TLS     bool // it has credentials, which the form does not touch
+	TLS     *tlsView // the credentials that it has; nil without
 }
 
 // Error is what is wrong with a field or with what is below it.
@@ -159,6 +159,7 @@ func (v *visit) editWebhook() error {
 		return err
 	}
 	f := formOf(&w.Spec)
+	f.TLS = viewTLS(w.TLS, v.now)
 	return v.hookForm(http.StatusOK, f, nil)
 }
 
@@ -166,7 +167,7 @@ func (v *visit) updateWebhook() error {
 	f := &hookForm{Values: v.form}
 	id := v.r.PathValue("id")
 	_, _, err := v.store().UpdateWebhook(v.ctx, v.now, v.who.Actor(), id, func(s *delivery.Spec) error {
-		f.Headers, f.TLS = slices.Sorted(maps.Keys(s.CustomHeaders)), s.TLS != nil
+		f.Headers, f.TLS = slices.Sorted(maps.Keys(s.CustomHeaders)), viewTLS(s.TLS, v.now)
 		return v.readSpec(f, s)
 	}, false)
 	if formFailed(err) {
@@ -184,7 +185,7 @@ func formOf(s *delivery.Spec) *hookForm {
 	f := &hookForm{Values: url.Values{
 		"name": {s.Name}, "url": {s.URL}, "method": {s.Method}, "description": {deref(s.Description)},
 		"event_types": s.EventTypes, "fields_mode": {"all"},
-	}, Headers: slices.Sorted(maps.Keys(s.CustomHeaders)), TLS: s.TLS != nil}
+	}, Headers: slices.Sorted(maps.Keys(s.CustomHeaders))}
 	f.Values["header_keep"] = f.Headers
 	for name, on := range map[string]bool{"verify_ssl": s.VerifySSL, "is_test_mode": s.IsTestMode} {
 		if on {
@@ -273,6 +274,7 @@ func (v *visit) readSpec(f *hookForm, s *delivery.Spec) error {
 	note(f.readHeaders(s))
 	note(f.readRate(s))
 	note(f.readRetry(s))
+	note(f.readTLS(s, v.now))
 	note(s.Validate())
 	if s.URL != oldURL {
 		_, err := v.srv.cfg.Egress.CheckURL(s.URL)

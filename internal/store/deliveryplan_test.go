@@ -103,6 +103,18 @@ func TestLogPlans(t *testing.T) {
 	}
 }
 
+// TestChosenEventsPlan: events that were chosen are found by their ids, and not by
+// reading the feed from the first to the last of them.
+func TestChosenEventsPlan(t *testing.T) {
+	t.Parallel()
+	s := openAt(t, place{dir: t.TempDir()})
+	for _, q := range []string{walkChosen(), spanChosen()} {
+		if steps := strings.Join(plan(t, s, q), "\n"); !strings.Contains(steps, "events_id (tenant_id=? AND event_id=?)") || strings.Contains(steps, "events_feed") {
+			t.Errorf("%s", steps)
+		}
+	}
+}
+
 // useQueue runs the statements that have a fixed text.
 func useQueue(t *testing.T, d *desk) {
 	t.Helper()
@@ -197,4 +209,9 @@ func useReplays(t *testing.T, l *line, now time.Time) {
 		t.Fatal(err)
 	}
 	must(l.CancelReplay(ctx, now, l.TenantID, id, r.ReplayID))(t)
+	q = ReplayQuery{EventIDs: []string{l.log(DeliveryQuery{})[0].EventID}, Only: ReplayAll}
+	must(l.CountReplay(ctx, now, l.TenantID, id, q))(t)
+	r = must(l.StartReplay(ctx, now, l.TenantID, id, q))(t)
+	must(l.ReplayNext(ctx, now, l.TenantID, r.ReplayID, 1))(t)
+	must(l.CancelReplay(ctx, now, l.TenantID, id, must(l.StartReplay(ctx, now, l.TenantID, id, q))(t).ReplayID))(t)
 }

@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -38,6 +42,9 @@ type span struct {
 	since, until int64
 	after, end   int64 // sequence numbers: what comes after the one, up to the other
 	oldest       int64 // what was committed before has left the log, or is about to
+	// events are the ids to which the span is limited, as chosen returns them; nil
+	// for none but the bounds above.
+	events []string
 }
 
 // outage is a time in which a webhook was inactive: what follows the one number,
@@ -97,19 +104,72 @@ func (t *tx) chainOf(tenant, webhookID, eventID string) (chain, error) {
 	return c, nil
 }
 
-// walk reads up to limit events of a span and says of each whether it is
-// replayed to w as w is now. The span begins after them then; it is empty once
-// everything was read.
+// walkFeed reads every event of a stretch of the feed.
+const walkFeed = `select e.seq, e.event_id, e.event_type, e.ticket_id, e.occurred_at, e.created_at, ` + chainColumns + `
+		from events e left join deliveries d
+			on d.tenant_id = e.tenant_id and d.event_id = e.event_id and d.webhook_id = $2
+		where e.tenant_id = $1 and e.seq > $3 and e.seq <= $4
+		group by e.seq order by e.seq limit $5`
+
+// walkChosen reads those of a list, which are found by their ids however far apart
+// they lie. The list always has the same length, so that there is one text, and one
+// prepared statement, for all lists.
+func walkChosen() string {
+	return `with c as materialized (
+			select seq, event_id, event_type, ticket_id, occurred_at, created_at
+			from events where tenant_id = $1 and event_id in (` + marks(5) + `))
+		select c.seq, c.event_id, c.event_type, c.ticket_id, c.occurred_at, c.created_at, ` + chainColumns + `
+		from c left join deliveries d on d.tenant_id = $1 and d.event_id = c.event_id and d.webhook_id = $2
+		where c.seq > $3 and c.seq <= $4
+		group by c.seq, c.event_id, c.event_type, c.ticket_id, c.occurred_at, c.created_at order by c.seq`
+}
+
+// spanChosen finds the ends of a list.
+func spanChosen() string {
+	return `select min(e.seq), max(e.seq), min(e.occurred_at), max(e.occurred_at)
+		from events e where e.tenant_id = $1 and e.event_id in (` + marks(2) + `)`
+}
+
+// marks are the placeholders of a list of events, from a number on.
+func marks(first int) string {
+	all := make([]string, MaxReplayEvents)
+	for i := range all {
+		all[i] = "$" + strconv.Itoa(first+i)
+	}
+	return strings.Join(all, ", ")
+}
+
+// padded are the arguments of marks: the last id stands for those that are missing.
+func padded(ids []string) []any {
+	all := make([]any, MaxReplayEvents)
+	for i := range all {
+		all[i] = ids[min(i, len(ids)-1)]
+	}
+	return all
+}
+
+// chosen brings a list of event ids into one form: as stored, sorted, each once.
+func chosen(ids []string) []string {
+	all := lowerIDs(ids)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// walk reads up to limit events of a span, or all that were chosen, and says of each
+// whether it is replayed to w as w is now. The span begins after them then; it is
+// empty once everything was read.
 func (sp *span) walk(q querier, w *delivery.Webhook, limit int) ([]candidate, error) {
 	outages, err := sp.outages(q)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := q.query(`select e.seq, e.event_id, e.event_type, e.ticket_id, e.occurred_at, e.created_at, `+chainColumns+`
-		from events e left join deliveries d
-			on d.tenant_id = e.tenant_id and d.event_id = e.event_id and d.webhook_id = $2
-		where e.tenant_id = $1 and e.seq > $3 and e.seq <= $4
-		group by e.seq order by e.seq limit $5`, sp.lane.TenantID, sp.lane.WebhookID, sp.after, sp.end, limit)
+	text, args := walkFeed, []any{sp.lane.TenantID, sp.lane.WebhookID, sp.after, sp.end}
+	if sp.events == nil {
+		args = append(args, limit)
+	} else {
+		text, args = walkChosen(), append(args, padded(sp.events)...)
+	}
+	rows, err := q.query(text, args...)
 	page, err := collect(rows, err, func(row scanner) (candidate, error) {
 		var c candidate
 		err := row.Scan(append([]any{&c.seq, &c.eventID, &c.eventType, &c.ticketID, &c.occurredAt, &c.createdAt},
@@ -179,6 +239,19 @@ func (sp *span) classify(q querier, w *delivery.Webhook, c *candidate, outages [
 		return classNone, nil
 	}
 	return classAbandoned, nil
+}
+
+// left says why an event is not replayed.
+func (sp *span) left(c *candidate) string {
+	switch {
+	case c.createdAt < sp.oldest:
+		return LeftExpired
+	case c.chain.planned:
+		return LeftPending
+	case c.chain.rows == 0:
+		return LeftNotOwed
+	}
+	return LeftDelivered
 }
 
 func missedIn(outages []outage, seq int64) bool {
@@ -253,6 +326,9 @@ const untilTop = math.MaxInt64
 // between returns the span of what a query is about.
 func (s *Store) between(q querier, now time.Time, l Lane, rq ReplayQuery) (span, error) {
 	sp := span{lane: l, scope: rq.Only, since: micros(rq.Since), until: untilTop, oldest: s.oldest(now)}
+	if rq.EventIDs != nil {
+		return sp, sp.choose(q, rq.EventIDs)
+	}
 	top, err := topOf(q, l.TenantID, 0)
 	if err != nil {
 		return sp, err
@@ -274,6 +350,23 @@ func (s *Store) between(q querier, now time.Time, l Lane, rq ReplayQuery) (span,
 		sp.end = max(sp.after, min(behind.Int64-1, top))
 	}
 	return sp, err
+}
+
+// choose limits a span to events, from the first of them to the last.
+func (sp *span) choose(q querier, ids []string) error {
+	if sp.events = chosen(ids); len(sp.events) == 0 || len(sp.events) > MaxReplayEvents {
+		return fault.Field("event_ids", "must be 1 to %d events", MaxReplayEvents)
+	}
+	var first, last, since, until sql.NullInt64
+	err := q.row(spanChosen(), append([]any{sp.lane.TenantID}, padded(sp.events)...)...).Scan(&first, &last, &since, &until)
+	if err != nil {
+		return fmt.Errorf("find events by their ids: %w", err)
+	}
+	if !first.Valid {
+		return fault.Field("event_ids", "none of these events is in the event feed")
+	}
+	sp.after, sp.end, sp.since, sp.until = first.Int64-1, last.Int64, since.Int64, until.Int64
+	return nil
 }
 
 // since returns the span of what the outages have kept back that began at first

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ func TestReplays(t *testing.T) {
 		"what was missed is listed page by page":          replayMissedList,
 		"retention takes jobs, and what it has not taken": replayRetention,
 		"every page boundary":                             replayPages,
+		"events that were chosen":                         replayChosen,
 	})
 }
 
@@ -86,10 +88,10 @@ func replayFailed(t *testing.T, open opener) {
 
 	at = at.Add(time.Second)
 	for range 2 {
-		if got := l.count(at, ReplayFailed); got != (ReplayCount{Abandoned: 2, Missed: 1}) {
+		if got := l.count(at, ReplayFailed); !cmp.Equal(got, ReplayCount{Abandoned: 2, Missed: 1}) {
 			t.Errorf("failed: %+v", got)
 		}
-		if got := l.count(at, ReplayAll); got != (ReplayCount{Abandoned: 2, Missed: 1, Delivered: 2}) {
+		if got := l.count(at, ReplayAll); !cmp.Equal(got, ReplayCount{Abandoned: 2, Missed: 1, Delivered: 2}) {
 			t.Errorf("all: %+v", got)
 		}
 	}
@@ -217,7 +219,7 @@ func replayUnwanted(t *testing.T, open opener) {
 	d.update(start(), tk.TicketID, ticket.Patch{Title: ticket.Some("another type")})
 	l.active(start(), true, false)
 	at := start().Add(time.Second)
-	if n := l.count(at, ReplayAll); n != (ReplayCount{Missed: 1}) {
+	if n := l.count(at, ReplayAll); !cmp.Equal(n, ReplayCount{Missed: 1}) {
 		t.Errorf("with the filter %+v", n)
 	}
 	// What counts as missed goes by the outage, and what is wanted by the webhook
@@ -229,7 +231,7 @@ func replayUnwanted(t *testing.T, open opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := l.count(at, ReplayAll); n != (ReplayCount{Missed: 3}) {
+	if n := l.count(at, ReplayAll); !cmp.Equal(n, ReplayCount{Missed: 3}) {
 		t.Errorf("without it %+v", n)
 	}
 }
@@ -340,7 +342,7 @@ func replayCancelled(t *testing.T, open opener) {
 	if diff := cmp.Diff([]string{"0 1", "1 1"}, l.titles(at)); diff != "" {
 		t.Error(diff)
 	}
-	if n := l.count(at, ReplayFailed); n != (ReplayCount{Missed: 3}) {
+	if n := l.count(at, ReplayFailed); !cmp.Equal(n, ReplayCount{Missed: 3}) {
 		t.Errorf("left %+v", n)
 	}
 }
@@ -450,6 +452,98 @@ func replayMissedList(t *testing.T, open opener) {
 	wantKind(t, "unknown", err, fault.NotFound)
 }
 
+// replayChosen chooses one event of each fate, and others that are none of the
+// webhook's.
+func replayChosen(t *testing.T, open opener) {
+	d := newDesk(t, open(t, once), "acme")
+	l := d.hook(start(), func(s *delivery.Spec) {
+		s.RetryConfig = &delivery.RetryConfig{MaxAttempts: new(2), Schedule: []int64{3_600_000}}
+		s.EventFilter = &delivery.Filter{Tags: []string{"vip"}}
+	})
+	at, vip := start(), d.draft("x")
+	vip.Tags = []string{"vip"}
+	event := func(draft ticket.Draft, codes ...int) string {
+		at = at.Add(2 * time.Hour)
+		tk := d.create(at, draft)
+		for _, code := range codes {
+			l.answer(l.claimOne(at), status(code), at)
+			at = at.Add(2 * time.Hour)
+		}
+		bodies, _, err := d.TicketEvents(t.Context(), d.TenantID, tk.TicketID, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return envelopeOf(t, bodies[0]).EventID
+	}
+	tooOld := event(vip, 500, 500)
+	at = at.Add(d.cfg.Retention)
+	delivered, failed := event(vip, 200), event(vip, 500, 500)
+	notOwed, between := event(d.draft("not for it")), event(vip, 500, 500)
+	l.active(at, false, false)
+	missed := event(vip)
+	l.active(at, true, false)
+	pending := event(vip)
+	stranger := newDesk(t, d.Store, "other")
+	foreign := stranger.create(at, stranger.draft("not ours"))
+	bodies, _, err := d.TicketEvents(t.Context(), stranger.TenantID, foreign.TicketID, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := envelopeOf(t, bodies[0]).EventID
+
+	q := ReplayQuery{EventIDs: []string{pending, strings.ToUpper(failed), missed, failed, delivered, notOwed, tooOld, theirs}, Only: ReplayFailed}
+	want := ReplayCount{Abandoned: 1, Missed: 1, Left: []LeftAlone{
+		{tooOld, LeftExpired}, {delivered, LeftDelivered}, {notOwed, LeftNotOwed}, {pending, LeftPending}, {theirs, LeftUnknown},
+	}}
+	if got := must(d.CountReplay(t.Context(), at, d.TenantID, l.hook.WebhookID, q))(t); !cmp.Equal(got, want) {
+		t.Errorf("counted %s", cmp.Diff(want, got))
+	}
+	q.Only = ReplayAll
+	if got := must(d.CountReplay(t.Context(), at, d.TenantID, l.hook.WebhookID, q))(t); got.Delivered != 1 || got.Total() != 3 || len(got.Left) != 4 {
+		t.Errorf("with what was delivered %+v", got)
+	}
+	q.Only = ReplayFailed
+	first := must(d.StartReplay(t.Context(), at, d.TenantID, l.hook.WebhookID, q))(t)
+	slices.Reverse(q.EventIDs)
+	if again := must(d.StartReplay(t.Context(), at, d.TenantID, l.hook.WebhookID, q))(t); !cmp.Equal(again, first) {
+		t.Errorf("the same events in another order gave %+v, was %+v", again, first)
+	}
+	_, err = d.StartReplay(t.Context(), at, d.TenantID, l.hook.WebhookID, ReplayQuery{EventIDs: []string{between}, Only: ReplayFailed})
+	wantKind(t, "other events meanwhile", err, fault.Conflict)
+	// One event at a time, as under a tight rate limit: none is queued twice.
+	steps := 0
+	for r := first; r.Status == "running"; steps++ {
+		r = must(d.ReplayNext(t.Context(), at, d.TenantID, first.ReplayID, 1))(t)
+	}
+	job := must(d.Replay(t.Context(), d.TenantID, l.hook.WebhookID, first.ReplayID))(t)
+	if steps != 2 || job.Queued != 2 || job.Skipped != 4 || len(job.EventIDs) != 7 {
+		t.Errorf("after %d steps %+v", steps, job)
+	}
+	var queued []string
+	for _, row := range l.log(DeliveryQuery{Status: "pending", Limit: 100}) {
+		queued = append(queued, row.EventID)
+	}
+	slices.Sort(queued)
+	if !slices.Equal(queued, chosen([]string{failed, missed, pending})) {
+		t.Errorf("queued %v", queued)
+	}
+	if got := must(d.CountReplay(t.Context(), at, d.TenantID, l.hook.WebhookID, q))(t); got.Total() != 0 {
+		t.Errorf("once more would send %+v", got)
+	}
+	for what, ids := range map[string][]string{
+		"nothing": {}, "nothing of ours": {theirs, NewID()}, "too many": slices.Collect(func(yield func(string) bool) {
+			for range MaxReplayEvents + 1 {
+				if !yield(NewID()) {
+					return
+				}
+			}
+		}),
+	} {
+		_, err := d.StartReplay(t.Context(), at, d.TenantID, l.hook.WebhookID, ReplayQuery{EventIDs: ids, Only: ReplayAll})
+		wantKind(t, what, err, fault.Invalid)
+	}
+}
+
 func replayRetention(t *testing.T, open opener) {
 	d := newDesk(t, open(t, once), "acme")
 	l := d.hook(start())
@@ -458,7 +552,7 @@ func replayRetention(t *testing.T, open opener) {
 	d.create(start().Add(time.Hour), d.draft("young enough"))
 	l.active(start().Add(time.Hour), true, false)
 	at := start().Add(d.cfg.Retention + time.Minute)
-	if n := l.count(at, ReplayFailed); n != (ReplayCount{Missed: 1}) {
+	if n := l.count(at, ReplayFailed); !cmp.Equal(n, ReplayCount{Missed: 1}) {
 		t.Errorf("counted %+v", n)
 	}
 	ended := l.replay(at, ReplayFailed)
@@ -606,7 +700,7 @@ func TestMigrationOutOfOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = db.ExecContext(t.Context(), `drop table replay_jobs; drop table disabled_periods;
-		delete from migrations where name = '0002_replay_jobs.sql'`)
+		delete from migrations where name in ('0002_replay_jobs.sql', '0008_replay_events.sql')`)
 	if err != nil {
 		t.Fatal(err)
 	}

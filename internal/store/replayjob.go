@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -31,6 +32,7 @@ type Replay struct {
 	ReplayID     string
 	WebhookID    string
 	Only         string    // ReplayFailed, ReplayAll or ReplayMissed
+	EventIDs     []string  // the events that were chosen; nil for a job of a time
 	Since, Until time.Time // of occurred_at, inclusive; with ReplayMissed the outages that it makes up for
 	Status       string    // running, done or cancelled
 	CancelReason string    // one of the Cancelled constants; "" unless cancelled
@@ -43,19 +45,39 @@ type Replay struct {
 // Lane is the queue that the job fills.
 func (r *Replay) Lane() Lane { return Lane{r.TenantID, r.WebhookID} }
 
-// ReplayQuery says what a replay is about.
+// MaxReplayEvents bounds the events that are chosen for one replay.
+const MaxReplayEvents = 200
+
+// ReplayQuery says what a replay is about: a time, or events that were chosen.
 type ReplayQuery struct {
-	Since time.Time  // inclusive
-	Until *time.Time // inclusive; nil means now
-	Only  string     // ReplayFailed or ReplayAll
+	Since    time.Time  // inclusive
+	Until    *time.Time // inclusive; nil means now
+	EventIDs []string   // at most MaxReplayEvents; nil means a time, otherwise Since and Until are those of the events
+	Only     string     // ReplayFailed or ReplayAll
 }
 
 // ReplayCount is how many events a replay would queue, by the reason why.
 type ReplayCount struct {
-	Abandoned int // their chains ended without a delivery
-	Missed    int // they were never queued, since the webhook was inactive
-	Delivered int // they were delivered, and are sent once more
+	Abandoned int         // their chains ended without a delivery
+	Missed    int         // they were never queued, since the webhook was inactive
+	Delivered int         // they were delivered, and are sent once more
+	Left      []LeftAlone // of ReplayQuery.EventIDs, those that are not queued; nil for a time
 }
+
+// LeftAlone is an event that was chosen and that a replay does not queue.
+type LeftAlone struct {
+	EventID string
+	Reason  string // one of the Left constants
+}
+
+// Why a replay leaves an event alone.
+const (
+	LeftDelivered = "delivered" // it was delivered, and only what failed was asked for
+	LeftPending   = "pending"   // an attempt is planned anyway
+	LeftNotOwed   = "not_owed"  // the webhook was never to get it
+	LeftExpired   = "expired"   // the log may have forgotten what became of it
+	LeftUnknown   = "unknown"   // the feed does not have it, or not any more
+)
 
 // Total is the sum.
 func (c ReplayCount) Total() int { return c.Abandoned + c.Missed + c.Delivered }
@@ -73,7 +95,7 @@ func (c *ReplayCount) add(class replayClass) {
 }
 
 const replayColumns = `tenant_id, replay_id, webhook_id, scope, status, cancel_reason, since_at, until_at, until_given,
-	after_seq, end_seq, queued, skipped, created_at, finished_at`
+	after_seq, end_seq, queued, skipped, created_at, finished_at, event_ids`
 
 // replayRow is a job with what only the store needs.
 type replayRow struct {
@@ -86,17 +108,21 @@ func scanReplay(row scanner) (replayRow, error) {
 	var r replayRow
 	var since, until, created int64
 	var finished sql.NullInt64
+	var events sql.NullString
 	err := row.Scan(&r.TenantID, &r.ReplayID, &r.WebhookID, &r.Only, &r.Status, &r.CancelReason, &since, &until,
-		&r.untilGiven, &r.after, &r.end, &r.Queued, &r.Skipped, &created, &finished)
+		&r.untilGiven, &r.after, &r.end, &r.Queued, &r.Skipped, &created, &finished, &events)
+	if err != nil {
+		return r, err
+	}
 	r.Since, r.Until, r.CreatedAt, r.FinishedAt = instant(since), instant(until), instant(created), instantPtr(finished)
-	return r, err
+	return r, fromJSON(events, &r.EventIDs)
 }
 
 // span is what the job has yet to look at.
 func (r *replayRow) span(s *Store, now time.Time) span {
 	sp := span{
 		lane: r.Lane(), scope: r.Only, since: micros(r.Since), until: untilTop,
-		after: r.after, end: r.end, oldest: s.oldest(now),
+		after: r.after, end: r.end, oldest: s.oldest(now), events: r.EventIDs,
 	}
 	if r.untilGiven {
 		sp.until = micros(r.Until)
@@ -111,6 +137,9 @@ var errInactive = fault.New(fault.Conflict,
 // CountReplay says what StartReplay would queue at this moment, and changes
 // nothing. Its errors are those of StartReplay.
 func (s *Store) CountReplay(ctx context.Context, now time.Time, tenant, webhookID string, q ReplayQuery) (ReplayCount, error) {
+	if q.EventIDs != nil {
+		s.show(ctx, tenant, lowerID(webhookID)) // what is being sent has no row yet
+	}
 	r := s.reader(ctx)
 	w, err := s.webhookOf(r, tenant, webhookID)
 	if err != nil {
@@ -129,22 +158,37 @@ func (s *Store) CountReplay(ctx context.Context, now time.Time, tenant, webhookI
 // count walks a span to its end.
 func (sp span) count(q querier, w *delivery.Webhook) (ReplayCount, error) {
 	var n ReplayCount
+	seen := map[string]bool{} // of the events that were chosen
 	for sp.after < sp.end {
 		page, err := sp.walk(q, w, replayPage)
 		if err != nil {
 			return n, err
 		}
 		for i := range page {
-			n.add(page[i].class)
+			c := &page[i]
+			n.add(c.class)
+			if sp.events == nil {
+				continue
+			}
+			seen[c.eventID] = true
+			if c.class == classNone {
+				n.Left = append(n.Left, LeftAlone{c.eventID, sp.left(c)})
+			}
+		}
+	}
+	for _, id := range sp.events {
+		if !seen[id] {
+			n.Left = append(n.Left, LeftAlone{id, LeftUnknown})
 		}
 	}
 	return n, nil
 }
 
-// StartReplay makes a job that queues the events of a time again. A webhook has
-// one running job: the same request meanwhile returns it, another one is a
-// Conflict, as is a webhook that is not active. What happens after the call is
-// not part of the job.
+// StartReplay makes a job that queues the events of a time, or those that were
+// chosen, again. A webhook has one running job: the same request meanwhile returns
+// it, another one is a Conflict, as is a webhook that is not active. What happens
+// after the call is not part of the job. Chosen events of which the feed has none
+// are Invalid with path event_ids.
 func (s *Store) StartReplay(ctx context.Context, now time.Time, tenant, webhookID string, q ReplayQuery) (Replay, error) {
 	return write(ctx, s, func(t *tx) (Replay, error) {
 		w, err := s.webhookOf(t, tenant, webhookID)
@@ -170,12 +214,19 @@ func (s *Store) StartReplay(ctx context.Context, now time.Time, tenant, webhookI
 		if err != nil {
 			return Replay{}, err
 		}
-		return t.insertReplay(now, sp, q.Until)
+		until := q.Until
+		if sp.events != nil {
+			until = new(instant(sp.until))
+		}
+		return t.insertReplay(now, sp, until)
 	})
 }
 
 // same reports whether the job is the answer to a request.
 func (r *replayRow) same(q ReplayQuery) bool {
+	if r.EventIDs != nil || q.EventIDs != nil {
+		return r.Only == q.Only && slices.Equal(r.EventIDs, chosen(q.EventIDs))
+	}
 	if r.Only != q.Only || micros(r.Since) != micros(q.Since) || r.untilGiven != (q.Until != nil) {
 		return false
 	}
@@ -188,16 +239,20 @@ func (t *tx) insertReplay(now time.Time, sp span, until *time.Time) (Replay, err
 	if until != nil {
 		end = *until
 	}
-	_, err := t.exec(`insert into replay_jobs (tenant_id, replay_id, webhook_id, scope, status, since_at, until_at,
-			until_given, after_seq, end_seq, created_at)
-		values ($1, $2, $3, $4, 'running', $5, $6, $7, $8, $9, $10)`,
-		sp.lane.TenantID, id, sp.lane.WebhookID, sp.scope, sp.since, micros(end), until != nil, sp.after, sp.end, micros(now))
+	events, err := jsonText(sp.events)
+	if err != nil {
+		return Replay{}, err
+	}
+	_, err = t.exec(`insert into replay_jobs (tenant_id, replay_id, webhook_id, scope, status, since_at, until_at,
+			until_given, after_seq, end_seq, created_at, event_ids)
+		values ($1, $2, $3, $4, 'running', $5, $6, $7, $8, $9, $10, $11)`,
+		sp.lane.TenantID, id, sp.lane.WebhookID, sp.scope, sp.since, micros(end), until != nil, sp.after, sp.end, micros(now), events)
 	if err != nil {
 		return Replay{}, fmt.Errorf("insert a replay: %w", err)
 	}
 	t.out.Replay = true
 	return Replay{
-		TenantID: sp.lane.TenantID, ReplayID: id, WebhookID: sp.lane.WebhookID, Only: sp.scope,
+		TenantID: sp.lane.TenantID, ReplayID: id, WebhookID: sp.lane.WebhookID, Only: sp.scope, EventIDs: sp.events,
 		Since: instant(sp.since), Until: instant(micros(end)), Status: "running", CreatedAt: instant(micros(now)),
 	}, nil
 }

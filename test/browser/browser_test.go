@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,8 @@ func (s *scene) paths(t *testing.T) []string {
 		"/console/webhooks/" + broken.WebhookID, "/console/webhooks/" + good.WebhookID + "/edit", "/console/webhooks/" + good.WebhookID + "/replay",
 		"/console/deliveries", "/console/deliveries?code=x", "/console/deliveries/" + s.failed(t, broken), "/console/events", "/console/events/" + event,
 		"/console/keys", "/console/keys/new", "/msp/tickets/nothing",
+		"/console/tickets?board=" + s.a.BoardID + "&client=" + s.a.ClientID + "&tags=printer&opened_from=2026-01-01T00%3A00&statuses=" + s.a.Statuses["Open"],
+		"/console/tickets?client=Nobody&closed_from=soon", "/msp/tickets/" + worked.Number + "/delete",
 	}
 }
 
@@ -201,6 +204,158 @@ func TestDeliveryThatFails(t *testing.T) {
 	tb.sees("given up")
 }
 
+// What is ticked is counted, explained and sent again, by the keyboard too.
+func TestResendOfASelection(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.down.Store(true)
+	once := func(sp *delivery.Spec) { sp.RetryConfig = &delivery.RetryConfig{MaxAttempts: new(1)} }
+	s.hook(t, "Billing import", "/billing", once)
+	s.hook(t, hostile, "/board", once)
+	for _, title := range []string{"One", "Two", hostile} {
+		s.open(t, title, "High")
+	}
+	waitFor(t, "six failures", func() bool {
+		return len(must(s.app.Store().SearchDeliveries(t.Context(), s.a.TenantID, store.DeliverySearch{Status: "abandoned", Limit: 100}))(t).Rows) == 6
+	})
+	s.down.Store(false)
+	tb := s.signIn(t)
+	tb.visit("/console/deliveries?status=abandoned")
+	tb.click(".chosen button")
+	tb.sees("Tick the deliveries that are to be sent again first.")
+	tb.accessible()
+	tb.click("main a.button")
+	tb.click("input[data-all]")
+	if n := eval[float64](tb, `document.querySelectorAll("input[name=delivery]:checked").length`); n != 6 {
+		t.Errorf("%g rows are ticked, want 6", n)
+	}
+	tb.click("input[data-all]")
+	// Without a mouse: the space bar ticks, and Enter sends the form.
+	_ = eval[bool](tb, `document.querySelector("input[name=delivery]").focus() === undefined`)
+	tb.do(chromedp.KeyEvent(" "), chromedp.KeyEvent("\r"))
+	tb.sees("1 event is sent again.")
+	tb.do(chromedp.Navigate(tb.base + "/console/deliveries?status=abandoned"))
+	tb.click("input[data-all]")
+	tb.click(".chosen button")
+	tb.sees("6 events are sent again.")
+	for _, size := range [][2]int64{{1280, 800}, {390, 844}} {
+		tb.window(size[0], size[1], "dark")
+		tb.accessible()
+		tb.fits()
+	}
+	tb.click("button[name=start]")
+	tb.sees("What can be sent again is being queued")
+	waitFor(t, "the events", func() bool { return s.got.Load() == 6 })
+	tb.sees("done")
+	tb.accessible()
+	tb.fits()
+	tb.visit("/console/deliveries?status=abandoned")
+	tb.click("input[data-all]")
+	tb.click(".chosen button")
+	tb.sees("Nothing is sent again, 6 are left alone.")
+	tb.sees("was delivered")
+	tb.click("input[value=all]")
+	tb.click("main form button:not(.primary)")
+	tb.sees("6 events are sent again.")
+}
+
+// Filters are chosen, shown, taken off one by one, and clear when they are wrong.
+func TestFiltersOfTickets(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.open(t, "Ours", "High", "vpn")
+	s.open(t, "Theirs", "Low")
+	for i := range 110 {
+		must(s.app.Store().CreateClient(t.Context(), time.Now(), s.a.TenantID, ticket.Client{Name: fmt.Sprintf("Customer %03d", i), BillingCycle: "monthly"}))(t)
+	}
+	must(s.app.Store().CreateClient(t.Context(), time.Now(), s.a.TenantID, ticket.Client{Name: "Zz " + hostile, BillingCycle: "monthly"}))(t)
+	tb := s.signIn(t)
+	tb.visit("/console/tickets")
+	tb.click("summary")
+	tb.fill("select[name=board]", s.a.BoardID)
+	tb.fill("input[name=tags]", "vpn")
+	tb.fill("input[name=opened_from]", "2020-01-01T00:00")
+	tb.click("form.filters > .act button")
+	tb.sees("Clear all")
+	if text := tb.text(); !strings.Contains(text, "Ours") || strings.Contains(text, "Theirs") {
+		t.Error("the filters do not filter")
+	}
+	tb.accessible()
+	tb.click("a[aria-label='Without Tags vpn']")
+	tb.sees("Theirs")
+	if q := eval[string](tb, "location.search"); strings.Contains(q, "tags") || !strings.Contains(q, "board=") {
+		t.Errorf("after taking off a chip the address is %q", q)
+	}
+	// Names that are too many for the page come while typing.
+	_ = eval[bool](tb, `(document.querySelector("input[name=client]").focus(), true)`)
+	tb.do(chromedp.KeyEvent("z"), chromedp.KeyEvent("z"))
+	waitFor(t, "the names", func() bool {
+		return eval[float64](tb, `document.querySelectorAll("#names-client option").length`) == 1
+	})
+	tb.fill("input[name=client]", "No such client")
+	tb.click("form.filters > .act button")
+	tb.sees("no client has this name")
+	for _, width := range []int64{1280, 390} {
+		tb.window(width, 800, "light")
+		tb.accessible()
+		tb.fits()
+	}
+}
+
+// Who works on a ticket, what it carries, and its end.
+func TestTicketIsEdited(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.hook(t, "Status board", "/board", nil)
+	user := must(s.app.Store().AddUser(t.Context(), time.Now(), s.a.TenantID, ticket.User{FirstName: "Bo", LastName: hostile, Email: "bo@desk.example"}))(t)
+	team := must(s.app.Store().AddTeam(t.Context(), time.Now(), s.a.TenantID, ticket.Team{Name: hostile}))(t)
+	tk := s.open(t, "Edited", "High", "vpn", "printer")
+	s.patch(t, tk.TicketID, ticket.Patch{AssignedTo: ticket.Some(&s.a.UserID)})
+	tb := s.signIn(t)
+	tb.visit("/msp/tickets/" + tk.Number)
+	people := "section[aria-labelledby=h-people] "
+	tb.click(people + "details:first-of-type summary")
+	tb.fill("select[name=user_id]", user.UserID)
+	tb.fill("input[name=role]", "on site")
+	tb.click("form[action$='/agents'] button")
+	tb.sees("The agent was added.")
+	tb.click(people + "details:nth-of-type(2) summary")
+	tb.fill("select[name=team_id]", team.TeamID)
+	tb.click("form[action$='/team'] button")
+	tb.sees("The ticket was given to the team.")
+	tb.sees("on site")
+	tb.click("button[aria-label='Remove the tag vpn']")
+	tb.sees("The tag was removed.")
+	tb.click("section[aria-labelledby=h-attributes] summary")
+	tb.fill("textarea[name=attributes]", "{ \"asset\": }")
+	tb.click("form[action$='/attributes'] button")
+	tb.sees("is no JSON, see line 1")
+	for _, size := range [][2]int64{{1280, 800}, {390, 844}} {
+		tb.window(size[0], size[1], "light")
+		tb.accessible()
+		tb.fits()
+	}
+	tb.fill("textarea[name=attributes]", "{ \"asset\": \"LP-1\" }")
+	tb.click("form[action$='/attributes'] button")
+	tb.sees("The attributes were saved.")
+	tb.click(people + "details:nth-of-type(2) summary")
+	tb.click("form[action$='/team/remove'] button")
+	tb.sees("The team was taken off the ticket.")
+	tb.click("form[action$='/agents/" + user.UserID + "/remove'] button")
+	tb.sees("The agent was taken off the ticket.")
+	got := must(s.app.Store().Ticket(t.Context(), s.a.TenantID, tk.TicketID))(t)
+	if len(got.Tags) != 1 || got.AssignedTeamID != nil || !strings.Contains(string(got.Attributes), "LP-1") {
+		t.Errorf("the ticket is %v %v %s", got.Tags, got.AssignedTeamID, got.Attributes)
+	}
+	tb.click("aside > p a.danger")
+	tb.sees("no webhook hears of it")
+	tb.click("main button.danger")
+	tb.sees("The ticket was deleted.")
+	if _, err := s.app.Store().Ticket(t.Context(), s.a.TenantID, tk.TicketID); err == nil {
+		t.Error("the ticket is still there")
+	}
+}
+
 // The overview and the events change without a reload.
 func TestLivePages(t *testing.T) {
 	t.Parallel()
@@ -313,6 +468,7 @@ func TestOtherTenant(t *testing.T) {
 	for _, path := range []string{
 		"/msp/tickets/" + tk.TicketID, "/msp/tickets/" + tk.Number, "/console/webhooks/" + hook.WebhookID,
 		"/console/webhooks/" + hook.WebhookID + "/edit", "/console/deliveries/" + failed, "/console/events/" + event,
+		"/msp/tickets/" + tk.TicketID + "/delete", "/console/deliveries/resend?job=" + hook.WebhookID + "." + failed,
 	} {
 		status := eval[float64](tb, `(() => { const r = new XMLHttpRequest(); r.open("GET", "`+path+`", false); r.send(); return r.status; })()`)
 		if status != 404 {

@@ -25,3 +25,12 @@ document.addEventListener("htmx:afterSwap", (event) => {
   const list = event.target.closest("[data-keep]");
   while (list && list.children.length > Number(list.dataset.keep)) list.lastElementChild.remove();
 });
+
+// One box ticks all boxes of its form that have the name it says. Where no script
+// runs, it and its label stay hidden.
+for (const all of document.querySelectorAll("[data-all]")) {
+  all.closest("label").hidden = false;
+  all.addEventListener("change", () => {
+    for (const box of all.form.querySelectorAll(`[name="${all.dataset.all}"]`)) box.checked = all.checked;
+  });
+}

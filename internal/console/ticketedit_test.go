@@ -1,0 +1,154 @@
+package console_test
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+)
+
+// eventTypes are those of a ticket, newest first.
+func (d *desk) eventTypes(t *testing.T, id string) string {
+	t.Helper()
+	bodies, _, err := d.store.TicketEvents(t.Context(), d.a.TenantID, id, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var types []string
+	for _, body := range bodies {
+		_, rest, _ := strings.Cut(string(body), `"event_type":"`)
+		name, _, _ := strings.Cut(rest, `"`)
+		types = append(types, name)
+	}
+	return strings.Join(types, " ")
+}
+
+func TestPeopleOfATicket(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	tk := d.open(t, "x")
+	path := "/msp/tickets/" + tk.TicketID
+	user := func(first string) ticket.User {
+		return must(d.store.AddUser(t.Context(), time.Now(), d.a.TenantID, ticket.User{FirstName: first, LastName: "Keeper", Email: first + "@desk.example"}))(t)
+	}
+	bo, cy, di := user("Bo"), user("Cy"), user("<i>Di</i>")
+	team := must(d.store.AddTeam(t.Context(), time.Now(), d.a.TenantID, ticket.Team{Name: "Second line"}))(t)
+	b := d.signedIn(t, d.a.APIKey)
+	post := func(to string, form url.Values, want string) {
+		t.Helper()
+		if r, _ := b.post(path+to, form); r.StatusCode != http.StatusSeeOther || r.Header.Get("Location") != path+"?done="+want {
+			t.Errorf("%s with %v answers %d and leads to %q", to, form, r.StatusCode, r.Header.Get("Location"))
+		}
+	}
+	post("/agents", url.Values{"user_id": {bo.UserID}, "role": {"lead"}}, "agentadded")
+	post("/agents", url.Values{"user_id": {"cy keeper"}, "role": {"on site"}}, "agentadded")
+	post("/agents", url.Values{"user_id": {di.UserID}, "role": {"<b>"}}, "agentadded")
+	post("/team", url.Values{"team_id": {team.TeamID}}, "teamset")
+	_, page := b.get(path)
+	for _, want := range []string{"Bo Keeper</bdi> <span class=\"tag\">primary", "Cy Keeper</bdi> <span class=\"tag\">on site", "&lt;i&gt;Di&lt;/i&gt; Keeper", "Second line"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if types := d.eventTypes(t, tk.TicketID); strings.Count(types, "ticket.assigned") != 2 {
+		t.Errorf("the events are %s", types)
+	}
+	for _, c := range []struct {
+		to   string
+		form url.Values
+		want string
+	}{
+		{"/agents", url.Values{"role": {"x"}}, "choose a user"},
+		{"/agents", url.Values{"user_id": {bo.UserID}, "role": {"x"}}, "is on this ticket already"},
+		{"/agents", url.Values{"user_id": {"No Body"}, "role": {"x"}}, "no user has this name"},
+		{"/agents", url.Values{"user_id": {d.a.UserID}}, "at least 1 character"},
+		{"/team", nil, "choose a team"},
+		{"/team", url.Values{"team_id": {store.NewID()}}, "no team has this name"},
+		{"/agents/" + bo.UserID + "/remove", nil, "changed by assignment"},
+	} {
+		if r, page := b.post(path+c.to, c.form); r.StatusCode < 400 || r.StatusCode > 409 || !strings.Contains(page, c.want) {
+			t.Errorf("%s with %v answers %d without %q", c.to, c.form, r.StatusCode, c.want)
+		}
+	}
+	post("/agents/"+di.UserID+"/remove", nil, "agentremoved")
+	if r, _ := b.post(path+"/agents/"+di.UserID+"/remove", nil); r.StatusCode != http.StatusNotFound {
+		t.Errorf("removing an agent again answers %d", r.StatusCode)
+	}
+	post("/agents", url.Values{"user_id": {di.UserID}, "role": {"again"}}, "agentadded")
+	post("/team/remove", url.Values{"keep": {cy.UserID}}, "teamremoved")
+	l := must(d.store.TicketAgents(t.Context(), d.a.TenantID, tk.TicketID))(t)
+	if len(l.Additional) != 1 || l.Additional[0].UserID != cy.UserID || must(d.store.Ticket(t.Context(), d.a.TenantID, tk.TicketID))(t).AssignedTeamID != nil {
+		t.Errorf("without the team there are %+v", l)
+	}
+	for _, to := range []string{"/team", "/team/remove", "/agents", "/agents/" + cy.UserID + "/remove", "/attributes", "/delete"} {
+		if r, _ := d.signedIn(t, d.b.APIKey).post(path+to, url.Values{"user_id": {cy.UserID}}); r.StatusCode != http.StatusNotFound {
+			t.Errorf("%s answers %d to another tenant", to, r.StatusCode)
+		}
+	}
+}
+
+func TestAttributesAndTags(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	tk := must(d.store.CreateTicket(t.Context(), time.Now(), d.who, ticket.Draft{
+		Title: "x", BoardID: d.a.BoardID, ClientID: d.a.ClientID, StatusID: d.a.Statuses["Open"], PriorityID: d.a.Priorities["Low"], Tags: []string{"keep", "lose"},
+	}))(t)
+	path := "/msp/tickets/" + tk.TicketID
+	b := d.signedIn(t, d.a.APIKey)
+	save := func(text string) (reply, string) { return b.post(path+"/attributes", url.Values{"attributes": {text}}) }
+	if r, _ := save("{\n \"asset\": \"LP-1\", \"description\": \"</textarea><b>\"}"); r.Header.Get("Location") != path+"?done=attributes" {
+		t.Errorf("saving leads to %q", r.Header.Get("Location"))
+	}
+	if r, _ := save(`{"description":"</textarea><b>", "asset":"LP-1"}`); r.Header.Get("Location") != path+"?done=unchanged" {
+		t.Errorf("saving the same leads to %q", r.Header.Get("Location"))
+	}
+	if _, page := b.get(path); !strings.Contains(page, "&#34;asset&#34;: &#34;LP-1&#34;") || strings.Contains(page, "</textarea><b>") {
+		t.Error("the page does not show them as text")
+	}
+	for text, want := range map[string]string{"{\n\"a\": 1,\n}": "is no JSON, see line 3", "[1]": "Expected object, received array", "{}x": "is no JSON"} {
+		if r, page := save(text); r.StatusCode != http.StatusBadRequest || !strings.Contains(page, want) || !strings.Contains(page, ">"+strings.NewReplacer(`"`, "&#34;").Replace(text)+"</textarea>") {
+			t.Errorf("%q answers %d without %q or without the text", text, r.StatusCode, want)
+		}
+	}
+	if r, _ := save(""); r.StatusCode != http.StatusSeeOther || len(must(d.store.Ticket(t.Context(), d.a.TenantID, tk.TicketID))(t).Attributes) > len("null") {
+		t.Errorf("removing them answers %d", r.StatusCode)
+	}
+	tags := must(d.store.Tags(t.Context(), d.a.TenantID, tk.TicketID))(t)
+	i := slices.IndexFunc(tags, func(x ticket.Tag) bool { return x.Text == "lose" })
+	for _, want := range []string{"tagremoved", "unchanged"} {
+		if r, _ := b.post(path+"/tags/"+tags[i].TagID+"/remove", nil); r.Header.Get("Location") != path+"?done="+want {
+			t.Errorf("removing a tag leads to %q, want %s", r.Header.Get("Location"), want)
+		}
+	}
+	if got := must(d.store.Ticket(t.Context(), d.a.TenantID, tk.TicketID))(t).Tags; !slices.Equal(got, []string{"keep"}) {
+		t.Errorf("the tags are %v", got)
+	}
+	if _, page := d.signedIn(t, d.key(t, "ticket:read")).get(path); strings.Contains(page, "<form class=\"form\"") || strings.Contains(page, "Remove the tag") || strings.Contains(page, "/delete") {
+		t.Error("who may only read is offered to change something")
+	}
+}
+
+func TestDeleteATicket(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	tk := d.open(t, "<b>Wrong</b>")
+	path := "/msp/tickets/" + tk.TicketID + "/delete"
+	b := d.signedIn(t, d.a.APIKey)
+	if r, page := b.get("/msp/tickets/" + tk.Number + "/delete"); r.StatusCode != http.StatusOK || !strings.Contains(page, "&lt;b&gt;Wrong") || !strings.Contains(page, "no webhook hears of it") {
+		t.Errorf("asking answers %d", r.StatusCode)
+	}
+	if _, err := d.store.Ticket(t.Context(), d.a.TenantID, tk.TicketID); err != nil {
+		t.Fatal("asking has deleted it")
+	}
+	if r, _ := b.post(path, nil); r.Header.Get("Location") != "/console/tickets?done=ticketdeleted" {
+		t.Errorf("deleting leads to %q", r.Header.Get("Location"))
+	}
+	if r, _ := b.post(path, nil); r.StatusCode != http.StatusNotFound {
+		t.Errorf("deleting it again answers %d", r.StatusCode)
+	}
+}
