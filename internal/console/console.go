@@ -35,9 +35,9 @@ type Config struct {
 	PublicURL string           // https: the session's cookie is only sent over TLS
 	Threads   bool             // see store.Config: what the preview of a payload shows
 	Policy    delivery.Policy  // when a webhook that only fails is switched off
-	// Remaining says how many calls an API key has left; known is false where the
-	// API has not seen it lately.
-	Remaining func(now time.Time, tenant, keyID string) (remaining, limit int, known bool)
+	// Remaining says by key id how many calls API keys have left, without those that
+	// the API has not seen lately; nil where there is no API.
+	Remaining func(ctx context.Context, now time.Time, tenant string, keys []store.APIKey) (map[string]store.Remaining, error)
 	Now       func() time.Time // the clock; time.Now in production
 	Log       *slog.Logger
 }

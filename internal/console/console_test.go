@@ -55,7 +55,10 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
-func newDesk(t *testing.T, publicURL string) *desk {
+// left is console.Config.Remaining.
+type left = func(context.Context, time.Time, string, []store.APIKey) (map[string]store.Remaining, error)
+
+func newDesk(t *testing.T, publicURL string, remaining ...left) *desk {
 	t.Helper()
 	dir := t.TempDir()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -79,7 +82,11 @@ func newDesk(t *testing.T, publicURL string) *desk {
 		engine.Stop(ctx)
 	})
 	d := &desk{store: st}
-	d.srv = console.New(console.Config{Store: st, Engine: engine, Egress: targets, PublicURL: publicURL, Policy: delivery.DefaultPolicy(), Now: time.Now, Log: log})
+	cfg := console.Config{Store: st, Engine: engine, Egress: targets, PublicURL: publicURL, Policy: delivery.DefaultPolicy(), Now: time.Now, Log: log}
+	for _, ask := range remaining {
+		cfg.Remaining = ask
+	}
+	d.srv = console.New(cfg)
 	server := httptest.NewServer(d.srv)
 	t.Cleanup(server.Close)
 	t.Cleanup(d.srv.Close) // before the server waits for its connections

@@ -36,8 +36,14 @@ func (s *scene) paths(t *testing.T) []string {
 		"/msp/tickets/" + worked.Number, "/console/webhooks", "/console/webhooks/new", "/console/webhooks/" + good.WebhookID,
 		"/console/webhooks/" + broken.WebhookID, "/console/webhooks/" + good.WebhookID + "/edit", "/console/webhooks/" + good.WebhookID + "/replay",
 		"/console/deliveries", "/console/deliveries?code=x", "/console/deliveries/" + s.failed(t, broken), "/console/events", "/console/events/" + event,
-		"/console/keys", "/console/keys/new", "/msp/tickets/nothing",
+		"/console/keys", "/console/keys/new", "/console/keys/" + s.ownKey(t) + "/edit", "/msp/tickets/nothing",
 	}
+}
+
+// ownKey is the id of the key that tenant a began with.
+func (s *scene) ownKey(t *testing.T) string {
+	t.Helper()
+	return must(s.app.Store().Keys(t.Context(), s.a.TenantID))(t)[0].KeyID
 }
 
 // Every page is for everybody, on every screen, in both themes.
@@ -253,6 +259,21 @@ func TestKeysOfTheConsole(t *testing.T) {
 	tb.click("a.primary")
 	tb.sees("Poller")
 	tb.sees("1 of 1,000")
+	tb.click("tbody tr:first-child td.main a")
+	tb.sees("Last used")
+	tb.fill("input[name=name]", "Poller of the night")
+	tb.fill("select[name=rate]", "on")
+	tb.fill("input[name=max_tokens]", "0")
+	tb.click("main button.primary")
+	tb.sees("greater than or equal to 1")
+	tb.fill("input[name=max_tokens]", "15")
+	tb.fill("input[name=refill_per_min]", "30")
+	tb.click("main button.primary")
+	tb.sees("Saved.")
+	tb.sees("15 at once, 30 per minute")
+	if who := must(s.app.Store().Authenticate(t.Context(), time.Now(), key))(t); who.Rate.MaxTokens == nil || *who.Rate.MaxTokens != 15 {
+		t.Errorf("the key's limit is %+v", who.Rate)
+	}
 	tb.click("tbody tr:first-child summary")
 	tb.click("tbody tr:first-child button.danger")
 	tb.sees("The key was revoked.")
@@ -277,9 +298,11 @@ func TestHostileTexts(t *testing.T) {
 	tk := s.open(t, hostile, "High", "<i>tag</i>")
 	must(s.app.Store().AddComment(t.Context(), time.Now(), s.who, tk.TicketID, ticket.CommentDraft{Text: hostile}))(t)
 	failed := s.failed(t, hook)
+	key, _, err := s.app.Store().CreateKey(t.Context(), time.Now(), s.a.TenantID, store.KeyDraft{UserID: s.a.UserID, Name: hostile, UsageLimit: new(int64(1))})
+	must(key, err)(t)
 	tb := s.signIn(t)
 	for _, path := range []string{
-		"/console/tickets", "/console/tickets?search=" + strings.ReplaceAll("<script>", "<", "%3C"), "/msp/tickets/" + tk.Number,
+		"/console/keys", "/console/keys/" + key.KeyID + "/edit", "/console/tickets", "/console/tickets?search=" + strings.ReplaceAll("<script>", "<", "%3C"), "/msp/tickets/" + tk.Number,
 		"/console/webhooks", "/console/webhooks/" + hook.WebhookID, "/console/webhooks/" + hook.WebhookID + "/edit",
 		"/console/deliveries", "/console/deliveries/" + failed, "/console/events", "/console/overview",
 	} {
@@ -302,7 +325,7 @@ func TestHostileTexts(t *testing.T) {
 func TestOtherTenant(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	hook := s.hook(t, "Status board", "/broken", nil)
+	hook, key := s.hook(t, "Status board", "/broken", nil), s.ownKey(t)
 	tk := s.open(t, "Ours", "High")
 	failed := s.failed(t, hook)
 	events := must(s.app.Store().Events(t.Context(), s.a.TenantID, store.FeedQuery{Types: []string{webhook.TicketCreated}}))(t)
@@ -313,6 +336,7 @@ func TestOtherTenant(t *testing.T) {
 	for _, path := range []string{
 		"/msp/tickets/" + tk.TicketID, "/msp/tickets/" + tk.Number, "/console/webhooks/" + hook.WebhookID,
 		"/console/webhooks/" + hook.WebhookID + "/edit", "/console/deliveries/" + failed, "/console/events/" + event,
+		"/console/keys/" + key + "/edit",
 	} {
 		status := eval[float64](tb, `(() => { const r = new XMLHttpRequest(); r.open("GET", "`+path+`", false); r.send(); return r.status; })()`)
 		if status != 404 {
