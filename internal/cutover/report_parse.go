@@ -9,7 +9,6 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -48,7 +47,9 @@ func ParseReport(text []byte) (*Report, error) {
 		if wrong.Field == "" {
 			return nil, fault.Wrap(fault.Invalid, err, "A report must be an object, not %s", wrong.Value)
 		}
-		return nil, invalid([]fault.Issue{issue(strings.Split(wrong.Field, "."), "must not be %s", wrong.Value)})
+		c := &reportCheck{}
+		c.wrong(keys(wrong.Field), "must not be %s", wrong.Value)
+		return nil, c.err()
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "This is no report that ticketwire cutover report --format json of this version has written: %s",
@@ -58,23 +59,10 @@ func ParseReport(text []byte) (*Report, error) {
 	c.numbers(nil, reflect.ValueOf(r).Elem())
 	c.head(r)
 	c.rest(r)
-	if len(c.issues) > 0 {
-		slices.SortFunc(c.issues, func(a, b fault.Issue) int { return strings.Compare(fmt.Sprint(a.Path), fmt.Sprint(b.Path)) })
-		return nil, invalid(c.issues)
+	if err := c.err(); err != nil {
+		return nil, err
 	}
 	return r, nil
-}
-
-func invalid(issues []fault.Issue) error {
-	return &fault.Error{Kind: fault.Invalid, Message: "The report is not one that a comparison comes to", Issues: issues}
-}
-
-func issue(path []string, format string, args ...any) fault.Issue {
-	is := fault.Issue{Code: "custom", Message: fmt.Sprintf(format, args...)}
-	for _, part := range path {
-		is.Path = append(is.Path, part)
-	}
-	return is
 }
 
 // reportCheck collects what is wrong with a report.
@@ -83,14 +71,31 @@ type reportCheck struct{ issues []fault.Issue }
 // most is how many issues are told.
 const most = 20
 
-func (c *reportCheck) wrong(path, format string, args ...any) {
+// keys is a path of keys alone, as it is written.
+func keys(path string) []any {
+	var out []any
+	for key := range strings.SplitSeq(path, ".") {
+		out = append(out, key)
+	}
+	return out
+}
+
+func (c *reportCheck) wrong(path []any, format string, args ...any) {
 	if len(c.issues) < most {
-		c.issues = append(c.issues, issue(strings.Split(path, "."), format, args...))
+		c.issues = append(c.issues, fault.Issue{Code: "custom", Path: path, Message: fmt.Sprintf(format, args...)})
 	}
 }
 
+func (c *reportCheck) err() error {
+	if len(c.issues) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(c.issues, func(a, b fault.Issue) int { return strings.Compare(fmt.Sprint(a.Path), fmt.Sprint(b.Path)) })
+	return &fault.Error{Kind: fault.Invalid, Message: "The report is not one that a comparison comes to", Issues: c.issues}
+}
+
 // numbers goes through all numbers of a value.
-func (c *reportCheck) numbers(path []string, v reflect.Value) {
+func (c *reportCheck) numbers(path []any, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		for field, part := range v.Fields() {
@@ -100,7 +105,7 @@ func (c *reportCheck) numbers(path []string, v reflect.Value) {
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			c.numbers(append(slices.Clip(path), strconv.Itoa(i)), v.Index(i))
+			c.numbers(append(slices.Clip(path), i), v.Index(i))
 		}
 	case reflect.Map:
 		for key, value := range v.Seq2() {
@@ -108,11 +113,11 @@ func (c *reportCheck) numbers(path []string, v reflect.Value) {
 		}
 	case reflect.Int:
 		if n := v.Int(); n > maxNumber || n < -maxNumber {
-			c.wrong(strings.Join(path, "."), "must be a number of at most %g", maxNumber)
+			c.wrong(path, "must be a number of at most %g", maxNumber)
 		}
 	case reflect.Float64:
 		if math.Abs(v.Float()) > maxNumber {
-			c.wrong(strings.Join(path, "."), "must be a number of at most %g", maxNumber)
+			c.wrong(path, "must be a number of at most %g", maxNumber)
 		}
 	}
 }
@@ -121,30 +126,30 @@ func (c *reportCheck) numbers(path []string, v reflect.Value) {
 func (c *reportCheck) head(r *Report) {
 	exits := map[Outcome]int{Go: 0, GoWithReconciler: 10, Extend: 20, NoGo: 30}
 	if exit, known := exits[r.Outcome]; !known {
-		c.wrong("verdict", "must be %s, %s, %s or %s", Go, GoWithReconciler, Extend, NoGo)
+		c.wrong(keys("verdict"), "must be %s, %s, %s or %s", Go, GoWithReconciler, Extend, NoGo)
 	} else if exit != r.Exit {
-		c.wrong("exit_code", "must be %d for %s", exit, r.Outcome)
+		c.wrong(keys("exit_code"), "must be %d for %s", exit, r.Outcome)
 	}
 	if r.Headline == "" {
-		c.wrong("headline", "must not be empty")
+		c.wrong(keys("headline"), "must not be empty")
 	}
 	for _, line := range []struct{ path, text string }{{"headline", r.Headline}, {"server", r.Server}, {"webhook_id", r.WebhookID}} {
 		switch {
 		case strings.ContainsFunc(line.text, unicode.IsControl):
-			c.wrong(line.path, "must be one line")
+			c.wrong(keys(line.path), "must be one line")
 		case utf8.RuneCountInString(line.text) > maxLine:
-			c.wrong(line.path, "must have at most %d characters", maxLine)
+			c.wrong(keys(line.path), "must have at most %d characters", maxLine)
 		}
 	}
 	w := r.Window
 	if w.To.IsZero() {
-		c.wrong("window.to", "must be a time")
+		c.wrong(keys("window.to"), "must be a time")
 	}
 	if !w.From.IsZero() && (w.Settled.Before(w.From) || w.To.Before(w.Settled)) {
-		c.wrong("window.settled", "must be from window.from to window.to")
+		c.wrong(keys("window.settled"), "must be from window.from to window.to")
 	}
 	if took := w.Settled.Sub(w.From).Seconds(); w.Seconds < 0 || w.From.IsZero() && w.Seconds > 0 || !w.From.IsZero() && math.Abs(took-w.Seconds) > 1 {
-		c.wrong("window.seconds", "must be the time from window.from to window.settled")
+		c.wrong(keys("window.seconds"), "must be the time from window.from to window.settled")
 	}
 }
 
@@ -156,14 +161,14 @@ func (c *reportCheck) rest(r *Report) {
 		"attempts.first_attempt_rate": r.Attempts.First, "traffic.watched_share": r.Traffic.Share,
 	} {
 		if share < 0 || share > 1 {
-			c.wrong(path, "must be from 0 to 1")
+			c.wrong(keys(path), "must be from 0 to 1")
 		}
 	}
 	seen := map[Class]bool{}
 	for i := range r.Classes {
 		n := &r.Classes[i]
 		if info := n.Class.Info(); info.Weight != n.Weight || info.Title != n.Title || seen[n.Class] {
-			c.wrong(fmt.Sprintf("classes.%d.class", i), "must be a class of this version, once, with its weight and title")
+			c.wrong([]any{"classes", i, "class"}, "must be a class of this version, once, with its weight and title")
 		}
 		seen[n.Class] = true
 	}
@@ -171,21 +176,21 @@ func (c *reportCheck) rest(r *Report) {
 	c.lags("plots.poll", p.Poll, r.Lag.Poll.N)
 	c.lags("plots.webhook", p.Webhook, r.Lag.FirstByte.N)
 	if n := len(p.Changes); n != 0 && n != maxBars || slices.ContainsFunc(p.Changes, func(n int) bool { return n < 0 }) {
-		c.wrong("plots.changes", "must be empty or %d numbers from 0 on", maxBars)
+		c.wrong(keys("plots.changes"), "must be empty or %d numbers from 0 on", maxBars)
 	}
 	for path, lane := range map[string][]Band{"plots.blind": p.Blind, "plots.down": p.Down, "plots.disabled": p.Disabled} {
 		if len(lane) > maxMarks {
-			c.wrong(path, "must have at most %d entries", maxMarks)
+			c.wrong(keys(path), "must have at most %d entries", maxMarks)
 		}
 		for i, o := range lane {
 			if o.From.IsZero() || o.To.Before(o.From) {
-				c.wrong(fmt.Sprintf("%s.%d.to", path, i), "must not be before its from")
+				c.wrong(append(keys(path), i, "to"), "must not be before its from")
 			}
 		}
 	}
 	for path, lane := range map[string][]Mark{"plots.missed": p.Missed, "plots.unexplained": p.Doubtful} {
 		if len(lane) > maxMarks {
-			c.wrong(path, "must have at most %d entries", maxMarks)
+			c.wrong(keys(path), "must have at most %d entries", maxMarks)
 		}
 	}
 }
@@ -193,6 +198,6 @@ func (c *reportCheck) rest(r *Report) {
 // lags checks the points of a line that stand for n lags.
 func (c *reportCheck) lags(path string, points []float64, n int) {
 	if len(points) > 0 && len(points) != min(n, maxLags) || !slices.IsSorted(points) || len(points) > 0 && points[0] < 0 {
-		c.wrong(path, "must be empty or the %d lags of this number that are shown, from 0 on and in their order", maxLags)
+		c.wrong(keys(path), "must be empty or the %d lags of this number that are shown, from 0 on and in their order", maxLags)
 	}
 }

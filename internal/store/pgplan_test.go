@@ -93,6 +93,9 @@ func fillTables(t *testing.T, s *Store) {
 			select 't' || n % 50, 'a' || n, 'u', '', '', 'h' || n, n ` + rows,
 		`insert into console_tokens (token_hash, kind, tenant_id, user_id, created_at, expires_at)
 			select 'h' || n, 'session', 't' || n % 50, 'u', n, n ` + rows,
+		`insert into cutover_reports (tenant_id, report_id, published_by, published_at, verdict, headline, server, webhook_id, window_to, body)
+			select 't' || n % 50, 'r' || n, '', n, '', '', '', '', n, '' ` + rows,
+		`insert into rate_buckets select 't' || n % 50, 'a' || n, 1, true, n ` + rows,
 		`insert into delivery_minutes select 't' || n % 50, n, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 ` + rows,
 		`analyze`,
 	} {

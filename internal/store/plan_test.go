@@ -67,7 +67,7 @@ func walks(step string) bool {
 	if !strings.HasSuffix(step, "(tenant_id=?)") {
 		return false
 	}
-	for _, small := range []string{"tenants", "webhooks", "boards", "api_keys"} {
+	for _, small := range []string{"tenants", "webhooks", "boards", "api_keys", "cutover_reports"} {
 		if strings.Contains(step, "_"+small+"_") {
 			return false
 		}
@@ -93,6 +93,15 @@ func useEverything(t *testing.T, d *desk) {
 	must(d.ToggleReaction(ctx, start(), d.Actor, tk.TicketID, c.CommentID, "x"))(t)
 	for _, desc := range []bool{false, true} {
 		must(d.Comments(ctx, d.TenantID, tk.TicketID, CommentQuery{Desc: desc}))(t)
+	}
+	published := must(d.PublishCutoverReport(ctx, start(), d.Actor, report("x")))(t)
+	if _, _, err := d.Buckets(ctx, d.TenantID); err != nil {
+		t.Fatal(err)
+	}
+	must(d.CutoverReports(ctx, d.TenantID))(t)
+	must(d.CutoverReport(ctx, d.TenantID, published.ReportID))(t)
+	if err := d.DeleteCutoverReport(ctx, d.TenantID, published.ReportID); err != nil {
+		t.Fatal(err)
 	}
 	tags := must(d.AddTags(ctx, start(), d.Actor, tk.TicketID, []TagDraft{{Text: "new"}}))(t)
 	must(d.RemoveTags(ctx, start(), d.Actor, tk.TicketID, []string{tags[0].TagID}))(t)
