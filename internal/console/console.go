@@ -56,8 +56,9 @@ type Server struct {
 //go:embed static
 var static embed.FS
 
-// maxForm is the largest form, in bytes. It is what the API takes.
-const maxForm = 1 << 20
+// maxForm is the largest form, in bytes: a body as the API takes it, and what a form
+// puts around a file.
+const maxForm = 1<<20 + 16<<10
 
 // New returns a Server.
 func New(cfg Config) *Server {
@@ -97,7 +98,7 @@ func (s *Server) routes() []route {
 	all := []route{{"GET /console/{$}", "", "", (*visit).start}, {"GET /console", "", "", (*visit).start}}
 	for _, part := range [][]route{
 		ticketRoutes(), webhookRoutes(), replayRoutes(), deliveryRoutes(),
-		overviewRoutes(), eventRoutes(), keyRoutes(),
+		overviewRoutes(), eventRoutes(), keyRoutes(), cutoverRoutes(),
 	} {
 		all = append(all, part...)
 	}

@@ -258,17 +258,23 @@ func (v *visit) oldKeyForm(status int, form url.Values, problem error) error {
 		return err
 	}
 	f := keyForm{Form: form, Errors: fieldErrors(problem), Key: &views[0]}
-	u, err := v.store().User(v.ctx, v.tenant(), k.UserID)
-	switch {
-	case err == nil:
-		f.Owner = u.Email
-		if name := u.DisplayName(); name != nil {
-			f.Owner = *name
-		}
-	case fault.KindOf(err) != fault.NotFound:
+	if f.Owner, err = v.nameOf(k.UserID); err != nil {
 		return err
 	}
 	return v.page(status, "keyform", "keys", "API key "+k.Name, &f)
+}
+
+// nameOf is what a user of the visitor's tenant is called, or his address; "" for
+// one that is not there any more.
+func (v *visit) nameOf(userID string) (string, error) {
+	u, err := v.store().User(v.ctx, v.tenant(), userID)
+	if fault.Is(err, fault.NotFound) {
+		return "", nil
+	}
+	if name := u.DisplayName(); name != nil {
+		return *name, err
+	}
+	return u.Email, err
 }
 
 // updateKey changes all of a key but what it may do.

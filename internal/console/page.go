@@ -66,6 +66,8 @@ func notices() map[string]string {
 		"replaying": "What was missed is being queued, oldest first.",
 		"promoted":  "From now on only the new secret counts.",
 		"deleted":   "The webhook was deleted.",
+		"published": "The report was published. All who may read webhooks can see it.",
+		"removed":   "The report was deleted.",
 		"revoked":   "The key was revoked. It opens nothing any more.",
 	}
 }
@@ -106,6 +108,7 @@ func navigation() []entry {
 		{"webhooks", "/console/webhooks", "Webhooks", "webhook", "read"},
 		{"deliveries", "/console/deliveries", "Deliveries", "webhook", "read"},
 		{"events", "/console/events", "Events", "webhook", "read"},
+		{"cutover", "/console/cutover", "Cutover", "webhook", "read"},
 		{"keys", "/console/keys", "API keys", "api_key", "read"},
 	}
 }

@@ -167,10 +167,11 @@ func (c *reportCheck) rest(r *Report) {
 	seen := map[Class]bool{}
 	for i := range r.Classes {
 		n := &r.Classes[i]
-		if info := n.Class.Info(); info.Weight != n.Weight || info.Title != n.Title || seen[n.Class] {
-			c.wrong([]any{"classes", i, "class"}, "must be a class of this version, once, with its weight and title")
+		info := n.Class.Info()
+		if !slices.Contains(Classes(), info) || seen[n.Class] {
+			c.wrong([]any{"classes", i, "class"}, "must be a class, and no two the same")
 		}
-		seen[n.Class] = true
+		n.Weight, n.Title, seen[n.Class] = info.Weight, info.Title, true
 	}
 	p := &r.Plots
 	c.lags("plots.poll", p.Poll, r.Lag.Poll.N)

@@ -110,7 +110,6 @@ func TestReportIsRefused(t *testing.T) {
 		{"requests.failures", fields{"x": 9e12}, "requests.failures.x must be a number"},
 		{"classes.0.class", "Z9", "classes.0.class must be a class"},
 		{"classes.1.class", "X1", "classes.1.class must be a class"},
-		{"classes.3.weight", "missed", "classes.3.class must be a class"},
 		{"plots.poll", []any{3, 2}, "plots.poll must be empty or"},
 		{"plots.poll", []any{-3}, "plots.poll must be empty or"},
 		{"plots.changes", []any{1, 2}, "plots.changes must be empty or 96"},
@@ -133,6 +132,11 @@ func TestReportIsRefused(t *testing.T) {
 		if !fault.Is(err, fault.Invalid) || !strings.Contains(said(err), c.want) {
 			t.Errorf("%s = %v: %s, want %q", c.path, c.value, said(err), c.want)
 		}
+	}
+	// What a class means is not for a report to say.
+	r, err := ParseReport(bytes.Replace(golden, []byte(`"weight": "missed"`), []byte(`"weight": "good"`), -1))
+	if err != nil || htmlOf(t, r) != htmlOf(t, goldenReport(t)) {
+		t.Errorf("other weights make another page: %v", err)
 	}
 	for text, want := range map[string]string{
 		"": "EOF", "[]": "must be an object, not array", "null": "verdict", "{}": "verdict", "nonsense": "invalid character", string(golden) + "{}": "behind it",

@@ -1,6 +1,10 @@
 package browser
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +40,8 @@ func (s *scene) paths(t *testing.T) []string {
 		"/msp/tickets/" + worked.Number, "/console/webhooks", "/console/webhooks/new", "/console/webhooks/" + good.WebhookID,
 		"/console/webhooks/" + broken.WebhookID, "/console/webhooks/" + good.WebhookID + "/edit", "/console/webhooks/" + good.WebhookID + "/replay",
 		"/console/deliveries", "/console/deliveries?code=x", "/console/deliveries/" + s.failed(t, broken), "/console/events", "/console/events/" + event,
-		"/console/keys", "/console/keys/new", "/console/keys/" + s.ownKey(t) + "/edit", "/msp/tickets/nothing",
+		"/console/keys", "/console/keys/new", "/console/keys/" + s.ownKey(t) + "/edit",
+		s.publish(t, sampleReport(t)), "/console/cutover", "/msp/tickets/nothing",
 	}
 }
 
@@ -290,6 +295,48 @@ func TestKeysOfTheConsole(t *testing.T) {
 	tb.sees("Eve Other")
 }
 
+// publish keeps a report for tenant a and returns the path of its page.
+func (s *scene) publish(t *testing.T, text []byte) string {
+	t.Helper()
+	return "/console/cutover/" + must(s.app.Store().PublishCutoverReport(t.Context(), time.Now(), s.who, text))(t).ReportID
+}
+
+// sampleReport is a report with something of everything.
+func sampleReport(t *testing.T) []byte {
+	t.Helper()
+	return must(os.ReadFile("../../internal/cutover/testdata/report.json"))(t)
+}
+
+func TestCutoverReports(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	tb := s.signIn(t)
+	tb.visit("/console/cutover")
+	tb.sees("No reports yet")
+	tb.accessible()
+	choose := func(text []byte) {
+		t.Helper()
+		_ = eval[any](tb, fmt.Sprintf(`(() => { const files = new DataTransfer(); files.items.add(new File([%q], "report.json"));
+			document.querySelector("input[type=file]").files = files.files; return null; })()`, text))
+		tb.click("form[enctype] button")
+	}
+	choose([]byte("nonsense"))
+	tb.sees("invalid character")
+	choose(sampleReport(t))
+	tb.sees("The report was published.")
+	tb.sees("The sender lost the event before it owed a delivery.")
+	if n := eval[float64](tb, `[...document.querySelectorAll(".report svg")].filter(s => s.getBoundingClientRect().height > 50).length`); n != 3 {
+		t.Errorf("%g pictures are shown, want 3", n)
+	}
+	tb.click(".report details summary")
+	tb.visit("/console/cutover")
+	tb.click("td.main a")
+	tb.click(".act.last summary")
+	tb.click(".act.last button.danger")
+	tb.sees("The report was deleted.")
+	tb.sees("No reports yet")
+}
+
 // Whatever somebody writes into a ticket, a header or an answer is text.
 func TestHostileTexts(t *testing.T) {
 	t.Parallel()
@@ -300,14 +347,16 @@ func TestHostileTexts(t *testing.T) {
 	failed := s.failed(t, hook)
 	key, _, err := s.app.Store().CreateKey(t.Context(), time.Now(), s.a.TenantID, store.KeyDraft{UserID: s.a.UserID, Name: hostile, UsageLimit: new(int64(1))})
 	must(key, err)(t)
+	quoted := must(json.Marshal(hostile))(t)
+	report := s.publish(t, bytes.ReplaceAll(sampleReport(t), []byte("ticket.updated"), quoted[1:len(quoted)-1]))
 	tb := s.signIn(t)
 	for _, path := range []string{
-		"/console/keys", "/console/keys/" + key.KeyID + "/edit", "/console/tickets", "/console/tickets?search=" + strings.ReplaceAll("<script>", "<", "%3C"), "/msp/tickets/" + tk.Number,
+		report, "/console/cutover", "/console/keys", "/console/keys/" + key.KeyID + "/edit", "/console/tickets", "/console/tickets?search=" + strings.ReplaceAll("<script>", "<", "%3C"), "/msp/tickets/" + tk.Number,
 		"/console/webhooks", "/console/webhooks/" + hook.WebhookID, "/console/webhooks/" + hook.WebhookID + "/edit",
 		"/console/deliveries", "/console/deliveries/" + failed, "/console/events", "/console/overview",
 	} {
 		tb.visit(path)
-		if n := eval[float64](tb, `document.querySelectorAll("main script, main img, main i, main b").length`); n > 0 {
+		if n := eval[float64](tb, `document.querySelectorAll("main script, main img, main i, main b:not(.report .card > b)").length`); n > 0 {
 			t.Errorf("%s made elements of a text", path)
 		}
 		if text := tb.text(); strings.ContainsAny(text, "\u202e\x1b\x07\u200f") {
@@ -325,7 +374,7 @@ func TestHostileTexts(t *testing.T) {
 func TestOtherTenant(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	hook, key := s.hook(t, "Status board", "/broken", nil), s.ownKey(t)
+	hook, key, report := s.hook(t, "Status board", "/broken", nil), s.ownKey(t), s.publish(t, sampleReport(t))
 	tk := s.open(t, "Ours", "High")
 	failed := s.failed(t, hook)
 	events := must(s.app.Store().Events(t.Context(), s.a.TenantID, store.FeedQuery{Types: []string{webhook.TicketCreated}}))(t)
@@ -336,7 +385,7 @@ func TestOtherTenant(t *testing.T) {
 	for _, path := range []string{
 		"/msp/tickets/" + tk.TicketID, "/msp/tickets/" + tk.Number, "/console/webhooks/" + hook.WebhookID,
 		"/console/webhooks/" + hook.WebhookID + "/edit", "/console/deliveries/" + failed, "/console/events/" + event,
-		"/console/keys/" + key + "/edit",
+		"/console/keys/" + key + "/edit", report,
 	} {
 		status := eval[float64](tb, `(() => { const r = new XMLHttpRequest(); r.open("GET", "`+path+`", false); r.send(); return r.status; })()`)
 		if status != 404 {
