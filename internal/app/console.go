@@ -19,7 +19,7 @@ const HasConsole = true
 func (a *App) console(mux *http.ServeMux, targets egress.Config, rest *api.Server) {
 	c := console.New(console.Config{
 		Store: a.store, Engine: a.engine, Egress: targets, PublicURL: a.cfg.PublicURL, Threads: a.cfg.Threads, Policy: a.cfg.Policy,
-		Remaining: rest.Remaining, Now: a.cfg.Now, Log: a.cfg.Log,
+		Remaining: rest.Remaining, Mail: a.cfg.SMTPURL != "", Now: a.cfg.Now, Log: a.cfg.Log,
 	})
 	for _, pattern := range []string{"/console", "/console/", "/msp/"} {
 		mux.Handle(pattern, c)

@@ -35,6 +35,7 @@ type Config struct {
 	PublicURL string           // https: the session's cookie is only sent over TLS
 	Threads   bool             // see store.Config: what the preview of a payload shows
 	Policy    delivery.Policy  // when a webhook that only fails is switched off
+	Mail      bool             // mails are sent, so a link can be mailed
 	// Remaining says by key id how many calls API keys have left, without those that
 	// the API has not seen lately; nil where there is no API.
 	Remaining func(ctx context.Context, now time.Time, tenant string, keys []store.APIKey) (map[string]store.Remaining, error)
@@ -71,6 +72,9 @@ func New(cfg Config) *Server {
 	})
 	s.mux.HandleFunc("GET /console/sign-in", s.showSignIn)
 	s.mux.HandleFunc("POST /console/sign-in", s.signIn)
+	if cfg.Mail {
+		s.mux.HandleFunc("POST /console/sign-in/mail", s.mailLink)
+	}
 	s.mux.HandleFunc("GET /console/link", s.showLink)
 	s.mux.HandleFunc("POST /console/link", s.useLink)
 	s.mux.HandleFunc("POST /console/sign-out", s.signOut)

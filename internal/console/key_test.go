@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ticketwire/ticketwire/internal/console"
 	"github.com/ticketwire/ticketwire/internal/store"
 )
 
@@ -119,11 +120,13 @@ func TestKeyEditIsRefused(t *testing.T) {
 func TestKeysNearALimit(t *testing.T) {
 	t.Parallel()
 	left := map[string]store.Remaining{}
-	d := newDesk(t, "http://desk.example", func(_ context.Context, _ time.Time, _ string, keys []store.APIKey) (map[string]store.Remaining, error) {
-		if len(keys) == 0 {
-			t.Error("asked about no keys")
+	d := newDesk(t, "http://desk.example", func(c *console.Config) {
+		c.Remaining = func(_ context.Context, _ time.Time, _ string, keys []store.APIKey) (map[string]store.Remaining, error) {
+			if len(keys) == 0 {
+				t.Error("asked about no keys")
+			}
+			return left, nil
 		}
-		return left, nil
 	})
 	soon := time.Now().Add(time.Hour)
 	fast, _ := d.newKey(t, store.KeyDraft{Name: "Fast"})

@@ -15,7 +15,7 @@ import (
 // page through all day need no sort.
 func TestPlans(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, openAt(t, place{dir: t.TempDir()}), "acme")
+	d := newDesk(t, openAt(t, place{dir: t.TempDir()}, withLinks), "acme")
 	useEverything(t, d)
 	texts := map[string]bool{}
 	d.stmts.Range(func(q, _ any) bool { texts[q.(string)] = true; return true })
@@ -95,6 +95,9 @@ func useEverything(t *testing.T, d *desk) {
 		must(d.Comments(ctx, d.TenantID, tk.TicketID, CommentQuery{Desc: desc}))(t)
 	}
 	published := must(d.PublishCutoverReport(ctx, start(), d.Actor, report("x")))(t)
+	if err := d.MailLinks(ctx, start(), "acme@desk.example", "x"); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := d.Buckets(ctx, d.TenantID); err != nil {
 		t.Fatal(err)
 	}
