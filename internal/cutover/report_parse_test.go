@@ -134,7 +134,7 @@ func TestReportIsRefused(t *testing.T) {
 		}
 	}
 	// What a class means is not for a report to say.
-	r, err := ParseReport(bytes.Replace(golden, []byte(`"weight": "missed"`), []byte(`"weight": "good"`), -1))
+	r, err := ParseReport(bytes.ReplaceAll(golden, []byte(`"weight": "missed"`), []byte(`"weight": "good"`)))
 	if err != nil || htmlOf(t, r) != htmlOf(t, goldenReport(t)) {
 		t.Errorf("other weights make another page: %v", err)
 	}

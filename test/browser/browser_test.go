@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"mime/quotedprintable"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -335,6 +338,40 @@ func TestCutoverReports(t *testing.T) {
 	tb.click(".act.last button.danger")
 	tb.sees("The report was deleted.")
 	tb.sees("No reports yet")
+}
+
+// Somebody without a key gets in with what is in his mail.
+func TestSignInByMail(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	tb := newTab(t, chromium(t), s.app.PublicURL())
+	tb.window(390, 844, "dark")
+	tb.visit("/console/events")
+	tb.fill("#address", hostile)
+	_ = eval[bool](tb, "document.querySelector('form.other').noValidate = true")
+	tb.click("form.other button")
+	tb.sees("must be a mail address")
+	tb.accessible()
+	tb.fits()
+	tb.fill("#address", "Ada@Desk.example")
+	tb.click("form.other button")
+	tb.sees("a mail with a link is on its way")
+	tb.accessible()
+	tb.fits()
+	var mail string
+	select {
+	case mail = <-s.mails:
+	case <-time.After(patience):
+		t.Fatal("no mail came")
+	}
+	plain := must(io.ReadAll(quotedprintable.NewReader(strings.NewReader(mail[strings.Index(mail, "\r\n\r\n"):]))))(t)
+	link := regexp.MustCompile(regexp.QuoteMeta(s.app.PublicURL()) + `/console/link\?token=[A-Za-z0-9_-]+`).FindString(string(plain))
+	if link == "" {
+		t.Fatalf("there is no link in\n%s", plain)
+	}
+	tb.do(chromedp.Navigate(link))
+	tb.click("button.primary")
+	tb.sees("Overview")
 }
 
 // Whatever somebody writes into a ticket, a header or an answer is text.
