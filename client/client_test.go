@@ -260,6 +260,10 @@ func exchanges() []exchange {
 		}, "PUT", "/api/v1/api-keys/" + id1, `{"active":false,"expires_at":null}`, 200, `{"data":{"api_key_id":"k"}}`, &Key{KeyID: "k"}},
 		{"DeleteKey", func(ctx context.Context, c *Client) (any, error) { return nil, c.DeleteKey(ctx, id1) },
 			"DELETE", "/api/v1/api-keys/" + id1, "", 204, "", nil},
+		{"PublishCutoverReport", func(ctx context.Context, c *Client) (any, error) {
+			return c.PublishCutoverReport(ctx, json.RawMessage(`{"verdict":"GO"}`))
+		}, "POST", "/api/v1/cutover-reports", `{"verdict":"GO"}`, 201,
+			`{"data":{"report_id":"r","verdict":"GO","window_from":null}}`, &CutoverReport{ReportID: "r", Verdict: "GO"}},
 	}
 }
 

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +23,9 @@ type cutoverReportCmd struct {
 	Format  string   `help:"text, markdown, html, json, or csv with all observations." default:"text" enum:"text,markdown,html,json,csv"`
 	Output  string   `short:"o" help:"Write to this file instead of standard output." placeholder:"FILE" type:"path"`
 	At      string   `help:"Judge as of then, by what had been written: how long ago (2h), a date and time, or unix seconds. Default: the last time in the record." placeholder:"TIME"`
+	Publish bool     `help:"Publish the report too: it is in the console of the service, for all who may read the tenant's webhooks."`
+	URL     string   `name:"url" help:"Base URL of the service to publish to. Default: that of the cutover." placeholder:"URL"`
+	APIKey  string   `name:"api-key" help:"API key to publish with; better given as TICKETWIRE_API_KEY, where other users cannot see it." placeholder:"KEY"`
 	Records []string `arg:"" optional:"" name:"record" help:"Records to read instead of the one in the directory, such as those of two machines; - is standard input."`
 }
 
@@ -27,7 +33,8 @@ type cutoverReportCmd struct {
 func (cutoverReportCmd) Help() string {
 	return `Compares what the poller saw with what the webhooks brought, and says whether the poller can
 go. Every observation gets one class, and what nothing explains blocks. It reads the record
-and asks nobody, so the same record gives the same report.
+and asks nobody, so the same record gives the same report. With --publish it then sends the
+report to the service, with a key that has webhook:update.
 
 Where the receiver runs on another machine, give both records; their order makes no
 difference.
@@ -36,6 +43,7 @@ Examples:
   ticketwire cutover report
   ticketwire cutover report --format html --output cutover.html
   ticketwire cutover report --format csv | grep ,U,
+  ticketwire cutover report --publish
   ticketwire cutover report poller/record.jsonl receiver/record.jsonl
 
 Exit codes: 0 GO; 10 GO WITH RECONCILER, as some changes have no event type; 20 EXTEND, as
@@ -49,7 +57,7 @@ type exitStatus int
 func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // Run compares and writes the report.
-func (c *cutoverReportCmd) Run(t terminal) (err error) {
+func (c *cutoverReportCmd) Run(ctx context.Context, t terminal) (err error) {
 	q := cutover.Question{Dir: c.typed()}
 	if c.At != "" {
 		if q.At, err = parseMoment("--at", c.At, time.Now()); err != nil {
@@ -74,9 +82,36 @@ func (c *cutoverReportCmd) Run(t terminal) (err error) {
 	if err := c.write(t, report); err != nil {
 		return err
 	}
+	if c.Publish {
+		if err := c.publish(ctx, t, report); err != nil {
+			return err
+		}
+	}
 	if report.Exit != 0 {
 		return exitStatus(report.Exit)
 	}
+	return nil
+}
+
+// publish sends the report to the service.
+func (c *cutoverReportCmd) publish(ctx context.Context, t terminal, report *cutover.Report) error {
+	to := apiFlags{URL: baseURL(cmp.Or(c.URL, report.Server)), APIKey: c.APIKey}
+	if to.URL == "" {
+		return usageError{errors.New("the record does not say of which service it is"), "--url URL"}
+	}
+	api, err := to.connect()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(report)
+	if err != nil {
+		return err
+	}
+	made, err := api.PublishCutoverReport(ctx, text)
+	if err != nil {
+		return fmt.Errorf("publish the report: %w", err)
+	}
+	fmt.Fprintf(t.err, "Published: %s/console/cutover/%s\n", to.URL, made.ReportID)
 	return nil
 }
 

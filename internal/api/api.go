@@ -71,7 +71,7 @@ func (s *Server) routes() []route {
 	var all []route
 	for _, part := range [][]route{
 		s.ticketRoutes(), s.commentRoutes(), s.tagRoutes(), s.resourceRoutes(),
-		s.webhookRoutes(), s.deliveryRoutes(), s.replayRoutes(), s.eventRoutes(), s.keyRoutes(),
+		s.webhookRoutes(), s.deliveryRoutes(), s.replayRoutes(), s.eventRoutes(), s.keyRoutes(), s.cutoverReportRoutes(),
 	} {
 		all = append(all, part...)
 	}

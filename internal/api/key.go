@@ -206,8 +206,7 @@ func (c *call) updateKey() (answer, error) {
 	}
 	apply := func(k *store.APIKey) error {
 		patch.apply(k)
-		ended := !k.Active || k.ExpiresAt != nil && !k.ExpiresAt.After(c.now)
-		if ended {
+		if k.Ended(c.now) {
 			if err := c.who.MayEnd(k.KeyID, "deactivate"); err != nil {
 				return err
 			}

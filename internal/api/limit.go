@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"math"
 	"net/http"
 	"strconv"
@@ -99,17 +100,37 @@ func (s *Server) spend(c *call) (b budget, limited bool, err error) {
 	return budgetOf(s.limiter.take(c.who, r, c.now), r, c.now), true, nil
 }
 
-// Remaining says how many calls a key may make at this moment, of how many at most.
-// known is false for a key that has made none lately, and has all of them.
-func (s *Server) Remaining(now time.Time, tenant, keyID string) (remaining, limit int, known bool) {
+// Remaining says by key id how many calls a tenant's keys may make at this moment:
+// over all nodes, where they share the limit, and on this one otherwise. A key that
+// is not in it has made none lately and has all of them, or has no limit.
+func (s *Server) Remaining(ctx context.Context, now time.Time, tenant string, keys []store.APIKey) (map[string]store.Remaining, error) {
+	out := map[string]store.Remaining{}
+	if s.cfg.Enforce {
+		buckets, shared, err := s.cfg.Store.Buckets(ctx, tenant)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range buckets {
+			r, limited := s.limiter.rateOf(b.Rate)
+			if !limited {
+				continue
+			}
+			tokens := b.Tokens + max(0, now.Sub(b.FilledAt).Minutes())*float64(r.RefillPerMin)
+			out[b.KeyID] = store.Remaining{Calls: max(0, int(min(tokens, float64(r.MaxTokens)))), Limit: r.MaxTokens}
+		}
+		if shared {
+			return out, nil
+		}
+	}
 	l := s.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.buckets[tenant+"/"+keyID]
-	if b == nil {
-		return 0, 0, false
+	for _, k := range keys {
+		if b := l.buckets[tenant+"/"+k.KeyID]; b != nil {
+			out[k.KeyID] = store.Remaining{Calls: max(0, int(math.Floor(b.lim.TokensAt(now)))), Limit: b.rate.MaxTokens}
+		}
 	}
-	return max(0, int(math.Floor(b.lim.TokensAt(now)))), b.rate.MaxTokens, true
+	return out, nil
 }
 
 func (l *limiter) rateOf(o store.RateLimit) (Rate, bool) {

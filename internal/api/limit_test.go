@@ -11,6 +11,7 @@ import (
 
 	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/test/postgres"
 )
 
 // stillClock stands still until it is told otherwise.
@@ -130,6 +131,62 @@ func TestRateLimitObserved(t *testing.T) {
 	} {
 		if got := budget(t, c, h.do(t, "GET", "/tickets", h.a.APIKey, nil)); got != want {
 			t.Errorf("call %d: %s, want %s", i, got, want)
+		}
+	}
+}
+
+// What the console shows as left is what the next call is told, on one node and
+// over several.
+func TestRemaining(t *testing.T) {
+	t.Parallel()
+	t.Run("sqlite", func(t *testing.T) { t.Parallel(); remaining(t, "") })
+	t.Run("postgres", func(t *testing.T) { t.Parallel(); remaining(t, postgres.Start(t)) })
+}
+
+func remaining(t *testing.T, databaseURL string) {
+	c := newStillClock()
+	h := newHarness(t, func(s *settings) {
+		s.now, s.rate = c.now, api.Rate{MaxTokens: 10, RefillPerMin: 60}
+		s.store.DatabaseURL, s.store.Now = databaseURL, time.Now
+	})
+	draft := func(rate store.RateLimit) store.KeyDraft {
+		return store.KeyDraft{UserID: h.a.UserID, Name: "k", Rate: rate}
+	}
+	h.keyOf(t, h.a.TenantID, draft(store.RateLimit{})) // makes no call
+	own := h.keyOf(t, h.a.TenantID, draft(store.RateLimit{MaxTokens: new(4), RefillPerMin: new(6)}))
+	free := h.keyOf(t, h.a.TenantID, draft(store.RateLimit{Enabled: new(false)}))
+	h.do(t, "GET", "/tickets", h.b.APIKey, nil).want(t, http.StatusOK)
+	keys, err := h.store.Keys(t.Context(), h.a.TenantID)
+	must(t, err)
+	prefix := map[string]string{}
+	for _, k := range keys {
+		prefix[k.KeyID] = k.Prefix
+	}
+	for _, step := range []struct {
+		wait            time.Duration
+		calls           int
+		normal, limited store.Remaining
+	}{
+		{0, 3, store.Remaining{Calls: 7, Limit: 10}, store.Remaining{Calls: 1, Limit: 4}},
+		{2 * time.Second, 0, store.Remaining{Calls: 9, Limit: 10}, store.Remaining{Calls: 1, Limit: 4}},
+		{8 * time.Second, 0, store.Remaining{Calls: 10, Limit: 10}, store.Remaining{Calls: 2, Limit: 4}},
+		{time.Hour, 0, store.Remaining{Calls: 10, Limit: 10}, store.Remaining{Calls: 4, Limit: 4}},
+	} {
+		c.advance(step.wait)
+		for range step.calls {
+			for _, key := range []string{h.a.APIKey, own, free} {
+				h.do(t, "GET", "/tickets", key, nil).want(t, http.StatusOK)
+			}
+		}
+		left, err := h.api.Remaining(t.Context(), c.now(), h.a.TenantID, keys)
+		must(t, err)
+		got := map[string]store.Remaining{}
+		for id, r := range left {
+			got[prefix[id]] = r
+		}
+		want := map[string]store.Remaining{h.a.APIKey[:len(keys[0].Prefix)]: step.normal, own[:len(keys[0].Prefix)]: step.limited}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("after %s (-want +got):\n%s", step.wait, diff)
 		}
 	}
 }

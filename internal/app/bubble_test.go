@@ -53,6 +53,7 @@ type bubble struct {
 	secret string
 	hits   []hit
 	mails  []string
+	noMail bool
 	serve  http.HandlerFunc // receives in place of the bubble; nil for none
 }
 
@@ -174,6 +175,13 @@ func (b *bubble) mailed() []string {
 	return append([]string(nil), b.mails...)
 }
 
+// refuseMail makes the SMTP server refuse for the moment what it is sent.
+func (b *bubble) refuseMail(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.noMail = on
+}
+
 // NewSession, and the methods of mailSession below, make the bubble an SMTP
 // server that keeps what it is sent.
 func (b *bubble) NewSession(*smtp.Conn) (smtp.Session, error) { return mailSession{b}, nil }
@@ -188,6 +196,9 @@ func (s mailSession) Data(r io.Reader) error {
 	text, err := io.ReadAll(r)
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
+	if s.b.noMail {
+		return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "later"}
+	}
 	s.b.mails = append(s.b.mails, string(text))
 	return err
 }

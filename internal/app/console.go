@@ -4,8 +4,8 @@ package app
 
 import (
 	"net/http"
-	"time"
 
+	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/console"
 	"github.com/ticketwire/ticketwire/internal/egress"
 )
@@ -16,10 +16,10 @@ const HasConsole = true
 
 // console adds the console's routes to the API's. Its live pages end before the
 // server does.
-func (a *App) console(mux *http.ServeMux, targets egress.Config, remaining func(time.Time, string, string) (int, int, bool)) {
+func (a *App) console(mux *http.ServeMux, targets egress.Config, rest *api.Server) {
 	c := console.New(console.Config{
 		Store: a.store, Engine: a.engine, Egress: targets, PublicURL: a.cfg.PublicURL, Threads: a.cfg.Threads, Policy: a.cfg.Policy,
-		Remaining: remaining, Now: a.cfg.Now, Log: a.cfg.Log,
+		Remaining: rest.Remaining, Mail: a.cfg.SMTPURL != "", Now: a.cfg.Now, Log: a.cfg.Log,
 	})
 	for _, pattern := range []string{"/console", "/console/", "/msp/"} {
 		mux.Handle(pattern, c)

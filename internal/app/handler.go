@@ -20,7 +20,7 @@ const probeLimit = 5 * time.Second
 func (a *App) handler(rest *api.Server, reg *prometheus.Registry, targets egress.Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", rest)
-	a.console(mux, targets, rest.Remaining)
+	a.console(mux, targets, rest)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK, "ok\n")
 	})

@@ -1,6 +1,9 @@
 package app
 
 import (
+	"net/url"
+	"strings"
+
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/mail"
 	"github.com/ticketwire/ticketwire/internal/store"
@@ -11,6 +14,12 @@ import (
 // that neither can happen without the other.
 func mails(cfg Config) store.Mails {
 	return store.Mails{
+		Link: func(n store.LinkNotice) store.MailText {
+			return textOf(mail.Link(mail.LinkNotice{
+				UserName: n.UserName, TenantName: n.TenantName, Until: n.Until,
+				Link: strings.TrimSuffix(cfg.PublicURL, "/") + "/console/link?token=" + url.QueryEscape(n.Token),
+			}))
+		},
 		Disabled: func(n store.Notice) store.MailText {
 			return textOf(mail.Disabled(mail.DisabledNotice{
 				UserName: n.UserName, WebhookID: n.WebhookID, WebhookName: n.WebhookName,

@@ -4,8 +4,8 @@ package app
 
 import (
 	"net/http"
-	"time"
 
+	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/egress"
 )
 
@@ -14,5 +14,4 @@ import (
 const HasConsole = false
 
 // console adds nothing: its addresses are those of no route.
-func (*App) console(*http.ServeMux, egress.Config, func(time.Time, string, string) (int, int, bool)) {
-}
+func (*App) console(*http.ServeMux, egress.Config, *api.Server) {}

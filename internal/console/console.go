@@ -35,9 +35,10 @@ type Config struct {
 	PublicURL string           // https: the session's cookie is only sent over TLS
 	Threads   bool             // see store.Config: what the preview of a payload shows
 	Policy    delivery.Policy  // when a webhook that only fails is switched off
-	// Remaining says how many calls an API key has left; known is false where the
-	// API has not seen it lately.
-	Remaining func(now time.Time, tenant, keyID string) (remaining, limit int, known bool)
+	Mail      bool             // mails are sent, so a link can be mailed
+	// Remaining says by key id how many calls API keys have left, without those that
+	// the API has not seen lately; nil where there is no API.
+	Remaining func(ctx context.Context, now time.Time, tenant string, keys []store.APIKey) (map[string]store.Remaining, error)
 	Now       func() time.Time // the clock; time.Now in production
 	Log       *slog.Logger
 }
@@ -56,8 +57,9 @@ type Server struct {
 //go:embed static
 var static embed.FS
 
-// maxForm is the largest form, in bytes. It is what the API takes.
-const maxForm = 1 << 20
+// maxForm is the largest form, in bytes: a body as the API takes it, and what a form
+// puts around a file.
+const maxForm = 1<<20 + 16<<10
 
 // New returns a Server.
 func New(cfg Config) *Server {
@@ -70,6 +72,9 @@ func New(cfg Config) *Server {
 	})
 	s.mux.HandleFunc("GET /console/sign-in", s.showSignIn)
 	s.mux.HandleFunc("POST /console/sign-in", s.signIn)
+	if cfg.Mail {
+		s.mux.HandleFunc("POST /console/sign-in/mail", s.mailLink)
+	}
 	s.mux.HandleFunc("GET /console/link", s.showLink)
 	s.mux.HandleFunc("POST /console/link", s.useLink)
 	s.mux.HandleFunc("POST /console/sign-out", s.signOut)
@@ -97,7 +102,7 @@ func (s *Server) routes() []route {
 	all := []route{{"GET /console/{$}", "", "", (*visit).start}, {"GET /console", "", "", (*visit).start}}
 	for _, part := range [][]route{
 		ticketRoutes(), ticketEditRoutes(), webhookRoutes(), replayRoutes(), deliveryRoutes(), resendRoutes(),
-		overviewRoutes(), eventRoutes(), keyRoutes(),
+		overviewRoutes(), eventRoutes(), keyRoutes(), cutoverRoutes(),
 	} {
 		all = append(all, part...)
 	}

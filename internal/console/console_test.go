@@ -55,12 +55,12 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
-func newDesk(t *testing.T, publicURL string) *desk {
+func newDesk(t *testing.T, publicURL string, change ...func(*console.Config)) *desk {
 	t.Helper()
 	dir := t.TempDir()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	safe := must(vault.Open(filepath.Join(dir, "secret.key")))(t)
-	st := must(store.Open(t.Context(), store.Config{Dir: dir, Vault: safe, Policy: delivery.DefaultPolicy(), PublicURL: publicURL}))(t)
+	st := must(store.Open(t.Context(), store.Config{Dir: dir, Vault: safe, Policy: delivery.DefaultPolicy(), PublicURL: publicURL, Mails: store.Mails{Link: linkText}}))(t)
 	t.Cleanup(func() {
 		if err := st.Close(); err != nil {
 			t.Error(err)
@@ -79,7 +79,11 @@ func newDesk(t *testing.T, publicURL string) *desk {
 		engine.Stop(ctx)
 	})
 	d := &desk{store: st}
-	d.srv = console.New(console.Config{Store: st, Engine: engine, Egress: targets, PublicURL: publicURL, Policy: delivery.DefaultPolicy(), Now: time.Now, Log: log})
+	cfg := console.Config{Store: st, Engine: engine, Egress: targets, PublicURL: publicURL, Policy: delivery.DefaultPolicy(), Now: time.Now, Log: log}
+	for _, c := range change {
+		c(&cfg)
+	}
+	d.srv = console.New(cfg)
 	server := httptest.NewServer(d.srv)
 	t.Cleanup(server.Close)
 	t.Cleanup(d.srv.Close) // before the server waits for its connections
@@ -91,6 +95,11 @@ func newDesk(t *testing.T, publicURL string) *desk {
 	}
 	d.who = ticket.Actor{TenantID: d.a.TenantID, UserID: d.a.UserID}
 	return d
+}
+
+// linkText is a mail with a link, as short as it can be.
+func linkText(n store.LinkNotice) store.MailText {
+	return store.MailText{Subject: n.TenantName, Text: n.UserName + " " + n.Token}
 }
 
 // browser keeps cookies and follows no redirects.

@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +19,8 @@ func keyRoutes() []route {
 		{"GET /console/keys", "api_key", "read", (*visit).listKeys},
 		{"GET /console/keys/new", "api_key", "create", (*visit).newKey},
 		{"POST /console/keys/new", "api_key", "create", (*visit).createKey},
+		{"GET /console/keys/{id}/edit", "api_key", "update", (*visit).editKey},
+		{"POST /console/keys/{id}/edit", "api_key", "update", (*visit).updateKey},
 		{"POST /console/keys/{id}/revoke", "api_key", "delete", (*visit).revokeKey},
 	}
 }
@@ -44,33 +47,45 @@ func (k *keyView) Limit() string {
 	case r.RefillPerMin != nil:
 		return fmt.Sprintf("%d per minute", *r.RefillPerMin)
 	}
-	return "the server's"
+	return "as set for the desk"
 }
+
+// All reports whether it may do all that its user may.
+func (k *keyView) All() bool { return k.Permissions == nil }
 
 // soon is how long before its end a key is near it.
 const soon = 7 * 24 * time.Hour
 
+// keys are the tenant's keys, the oldest first.
 func (v *visit) keys() ([]keyView, error) {
 	list, err := v.store().Keys(v.ctx, v.tenant())
 	if err != nil {
 		return nil, err
 	}
+	return v.keyViews(list)
+}
+
+func (v *visit) keyViews(list []store.APIKey) ([]keyView, error) {
+	var left map[string]store.Remaining
+	if ask := v.srv.cfg.Remaining; ask != nil {
+		var err error
+		if left, err = ask(v.ctx, v.now, v.tenant(), list); err != nil {
+			return nil, err
+		}
+	}
 	out := make([]keyView, len(list))
 	for i, k := range list {
-		view := keyView{APIKey: k, Own: k.KeyID == v.who.KeyID}
-		view.Ended = !k.Active || k.ExpiresAt != nil && !k.ExpiresAt.After(v.now)
-		if remaining := v.srv.cfg.Remaining; remaining != nil {
-			if left, limit, known := remaining(v.now, k.TenantID, k.KeyID); known {
-				view.Left = fmt.Sprintf("%d of %d", left, limit)
-				if left*10 < limit {
-					view.Near = "its rate limit"
-				}
+		view := keyView{APIKey: k, Own: k.KeyID == v.who.KeyID, Ended: k.Ended(v.now)}
+		if r, known := left[k.KeyID]; known {
+			view.Left = fmt.Sprintf("%s of %s", num(r.Calls), num(r.Limit))
+			if r.Calls*10 < r.Limit {
+				view.Near = "its rate limit"
 			}
 		}
 		switch {
 		case view.Ended:
 			view.Near = ""
-		case k.UsageLimit != nil && k.UsageCount*10 >= *k.UsageLimit*9:
+		case k.UsageLimit != nil && k.UsageCount >= *k.UsageLimit-*k.UsageLimit/10:
 			view.Near = fmt.Sprintf("its limit of %s calls", num(*k.UsageLimit))
 		case k.ExpiresAt != nil && k.ExpiresAt.Before(v.now.Add(soon)):
 			view.Near = "its end"
@@ -89,11 +104,13 @@ func (v *visit) listKeys() error {
 	return v.page(http.StatusOK, "keys", "keys", "API keys", keys)
 }
 
-// keyForm is the form of a new key.
+// keyForm is the form of a key, new or old.
 type keyForm struct {
 	Form        url.Values
 	Errors      map[string]string
-	Permissions []string // those that the visitor may hand on
+	Permissions []string // those that the visitor may hand on, for a new key
+	Key         *keyView // the key as it is; nil for a new one
+	Owner       string   // whom it acts as
 }
 
 // Chosen reports whether a permission is ticked.
@@ -136,34 +153,148 @@ func (v *visit) createKey() error {
 }
 
 func (v *visit) keyDraft(f url.Values) (store.KeyDraft, error) {
-	d := store.KeyDraft{UserID: v.who.User.UserID, Name: strings.TrimSpace(f.Get("name"))}
-	if n := len([]rune(d.Name)); n < 1 || n > 255 {
-		return d, fault.Field("name", "must have 1 to 255 characters")
+	k := store.APIKey{}
+	if err := v.readKey(f, &k); err != nil {
+		return store.KeyDraft{}, err
 	}
-	var err error
+	if k.Ended(v.now) {
+		return store.KeyDraft{}, fault.Field("expires_at", "must be in the future")
+	}
+	d := store.KeyDraft{UserID: v.who.User.UserID, Name: k.Name, ExpiresAt: k.ExpiresAt, UsageLimit: k.UsageLimit, Rate: k.Rate}
 	if f.Get("mode") == "some" {
 		d.Permissions = append([]string{}, f["permissions"]...)
-	} else if d.Permissions, err = v.store().OwnList(v.ctx, v.who); err != nil {
-		return d, err
+		return d, nil
 	}
-	if d.ExpiresAt, err = moment("expires_at", f.Get("expires_at"), true); err != nil {
-		return d, err
+	var err error
+	d.Permissions, err = v.store().OwnList(v.ctx, v.who)
+	return d, err
+}
+
+// readKey puts the fields that a key may have at any time into k.
+func (v *visit) readKey(f url.Values, k *store.APIKey) error {
+	k.Name, k.Active = strings.TrimSpace(f.Get("name")), f.Get("state") != "off"
+	if n := len([]rune(k.Name)); n < 1 || n > 255 {
+		return fault.Field("name", "must have 1 to 255 characters")
 	}
-	if d.ExpiresAt != nil && !d.ExpiresAt.After(v.now) {
-		return d, fault.Field("expires_at", "must be in the future")
+	// The day alone is shown: a key that ends at another time of that day still does.
+	if day := f.Get("expires_at"); day != dayOf(k.ExpiresAt) {
+		var err error
+		if k.ExpiresAt, err = moment("expires_at", day, true); err != nil {
+			return err
+		}
 	}
+	k.UsageLimit = nil
 	if text := strings.TrimSpace(f.Get("usage_limit")); text != "" {
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 1 {
-			return d, fault.Field("usage_limit", "must be a whole number from 1 on")
+			return fault.Field("usage_limit", "must be a whole number from 1 on")
 		}
-		d.UsageLimit = &n
+		k.UsageLimit = &n
 	}
-	if d.Rate.MaxTokens, err = number(f.Get("max_tokens"), "max_tokens"); err != nil {
-		return d, err
+	k.Rate = store.RateLimit{}
+	switch f.Get("rate") {
+	case "":
+	case "on", "off":
+		k.Rate.Enabled = new(f.Get("rate") == "on")
+	default:
+		return fault.Field("rate", "must be empty, on or off")
 	}
-	d.Rate.RefillPerMin, err = number(f.Get("refill_per_min"), "refill_per_min")
-	return d, err
+	var err error
+	if k.Rate.MaxTokens, err = calls(f, "max_tokens"); err != nil {
+		return err
+	}
+	k.Rate.RefillPerMin, err = calls(f, "refill_per_min")
+	return err
+}
+
+// calls reads a number that has a column of 32 bits; nil for an empty field.
+func calls(f url.Values, field string) (*int, error) {
+	n, err := number(f.Get(field), field)
+	if n != nil && *n > math.MaxInt32 {
+		return nil, fault.Field(field, "must be at most %d", math.MaxInt32)
+	}
+	return n, err
+}
+
+// dayOf is the day of an instant as a field of a form has it; "" for none.
+func dayOf(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.UTC().Format(time.DateOnly)
+}
+
+func (v *visit) editKey() error {
+	k, err := v.store().Key(v.ctx, v.tenant(), v.r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	f := url.Values{"name": {k.Name}, "expires_at": {dayOf(k.ExpiresAt)}, "state": {"on"}}
+	if !k.Active {
+		f.Set("state", "off")
+	}
+	if k.UsageLimit != nil {
+		f.Set("usage_limit", strconv.FormatInt(*k.UsageLimit, 10))
+	}
+	if on := k.Rate.Enabled; on != nil {
+		f.Set("rate", map[bool]string{true: "on", false: "off"}[*on])
+	}
+	for field, n := range map[string]*int{"max_tokens": k.Rate.MaxTokens, "refill_per_min": k.Rate.RefillPerMin} {
+		if n != nil {
+			f.Set(field, strconv.Itoa(*n))
+		}
+	}
+	return v.oldKeyForm(http.StatusOK, f, nil)
+}
+
+// oldKeyForm shows the form of a key that there is, beside how much it is used.
+func (v *visit) oldKeyForm(status int, form url.Values, problem error) error {
+	k, err := v.store().Key(v.ctx, v.tenant(), v.r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	views, err := v.keyViews([]store.APIKey{k})
+	if err != nil {
+		return err
+	}
+	f := keyForm{Form: form, Errors: fieldErrors(problem), Key: &views[0]}
+	if f.Owner, err = v.nameOf(k.UserID); err != nil {
+		return err
+	}
+	return v.page(status, "keyform", "keys", "API key "+k.Name, &f)
+}
+
+// nameOf is what a user of the visitor's tenant is called, or his address; "" for
+// one that is not there any more.
+func (v *visit) nameOf(userID string) (string, error) {
+	u, err := v.store().User(v.ctx, v.tenant(), userID)
+	if fault.Is(err, fault.NotFound) {
+		return "", nil
+	}
+	if name := u.DisplayName(); name != nil {
+		return *name, err
+	}
+	return u.Email, err
+}
+
+// updateKey changes all of a key but what it may do.
+func (v *visit) updateKey() error {
+	_, err := v.store().UpdateKey(v.ctx, v.now, v.tenant(), v.r.PathValue("id"), func(k *store.APIKey) error {
+		if err := v.readKey(v.form, k); err != nil {
+			return err
+		}
+		if k.Ended(v.now) {
+			return v.who.MayEnd(k.KeyID, "deactivate")
+		}
+		return nil
+	})
+	if formFailed(err) {
+		return v.oldKeyForm(fault.KindOf(err).HTTPStatus(), v.form, err)
+	}
+	if err != nil {
+		return err
+	}
+	return v.redirect("/console/keys", "saved")
 }
 
 func (v *visit) revokeKey() error {

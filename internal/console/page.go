@@ -74,6 +74,8 @@ func notices() map[string]string {
 		"attributes":    "The attributes were saved.",
 		"agentadded":    "The agent was added.",
 		"agentremoved":  "The agent was taken off the ticket.",
+		"published":     "The report was published. All who may read webhooks can see it.",
+		"removed":       "The report was deleted.",
 		"revoked":       "The key was revoked. It opens nothing any more.",
 	}
 }
@@ -114,6 +116,7 @@ func navigation() []entry {
 		{"webhooks", "/console/webhooks", "Webhooks", "webhook", "read"},
 		{"deliveries", "/console/deliveries", "Deliveries", "webhook", "read"},
 		{"events", "/console/events", "Events", "webhook", "read"},
+		{"cutover", "/console/cutover", "Cutover", "webhook", "read"},
 		{"keys", "/console/keys", "API keys", "api_key", "read"},
 	}
 }

@@ -3,6 +3,8 @@ package console
 import (
 	"context"
 	"net/http"
+	"net/mail"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -45,6 +47,11 @@ type signInPage struct {
 	Next  string // where to go afterwards
 	Link  string // the one-time link that was opened; "" for the form with a key
 	Error string
+	Mail  bool // a link can be mailed
+	Asked bool // and somebody has asked for one
+	// Address is what was typed into the form for a mail, and Wrong what is wrong
+	// with it.
+	Address, Wrong string
 }
 
 // local returns a path of the console or of a deep link, and "/console/" for
@@ -63,9 +70,14 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // a path of ours, see local
 		return
 	}
+	s.signInPage(w, http.StatusOK, signInPage{Next: next})
+}
+
+func (s *Server) signInPage(w http.ResponseWriter, status int, p signInPage) {
 	f := s.frame(nil, "", "Sign in")
-	f.Data = signInPage{Next: next}
-	s.render(w, http.StatusOK, "signin", f)
+	p.Mail = s.cfg.Mail
+	f.Data = p
+	s.render(w, status, "signin", f)
 }
 
 func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
@@ -81,9 +93,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 // showLink asks before it uses the link up: programs that look at what is in a mail
 // follow links too.
 func (s *Server) showLink(w http.ResponseWriter, r *http.Request) {
-	f := s.frame(nil, "", "Sign in")
-	f.Data = signInPage{Link: r.URL.Query().Get("token")}
-	s.render(w, http.StatusOK, "signin", f)
+	s.signInPage(w, http.StatusOK, signInPage{Link: r.URL.Query().Get("token")})
 }
 
 func (s *Server) useLink(w http.ResponseWriter, r *http.Request) {
@@ -103,13 +113,55 @@ func (s *Server) signedIn(w http.ResponseWriter, r *http.Request, token, next st
 
 func (s *Server) signInFailed(w http.ResponseWriter, p signInPage, err error) {
 	p.Error = messageOf(err)
-	f := s.frame(nil, "", "Sign in")
-	f.Data = p
 	kind := fault.KindOf(err)
 	if kind != fault.Unauthorized {
 		s.cfg.Log.Error("sign in to the console", "error", err)
 	}
-	s.render(w, kind.HTTPStatus(), "signin", f)
+	s.signInPage(w, kind.HTTPStatus(), p)
+}
+
+// maxAddress is how long a mail address may be (RFC 5321 section 4.5.3.1).
+const maxAddress = 254
+
+// mailLink mails a link to whoever has the address. The answer is the same whether
+// there is somebody.
+func (s *Server) mailLink(w http.ResponseWriter, r *http.Request) {
+	p := signInPage{Next: local(r.FormValue("next")), Address: strings.TrimSpace(r.PostFormValue("address"))}
+	if a, err := mail.ParseAddress(p.Address); err != nil || a.Address != p.Address || len(p.Address) > maxAddress {
+		p.Wrong = "must be a mail address, such as ada@example.com"
+		s.signInPage(w, http.StatusBadRequest, p)
+		return
+	}
+	switch err := s.cfg.Store.MailLinks(r.Context(), s.cfg.Now(), p.Address, network(r.RemoteAddr)); {
+	case fault.Is(err, fault.RateLimited):
+		p.Wrong = messageOf(err)
+		s.signInPage(w, http.StatusTooManyRequests, p)
+	case err != nil:
+		s.signInFailed(w, p, err)
+	default:
+		s.cfg.Engine.MailDue()
+		p.Asked = true
+		s.signInPage(w, http.StatusOK, p)
+	}
+}
+
+// network is what whoever asks cannot change easily: his address, or the 64 bits of
+// an IPv6 address that his provider has given him.
+func network(remote string) string {
+	at, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	a := at.Addr().Unmap()
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return remote
+	}
+	return p.String()
 }
 
 func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {

@@ -47,17 +47,6 @@ func (c *comparison) fillRequests(r *Report) {
 		q.SavedPerDay, q.SavedPerMon = q.SavedPerHour*24, q.SavedPerHour*24*30
 	}
 	r.Requests = q
-	for _, g := range c.gaps {
-		if g.Side == SidePoller {
-			r.plots.blind = append(r.plots.blind, stretch{momentOf(g.From) + c.ahead, momentOf(g.To) + c.ahead})
-		}
-	}
-	for i := range c.polls {
-		if p := &c.polls[i]; Failure(c.text(p.failure)).Blind() {
-			r.plots.blind = append(r.plots.blind, stretch{p.at + c.ahead, p.done + c.ahead})
-		}
-	}
-	r.plots.blind = union(r.plots.blind)
 }
 
 // clipped is the part of a gap that is in the window.

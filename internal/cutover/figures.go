@@ -35,7 +35,7 @@ func (c *comparison) fill(r *Report, rules Rules) {
 	if len(c.delays) > 0 {
 		r.Clocks.Earliest = secs(c.delays[0])
 	}
-	r.plots.down, r.plots.disabled, r.plots.from, r.plots.settled = c.down, c.disabled, c.from, c.settled
+	c.fillPlots(r)
 }
 
 // end is where the last of some stretches ends; never for none.
@@ -241,7 +241,7 @@ func (c *comparison) fillLag(r *Report) {
 		slices.Sort(l)
 	}
 	r.Lag = Lag{distribution(poll), distribution(first), distribution(handled), distribution(gain)}
-	r.plots.poll, r.plots.hook = poll, first
+	r.Plots.Poll, r.Plots.Webhook = spread(poll), spread(first)
 	slices.SortStableFunc(r.Slowest, func(a, b Slow) int { return cmp.Compare(b.Webhook, a.Webhook) })
 	r.Slowest = r.Slowest[:min(10, len(r.Slowest)):min(10, len(r.Slowest))]
 }

@@ -37,11 +37,11 @@ type Report struct {
 	Rules   []RuleState  `json:"ignore_rules"`
 	Waived  []string     `json:"waived_event_types"`
 	Record  Counts       `json:"record"`
+	Plots   Plots        `json:"plots"`
 
 	// Rows are all observations, in the order of time.
 	Rows []Row `json:"-"`
 
-	plots  plots
 	unread bool // the record does not have what the webhook subscribes to
 }
 
@@ -281,10 +281,27 @@ type Row struct {
 	Reason     string    `json:"reason,omitempty"`
 }
 
-// plots is what only the pictures show.
-type plots struct {
-	poll, hook     []moment // lags, sorted
-	down, disabled []stretch
-	blind          []stretch
-	from, settled  moment
+// Plots is what the pictures show beside the rest of a report. It is bounded however
+// long the record is: what a picture could not tell apart is left out.
+type Plots struct {
+	Poll     []float64 `json:"poll"`    // lags in seconds, in their order: all, or maxLags of them, evenly spread
+	Webhook  []float64 `json:"webhook"` // the same
+	Changes  []int     `json:"changes"` // that the poller saw, in slices of the window; empty for no window
+	Blind    []Band    `json:"blind"`   // when the poller was
+	Down     []Band    `json:"down"`    // when the receiver was
+	Disabled []Band    `json:"disabled"`
+	Missed   []Mark    `json:"missed"`      // the first maxMarks
+	Doubtful []Mark    `json:"unexplained"` // the first maxMarks
+}
+
+// Band is a stretch of the window.
+type Band struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+}
+
+// Mark is an observation at its place in the window.
+type Mark struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
 }

@@ -44,13 +44,19 @@ type counted struct {
 
 // WriteHTML writes the report as one page that needs nothing else: no script, no
 // font, no picture from elsewhere.
-func (r *Report) WriteHTML(w io.Writer) error {
-	t, err := template.New("report").Funcs(template.FuncMap{"duration": duration, "stamped": stamped}).Parse(page)
+func (r *Report) WriteHTML(w io.Writer) error { return r.writePage(w, "report") }
+
+// WriteSections writes what the page has below its title, for a page that has a
+// style and a title of its own. There is neither script nor style in it.
+func (r *Report) WriteSections(w io.Writer) error { return r.writePage(w, "sections") }
+
+func (r *Report) writePage(w io.Writer, name string) error {
+	t, err := template.New("report").Funcs(template.FuncMap{"duration": duration, "stamped": stamped, "text": printable}).Parse(page)
 	if err != nil {
 		return fmt.Errorf("the page of the report: %w", err)
 	}
-	return t.Execute(w, &htmlReport{
-		Report: r, Title: r.title(), Period: r.period(), Sentence: sentence(r.Headline), Tone: toneOf(r.Outcome), Tiles: r.tiles(),
+	return t.ExecuteTemplate(w, name, &htmlReport{
+		Report: r, Title: r.title(), Period: r.Period(), Sentence: sentence(r.Headline), Tone: r.Outcome.Tone(), Tiles: r.tiles(),
 		Findings: []findings{
 			{"Must be put right", "bad", r.Blockers}, {"Not proved yet", "warn", r.Unproved}, {"To know", "good", r.Notes},
 		},
@@ -59,7 +65,8 @@ func (r *Report) WriteHTML(w io.Writer) error {
 	})
 }
 
-func toneOf(o Outcome) string {
+// Tone is how good the outcome is: good, warn or bad.
+func (o Outcome) Tone() string {
 	switch o {
 	case Go, GoWithReconciler:
 		return "good"

@@ -11,7 +11,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	t := &textWriter{w: w}
 	t.line("# Cutover report: %s", r.Outcome)
 	t.line("")
-	t.line("%s, %s", markdown(r.title()), markdown(r.period()))
+	t.line("%s, %s", markdown(r.title()), markdown(r.Period()))
 	t.line("")
 	t.line("**%s**", markdown(sentence(r.Headline)))
 	t.line("")

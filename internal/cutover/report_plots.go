@@ -7,8 +7,100 @@ import (
 	"time"
 )
 
-// The pictures of the HTML report, as coordinates in the view boxes of
-// report.html.
+// The pictures of the HTML report: what of a comparison they show, and where that is
+// in the view boxes of report.html.
+
+// Bounds of what a picture shows.
+const (
+	maxLags  = 201 // more points of a line would not be seen
+	maxBars  = 96  // of the window
+	maxMarks = 500 // of a lane: more would not be told apart
+)
+
+// spread returns all of a sorted list of lags, or maxLags of them.
+func spread(sorted []moment) []float64 {
+	n := len(sorted)
+	out := make([]float64, min(n, maxLags))
+	for i := range out {
+		out[i] = secs(sorted[spreadFrom(i, n)])
+	}
+	return out
+}
+
+// spreadFrom is which of n lags is at place i of those that are shown.
+func spreadFrom(i, n int) int {
+	if n <= maxLags {
+		return i
+	}
+	return min(n-1, i*n/(maxLags-1))
+}
+
+// fillPlots puts into a report what its pictures show.
+func (c *comparison) fillPlots(r *Report) {
+	p := &r.Plots
+	p.Changes, p.Missed, p.Doubtful = []int{}, []Mark{}, []Mark{}
+	var blind []stretch
+	for _, g := range c.gaps {
+		if g.Side == SidePoller {
+			blind = append(blind, stretch{momentOf(g.From) + c.ahead, momentOf(g.To) + c.ahead})
+		}
+	}
+	for i := range c.polls {
+		if p := &c.polls[i]; Failure(c.text(p.failure)).Blind() {
+			blind = append(blind, stretch{p.at + c.ahead, p.done + c.ahead})
+		}
+	}
+	p.Blind, p.Down, p.Disabled = c.bands(union(blind)), c.bands(c.down), c.bands(c.disabled)
+	if r.Window.Seconds <= 0 {
+		return
+	}
+	p.Changes = make([]int, maxBars)
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if row.Kind == ChangeSeen && row.Class != Unsettled && !row.UpdatedAt.IsZero() {
+			if at := int(row.UpdatedAt.Sub(r.Window.From).Seconds() / r.Window.Seconds * maxBars); at >= 0 && at <= maxBars {
+				p.Changes[min(at, maxBars-1)]++
+			}
+		}
+		lane := &p.Missed
+		switch weight := row.Class.Info().Weight; {
+		case weight == Lost && (row.Kind == ChangeSeen || row.Kind == EventKnown):
+		case weight == Doubt && !row.At.IsZero():
+			lane = &p.Doubtful
+		default:
+			continue
+		}
+		if len(*lane) < maxMarks {
+			*lane = append(*lane, Mark{row.At, row.String()})
+		}
+	}
+}
+
+// bands are the parts of stretches that are in the window, without those that the
+// one before would cover.
+func (c *comparison) bands(all []stretch) []Band {
+	out := []Band{}
+	whole := float64(c.settled - c.from)
+	end := 0.0
+	for _, o := range all {
+		from, to := max(o.from, c.from), min(o.to, c.settled)
+		if from > to || whole <= 0 {
+			continue
+		}
+		if left := laneWidth * float64(from-c.from) / whole; left >= end {
+			end = left + leastBand
+			out = append(out, Band{c.time(from), c.time(to)})
+		}
+	}
+	return out
+}
+
+// The lanes of the timeline, in the units of its view box.
+const (
+	laneLeft  = 130.0
+	laneWidth = 855.0
+	leastBand = 2.0 // what is shorter is drawn as wide
+)
 
 // label is a text at a place of an axis.
 type label struct {
@@ -46,7 +138,7 @@ func px(v float64) string { return fmt.Sprintf("%.1f", v) }
 
 // plotLags draws the distributions of both lags, by the logarithm of time.
 func (r *Report) plotLags() *lagPlot {
-	if len(r.plots.poll) == 0 {
+	if len(r.Plots.Poll) == 0 {
 		return nil
 	}
 	const least = 0.001 // seconds
@@ -64,21 +156,19 @@ func (r *Report) plotLags() *lagPlot {
 			p.Times = append(p.Times, label{At: px(x(t)), Text: duration(t)})
 		}
 	}
-	line := func(sorted []moment) string {
-		const points = 200
+	line := func(lags []float64, n int) string {
 		var b strings.Builder
 		fmt.Fprintf(&b, "%s,%s", px(x(least)), px(y(0)))
 		last := 0.0
-		for i := range points + 1 {
-			n := min(len(sorted)-1, i*len(sorted)/points)
-			at, share := x(secs(sorted[n])), float64(n+1)/float64(len(sorted))
+		for i, lag := range lags {
+			at, share := x(lag), float64(spreadFrom(i, n)+1)/float64(n)
 			fmt.Fprintf(&b, " %s,%s %s,%s", px(at), px(y(last)), px(at), px(y(share)))
 			last = share
 		}
 		fmt.Fprintf(&b, " %s,%s", px(985), px(y(1)))
 		return b.String()
 	}
-	p.Poller, p.Webhook = line(r.plots.poll), line(r.plots.hook)
+	p.Poller, p.Webhook = line(r.Plots.Poll, r.Lag.Poll.N), line(r.Plots.Webhook, r.Lag.FirstByte.N)
 	return p
 }
 
@@ -98,7 +188,7 @@ func (r *Report) plotWindow() *timeline {
 		return nil
 	}
 	x := func(t time.Time) float64 {
-		return 130 + 855*min(max(t.Sub(w.From).Seconds()/w.Seconds, 0), 1)
+		return laneLeft + laneWidth*min(max(t.Sub(w.From).Seconds()/w.Seconds, 0), 1)
 	}
 	p := &timeline{Label: fmt.Sprintf("%d changes between %s and %s; %d missed, %d unexplained.",
 		r.Coverage.Changes, stamped(w.From), stamped(w.Settled), r.Coverage.Missed, r.Coverage.Doubtful)}
@@ -116,83 +206,46 @@ func (r *Report) plotWindow() *timeline {
 	}
 	p.Boxes = r.changeBars()
 	for _, lane := range []struct {
-		all   []stretch
+		all   []Band
 		y     float64
 		class string
 		what  string
-	}{{r.plots.blind, laneBlind, "fp", "the poller was blind"}, {r.plots.down, laneDown, "fw", "the receiver was down"}, {r.plots.disabled, laneDown, "fb", "the webhook was disabled"}} {
-		p.Boxes = append(p.Boxes, r.bands(lane.all, lane.y, lane.class, lane.what)...)
+	}{{r.Plots.Blind, laneBlind, "fp", "the poller was blind"}, {r.Plots.Down, laneDown, "fw", "the receiver was down"}, {r.Plots.Disabled, laneDown, "fb", "the webhook was disabled"}} {
+		for _, o := range lane.all {
+			p.Boxes = append(p.Boxes, box{
+				Class: lane.class, X: px(x(o.From)), Y: px(lane.y), W: px(max(leastBand, x(o.To)-x(o.From))), H: "18",
+				Title: fmt.Sprintf("%s for %s from %s on", lane.what, duration(o.To.Sub(o.From).Seconds()), o.From.UTC().Format("Jan 2 15:04:05")),
+			})
+		}
 	}
-	const most = 500 // marks of a lane: more would not be told apart
-	drawn := map[float64]int{}
-	for i := range r.Rows {
-		row := &r.Rows[i]
-		y, class := laneLost+6, "fb"
-		switch weight := row.Class.Info().Weight; {
-		case weight == Lost && (row.Kind == ChangeSeen || row.Kind == EventKnown):
-		case weight == Doubt && !row.At.IsZero():
-			y, class = laneDoubt+6, "fo"
-		default:
-			continue
-		}
-		if drawn[y]++; drawn[y] <= most {
-			p.Marks = append(p.Marks, dot{Class: class, X: px(x(row.At)), Y: px(y), Title: row.String()})
-		}
+	for _, m := range r.Plots.Missed {
+		p.Marks = append(p.Marks, dot{Class: "fb", X: px(x(m.At)), Y: px(laneLost + 6), Title: m.Text})
+	}
+	for _, m := range r.Plots.Doubtful {
+		p.Marks = append(p.Marks, dot{Class: "fo", X: px(x(m.At)), Y: px(laneDoubt + 6), Title: m.Text})
 	}
 	return p
 }
 
 // changeBars draws how many changes there were in each slice of the window.
 func (r *Report) changeBars() []box {
-	const slices, high = 96, 72.0
-	var n [slices]int
+	const high = 72.0
 	most := 1
-	for i := range r.Rows {
-		row := &r.Rows[i]
-		if row.Kind != ChangeSeen || row.Class == Unsettled || row.UpdatedAt.IsZero() {
-			continue
-		}
-		at := int(row.UpdatedAt.Sub(r.Window.From).Seconds() / r.Window.Seconds * slices)
-		if at >= 0 && at <= slices {
-			at = min(at, slices-1)
-			n[at]++
-			most = max(most, n[at])
-		}
+	for _, v := range r.Plots.Changes {
+		most = max(most, v)
 	}
 	var out []box
-	each := r.Window.Seconds / slices
-	for i, v := range n {
+	n := float64(len(r.Plots.Changes))
+	for i, v := range r.Plots.Changes {
 		if v == 0 {
 			continue
 		}
 		h := high * float64(v) / float64(most)
-		at := r.Window.From.Add(time.Duration(float64(i) * each * float64(time.Second)))
+		at := r.Window.From.Add(time.Duration(float64(i) / n * r.Window.Seconds * float64(time.Second)))
 		out = append(out, box{
-			Class: "fs", X: px(130 + 855*float64(i)/slices), Y: px(laneChanges + high - h), W: px(855.0/slices - 1), H: px(h),
+			Class: "fs", X: px(laneLeft + laneWidth*float64(i)/n), Y: px(laneChanges + high - h), W: px(laneWidth/n - 1), H: px(h),
 			Title: fmt.Sprintf("%s from %s on", plural(v, "change", "changes"), at.Format("Jan 2 15:04")),
 		})
-	}
-	return out
-}
-
-// bands draws stretches of time, at least two pixels wide.
-func (r *Report) bands(all []stretch, y float64, class, what string) []box {
-	var out []box
-	whole := float64(r.plots.settled - r.plots.from)
-	end := 0.0
-	for _, o := range all {
-		from, to := max(o.from, r.plots.from), min(o.to, r.plots.settled)
-		if from > to || whole <= 0 {
-			continue
-		}
-		left := 130 + 855*float64(from-r.plots.from)/whole
-		wide := max(2, 855*float64(to-from)/whole)
-		if left < end { // is under the one before
-			continue
-		}
-		end = left + 2
-		out = append(out, box{Class: class, X: px(left), Y: px(y), W: px(wide), H: "18",
-			Title: fmt.Sprintf("%s for %s from %s on", what, duration(secs(to-from)), time.UnixMicro(from).UTC().Format("Jan 2 15:04:05"))})
 	}
 	return out
 }

@@ -95,7 +95,7 @@ func (r *Report) WriteBrief(w io.Writer) error {
 // writeHead writes the verdict and the table of both sides.
 func (r *Report) writeHead(t *textWriter) {
 	t.line("CUTOVER REPORT  %s", printable(r.title()))
-	t.line("%s", r.period())
+	t.line("%s", r.Period())
 	t.line("")
 	t.line("VERDICT  %s", r.Outcome)
 	for _, l := range wrap(sentence(r.Headline), 96) {
@@ -189,7 +189,8 @@ func (r *Report) title() string {
 	return strings.Trim(strings.TrimPrefix(strings.TrimPrefix(r.Server, "https://"), "http://")+" / webhook "+r.WebhookID, "/ ")
 }
 
-func (r *Report) period() string {
+// Period is the window in words.
+func (r *Report) Period() string {
 	w := r.Window
 	if w.From.IsZero() {
 		return "no window yet, at " + stamped(w.To)

@@ -138,6 +138,11 @@ func (e *Engine) sendMail() {
 }
 
 func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
+	if m.ExpiresAt != nil && !e.cfg.Now().Before(*m.ExpiresAt) {
+		e.metrics.mails.WithLabelValues(mailAbandoned).Inc()
+		e.cfg.Log.Warn("mail is too late to be sent", "mail", m.MailID, "tenant", m.TenantID)
+		return e.noteFailed(ctx, m, "what it says is over", nil)
+	}
 	sendErr := failpoint.Hit(failpoint.Mail)
 	if sendErr == nil {
 		sendErr = e.cfg.Mail.Send(ctx, mail.Message{ID: m.MailID, To: m.Recipient, Subject: m.Subject, Text: m.Text, HTML: m.HTML})
@@ -159,8 +164,15 @@ func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
 	}
 	e.metrics.mails.WithLabelValues(outcome).Inc()
 	e.cfg.Log.Warn("mail failed", "mail", m.MailID, "tenant", m.TenantID, "final", retry == nil, "error", sendErr)
-	if err := e.cfg.Store.MailFailed(ctx, now, m, sendErr.Error(), retry); err != nil && !fault.Is(err, fault.NotFound) {
+	return e.noteFailed(ctx, m, sendErr.Error(), retry)
+}
+
+func (e *Engine) noteFailed(ctx context.Context, m store.OutboxMail, cause string, retry *time.Time) error {
+	if err := e.cfg.Store.MailFailed(ctx, e.cfg.Now(), m, cause, retry); err != nil && !fault.Is(err, fault.NotFound) {
 		return fmt.Errorf("note a failed mail: %w", err)
 	}
 	return nil
 }
+
+// MailDue says that there is something new in the outbox.
+func (e *Engine) MailDue() { nudge(e.mailDue) }

@@ -48,6 +48,27 @@ type WarningNotice struct {
 	PublicURL    string
 }
 
+// LinkNotice is what the mail with a link to the console says.
+type LinkNotice struct {
+	ID         string
+	To         string
+	UserName   string
+	TenantName string
+	Link       string    // opens one session of the console
+	Until      time.Time // when it ends
+}
+
+// Link writes the mail that somebody gets who has asked to sign in.
+func Link(l LinkNotice) Message {
+	tenant := oneLine(l.TenantName, maxName)
+	var b body
+	b.greet(l.UserName)
+	b.paragraph(fmt.Sprintf(`Somebody, you most likely, has asked to sign in to the Ticketwire console of "%s". This link does it, once, until %s:`, tenant, iso(l.Until)))
+	b.link(l.Link)
+	b.paragraph("If it was not you, leave it alone: nothing happens without the link. Do not pass it on.")
+	return Message{ID: l.ID, To: l.To, Subject: fmt.Sprintf(`Sign in to "%s"`, tenant), Text: b.text.String(), HTML: b.page()}
+}
+
 // Disabled writes the mail that is sent once when a webhook is switched off
 // (contract section 4.11 and P8).
 func Disabled(d DisabledNotice) Message {
@@ -133,6 +154,11 @@ func (b *body) paragraph(s string) {
 func (b *body) code(s string) {
 	b.text.WriteString("    " + strings.ReplaceAll(s, "\n", "\n    ") + "\n\n")
 	b.html.WriteString("<pre>" + html.EscapeString(s) + "</pre>\n")
+}
+
+func (b *body) link(address string) {
+	b.text.WriteString(address + "\n\n")
+	b.html.WriteString(`<p><a href="` + html.EscapeString(address) + `">` + html.EscapeString(address) + "</a></p>\n")
 }
 
 // facts takes pairs of label and value and leaves out empty values.

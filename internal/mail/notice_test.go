@@ -137,3 +137,31 @@ func TestForeignTextStaysText(t *testing.T) {
 		t.Error("the error is not cut")
 	}
 }
+
+func TestLink(t *testing.T) {
+	t.Parallel()
+	m := Link(LinkNotice{
+		ID: "m3", To: "ada@example.org", UserName: "Ada <b>\r\nBcc: x", TenantName: "Harbour\r\n\u202eDesk <i>",
+		Link: "https://tickets.example.com/console/link?token=a&b", Until: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
+	})
+	if m.ID != "m3" || m.To != "ada@example.org" || m.Subject != `Sign in to "Harbour  Desk <i>"` {
+		t.Errorf("got %+v", m)
+	}
+	want := `Hello Ada <b>  Bcc: x,
+
+Somebody, you most likely, has asked to sign in to the Ticketwire console of "Harbour  Desk <i>". This link does it, once, until 2026-03-01T12:00:00.000Z:
+
+https://tickets.example.com/console/link?token=a&b
+
+If it was not you, leave it alone: nothing happens without the link. Do not pass it on.
+
+`
+	if diff := cmp.Diff(want, m.Text); diff != "" {
+		t.Errorf("text (-want +got):\n%s", diff)
+	}
+	for _, part := range []string{`<a href="https://tickets.example.com/console/link?token=a&amp;b">https://`, "Desk &lt;i&gt;", "Ada &lt;b&gt;"} {
+		if !strings.Contains(m.HTML, part) {
+			t.Errorf("the page is without %q:\n%s", part, m.HTML)
+		}
+	}
+}

@@ -112,6 +112,11 @@ func (r RateLimit) check() error {
 	return nil
 }
 
+// Ended reports whether the key opens nothing any more.
+func (k *APIKey) Ended(now time.Time) bool {
+	return !k.Active || k.ExpiresAt != nil && !k.ExpiresAt.After(now)
+}
+
 const keyColumns = `select tenant_id, api_key_id, user_id, name, prefix, active, permissions, expires_at, last_used_at,
 	usage_count, usage_limit, rate_enabled, rate_max_tokens, rate_refill_per_min, created_at from api_keys `
 

@@ -18,6 +18,15 @@ import (
 type Mails struct {
 	Disabled func(Notice) MailText // the webhook was switched off (contract section 4.11, D19)
 	Warning  func(Notice) MailText // it will be, if it goes on like this
+	Link     func(LinkNotice) MailText
+}
+
+// LinkNotice is what a mail with a link to the console is about.
+type LinkNotice struct {
+	UserName   string // of the recipient
+	TenantName string
+	Token      string    // of the link
+	Until      time.Time // when it ends
 }
 
 // Notice is what a mail is about.
@@ -42,6 +51,8 @@ type OutboxMail struct {
 	MailID, TenantID, Recipient, Subject, Text, HTML string
 	Attempts                                         int   // tries before this one
 	Generation                                       int64 // the fence, as in Claimed
+	// ExpiresAt is when the mail is of no use any more; nil for never.
+	ExpiresAt *time.Time
 }
 
 // incident is one reason to write to the owner of a webhook. kind and key tell
@@ -131,11 +142,15 @@ func (s *Store) ClaimMail(ctx context.Context, now time.Time, owner string, leas
 				where m.sent_at is null and m.failed_at is null and m.due_at <= $1
 					and (m.lease_until is null or m.lease_until <= $1)
 				order by m.due_at, m.mail_id limit $4`+s.dialect.skip+`)
-			returning mail_id, tenant_id, recipient, subject, text_body, html_body, attempts, generation`,
+			returning mail_id, tenant_id, recipient, subject, text_body, html_body, attempts, generation, expires_at`,
 			micros(now), owner, micros(now.Add(lease)), limit)
 		list, err := collect(rows, err, func(row scanner) (OutboxMail, error) {
 			var m OutboxMail
-			err := row.Scan(&m.MailID, &m.TenantID, &m.Recipient, &m.Subject, &m.Text, &m.HTML, &m.Attempts, &m.Generation)
+			var expires sql.NullInt64
+			err := row.Scan(&m.MailID, &m.TenantID, &m.Recipient, &m.Subject, &m.Text, &m.HTML, &m.Attempts, &m.Generation, &expires)
+			if m.ExpiresAt = instantPtr(expires); err == nil && expires.Valid {
+				s.openMail(now, &m)
+			}
 			return m, err
 		})
 		if err != nil {
@@ -144,6 +159,20 @@ func (s *Store) ClaimMail(ctx context.Context, now time.Time, owner string, leas
 		slices.SortFunc(list, func(a, b OutboxMail) int { return strings.Compare(a.MailID, b.MailID) })
 		return list, nil
 	})
+}
+
+// mailPlace is where the texts of a sealed mail belong.
+func mailPlace(mailID string) string { return "mail_outbox.link/" + mailID }
+
+// openMail opens the texts of a sealed mail. What does not open, as its key is gone,
+// is of no use to anybody and must not hold up the rest: it has expired.
+func (s *Store) openMail(now time.Time, m *OutboxMail) {
+	text, err := s.cfg.Vault.Open(mailPlace(m.MailID), m.Text)
+	page, err2 := s.cfg.Vault.Open(mailPlace(m.MailID), m.HTML)
+	m.Text, m.HTML = string(text), string(page)
+	if err != nil || err2 != nil {
+		m.ExpiresAt = &now
+	}
 }
 
 // MailSent notes that a claimed mail was accepted by the mail server. The text

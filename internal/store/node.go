@@ -463,3 +463,39 @@ func (s *Store) TakeToken(ctx context.Context, now time.Time, tenant, keyID stri
 	}
 	return took, true, nil
 }
+
+// Bucket is an API key's bucket as it was when a token was last asked of it.
+type Bucket struct {
+	KeyID    string
+	Tokens   float64
+	FilledAt time.Time
+	Rate     RateLimit // the key's, over its tenant's
+}
+
+// Buckets returns the buckets of a tenant's keys that all nodes share, without
+// spending anything. shared is false on an embedded database, see TakeToken.
+func (s *Store) Buckets(ctx context.Context, tenant string) (list []Bucket, shared bool, err error) {
+	if !s.dialect.server {
+		return nil, false, nil
+	}
+	rows, err := s.reader(ctx).query(`select b.api_key_id, b.tokens, b.filled_at,
+			k.rate_enabled, k.rate_max_tokens, k.rate_refill_per_min, t.rate_enabled, t.rate_max_tokens, t.rate_refill_per_min
+		from rate_buckets b
+		join api_keys k on k.tenant_id = b.tenant_id and k.api_key_id = b.api_key_id
+		join tenants t on t.tenant_id = b.tenant_id
+		where b.tenant_id = $1`, tenant)
+	list, err = collect(rows, err, func(r scanner) (b Bucket, err error) {
+		var filled int64
+		var key, desk RateLimit
+		err = r.Scan(&b.KeyID, &b.Tokens, &filled, &key.Enabled, &key.MaxTokens, &key.RefillPerMin, &desk.Enabled, &desk.MaxTokens, &desk.RefillPerMin)
+		b.FilledAt, b.Rate = instant(filled), key.over(desk)
+		return b, err
+	})
+	if err != nil {
+		return nil, true, fmt.Errorf("read the buckets of tenant %s: %w", tenant, err)
+	}
+	return list, true, nil
+}
+
+// Remaining is how many calls an API key may make at a moment, of how many at most.
+type Remaining struct{ Calls, Limit int }

@@ -12,7 +12,7 @@ import (
 // whole index of it, but by the few statements that are about all of it.
 func TestPlansOnPostgres(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, openAt(t, onPostgres(t), guide, mails), "acme")
+	d := newDesk(t, openAt(t, onPostgres(t), guide, mails, withLinks), "acme")
 	useEverything(t, d)
 	useQueue(t, newDesk(t, d.Store, "other"))
 	texts := map[string]bool{}
@@ -93,11 +93,15 @@ func fillTables(t *testing.T, s *Store) {
 		`insert into idempotency_keys (tenant_id, api_key_id, key, route, fingerprint, status, body, created_at)
 			select 't' || n % 50, 'a', 'k' || n, '', '', 200, '', n ` + rows,
 		`insert into users (tenant_id, user_id, first_name, last_name, email, user_type, permissions, created_at)
-			select 't' || n % 50, 'u' || n, '', '', '', '', '[]', n ` + rows,
+			select 't' || n % 50, 'u' || n, '', '', 'u' || n || '@x', '', '[]', n ` + rows,
 		`insert into api_keys (tenant_id, api_key_id, user_id, name, prefix, key_hash, created_at)
 			select 't' || n % 50, 'a' || n, 'u', '', '', 'h' || n, n ` + rows,
 		`insert into console_tokens (token_hash, kind, tenant_id, user_id, created_at, expires_at)
 			select 'h' || n, 'session', 't' || n % 50, 'u', n, n ` + rows,
+		`insert into cutover_reports (tenant_id, report_id, published_by, published_at, verdict, headline, server, webhook_id, window_to, body)
+			select 't' || n % 50, 'r' || n, '', n, '', '', '', '', n, '' ` + rows,
+		`insert into link_requests select 'r' || n, 'a' || n, 's' || n, n ` + rows,
+		`insert into rate_buckets select 't' || n % 50, 'a' || n, 1, true, n ` + rows,
 		`insert into delivery_minutes select 't' || n % 50, n, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 ` + rows,
 		`analyze`,
 	} {

@@ -15,7 +15,7 @@ import (
 // page through all day need no sort.
 func TestPlans(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, openAt(t, place{dir: t.TempDir()}), "acme")
+	d := newDesk(t, openAt(t, place{dir: t.TempDir()}, withLinks), "acme")
 	useEverything(t, d)
 	texts := map[string]bool{}
 	d.stmts.Range(func(q, _ any) bool { texts[q.(string)] = true; return true })
@@ -67,7 +67,7 @@ func walks(step string) bool {
 	if !strings.HasSuffix(step, "(tenant_id=?)") {
 		return false
 	}
-	for _, small := range []string{"tenants", "webhooks", "boards", "api_keys"} {
+	for _, small := range []string{"tenants", "webhooks", "boards", "api_keys", "cutover_reports"} {
 		if strings.Contains(step, "_"+small+"_") {
 			return false
 		}
@@ -93,6 +93,18 @@ func useEverything(t *testing.T, d *desk) {
 	must(d.ToggleReaction(ctx, start(), d.Actor, tk.TicketID, c.CommentID, "x"))(t)
 	for _, desc := range []bool{false, true} {
 		must(d.Comments(ctx, d.TenantID, tk.TicketID, CommentQuery{Desc: desc}))(t)
+	}
+	published := must(d.PublishCutoverReport(ctx, start(), d.Actor, report("x")))(t)
+	if err := d.MailLinks(ctx, start(), "acme@desk.example", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.Buckets(ctx, d.TenantID); err != nil {
+		t.Fatal(err)
+	}
+	must(d.CutoverReports(ctx, d.TenantID))(t)
+	must(d.CutoverReport(ctx, d.TenantID, published.ReportID))(t)
+	if err := d.DeleteCutoverReport(ctx, d.TenantID, published.ReportID); err != nil {
+		t.Fatal(err)
 	}
 	tags := must(d.AddTags(ctx, start(), d.Actor, tk.TicketID, []TagDraft{{Text: "new"}}))(t)
 	must(d.RemoveTags(ctx, start(), d.Actor, tk.TicketID, []string{tags[0].TagID}))(t)

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -53,6 +55,84 @@ func (s *Store) NewLink(ctx context.Context, now time.Time, tenant, userID strin
 		return err
 	})
 	return link, err
+}
+
+// How often links are asked for by mail within LinkLife. An office behind one address
+// has room, and nobody's mailbox fills.
+const (
+	linksPerAddress = 3
+	linksPerSender  = 20
+	linkTenants     = 20 // that one request writes for
+)
+
+// MailLinks puts a mail with a link into the outbox, to the active internal user with
+// this mail address, for each tenant that has one. Whether there is one shows neither
+// in the result nor in what has to be written before it. sender is the network address
+// of whoever asks: one that has asked too often is RateLimited. An address for which
+// too much was asked gets nothing more for a while.
+func (s *Store) MailLinks(ctx context.Context, now time.Time, address, sender string) error {
+	addressHash, senderHash := vault.HashAPIKey(strings.ToLower(address)), vault.HashAPIKey(sender)
+	return s.do(ctx, func(t *tx) error {
+		var byAddress, bySender int
+		since := micros(now.Add(-LinkLife))
+		if err := t.row(`select (select count(*) from link_requests where address_hash = $1 and requested_at > $3),
+			(select count(*) from link_requests where sender_hash = $2 and requested_at > $3)`,
+			addressHash, senderHash, since).Scan(&byAddress, &bySender); err != nil {
+			return fmt.Errorf("count requests for links: %w", err)
+		}
+		if bySender >= linksPerSender {
+			return fault.New(fault.RateLimited, "Too many links were asked for from your network; wait %d minutes, or use an API key", int(LinkLife.Minutes()))
+		}
+		full := byAddress >= linksPerAddress
+		if full {
+			addressHash = "" // or whoever goes on asking would keep the owner out for good
+		}
+		if err := t.change("insert into link_requests", `insert into link_requests (request_id, address_hash, sender_hash, requested_at)
+			values ($1, $2, $3, $4)`, NewID(), addressHash, senderHash, micros(now)); err != nil || full {
+			return err
+		}
+		return t.mailLinks(now, address)
+	})
+}
+
+// linkUser is somebody who gets a link by mail.
+type linkUser struct{ tenantID, userID, first, last, email, tenantName string }
+
+// mailLinks writes the mails of one request.
+func (t *tx) mailLinks(now time.Time, address string) error {
+	compose := t.w.s.cfg.Mails.Link
+	if compose == nil {
+		return nil
+	}
+	rows, err := t.query(`select u.tenant_id, u.user_id, u.first_name, u.last_name, u.email, t.name
+		from users u join tenants t on t.tenant_id = u.tenant_id
+		where lower(u.email) = lower($1) and u.user_type = 'internal' and not u.is_inactive and not t.suspended
+		order by t.name, u.tenant_id, u.created_at, u.user_id limit $2`, address, 5*linkTenants)
+	users, err := collect(rows, err, func(row scanner) (u linkUser, err error) {
+		err = row.Scan(&u.tenantID, &u.userID, &u.first, &u.last, &u.email, &u.tenantName)
+		return u, err
+	})
+	if err != nil {
+		return fmt.Errorf("find who has a mail address: %w", err)
+	}
+	users = slices.CompactFunc(users, func(a, b linkUser) bool { return a.tenantID == b.tenantID })
+	until := now.Add(LinkLife)
+	for _, u := range users[:min(linkTenants, len(users))] {
+		token, err := t.newToken(now, tokenLink, u.tenantID, u.userID, "", LinkLife)
+		if err != nil {
+			return err
+		}
+		text := compose(LinkNotice{UserName: strings.TrimSpace(u.first + " " + u.last), TenantName: u.tenantName, Token: token, Until: until})
+		id := NewID()
+		place, seal := mailPlace(id), t.w.s.cfg.Vault.Seal
+		if err := t.change("put a mail into the outbox", `insert into mail_outbox (mail_id, tenant_id, dedupe_key, recipient, subject,
+				text_body, html_body, due_at, created_at, expires_at)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9)`, id, u.tenantID, "link/"+id, u.email, text.Subject,
+			seal(place, []byte(text.Text)), seal(place, []byte(text.HTML)), micros(now), micros(until)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // UseLink opens the session of a link, which is gone then. A link that was used,

@@ -157,6 +157,8 @@ func (t *tx) sweepSmall(now time.Time, old int64, limit int) (deleted int, err e
 			where enabled_at < $1 order by enabled_at limit $2)`},
 		{"ended sessions", micros(now), `delete from console_tokens where token_hash in (
 			select token_hash from console_tokens where expires_at <= $1 order by expires_at limit $2)`},
+		{"requests for links", micros(now.Add(-LinkLife)), `delete from link_requests where request_id in (
+			select request_id from link_requests where requested_at <= $1 order by requested_at limit $2)`},
 		{"minutes of traffic", now.Add(-trafficLife).Unix() / 60, `delete from delivery_minutes where (tenant_id, minute) in (
 			select tenant_id, minute from delivery_minutes where minute < $1 order by minute limit $2)`},
 		{"webhook health", old, `delete from webhook_health where (tenant_id, webhook_id) in (

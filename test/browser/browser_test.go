@@ -1,7 +1,13 @@
 package browser
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
+	"mime/quotedprintable"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -37,10 +43,18 @@ func (s *scene) paths(t *testing.T) []string {
 		"/msp/tickets/" + worked.Number, "/console/webhooks", "/console/webhooks/new", "/console/webhooks/" + good.WebhookID,
 		"/console/webhooks/" + broken.WebhookID, "/console/webhooks/" + good.WebhookID + "/edit", "/console/webhooks/" + good.WebhookID + "/replay",
 		"/console/deliveries", "/console/deliveries?code=x", "/console/deliveries/" + s.failed(t, broken), "/console/events", "/console/events/" + event,
-		"/console/keys", "/console/keys/new", "/msp/tickets/nothing",
+		"/console/keys", "/console/keys/new", "/console/keys/" + s.ownKey(t) + "/edit",
+		s.publish(t, sampleReport(t)), "/console/cutover",
+		"/msp/tickets/nothing",
 		"/console/tickets?board=" + s.a.BoardID + "&client=" + s.a.ClientID + "&tags=printer&opened_from=2026-01-01T00%3A00&statuses=" + s.a.Statuses["Open"],
 		"/console/tickets?client=Nobody&closed_from=soon", "/msp/tickets/" + worked.Number + "/delete",
 	}
+}
+
+// ownKey is the id of the key that tenant a began with.
+func (s *scene) ownKey(t *testing.T) string {
+	t.Helper()
+	return must(s.app.Store().Keys(t.Context(), s.a.TenantID))(t)[0].KeyID
 }
 
 // Every page is for everybody, on every screen, in both themes.
@@ -408,6 +422,21 @@ func TestKeysOfTheConsole(t *testing.T) {
 	tb.click("a.primary")
 	tb.sees("Poller")
 	tb.sees("1 of 1,000")
+	tb.click("tbody tr:first-child td.main a")
+	tb.sees("Last used")
+	tb.fill("input[name=name]", "Poller of the night")
+	tb.fill("select[name=rate]", "on")
+	tb.fill("input[name=max_tokens]", "0")
+	tb.click("main button.primary")
+	tb.sees("greater than or equal to 1")
+	tb.fill("input[name=max_tokens]", "15")
+	tb.fill("input[name=refill_per_min]", "30")
+	tb.click("main button.primary")
+	tb.sees("Saved.")
+	tb.sees("15 at once, 30 per minute")
+	if who := must(s.app.Store().Authenticate(t.Context(), time.Now(), key))(t); who.Rate.MaxTokens == nil || *who.Rate.MaxTokens != 15 {
+		t.Errorf("the key's limit is %+v", who.Rate)
+	}
 	tb.click("tbody tr:first-child summary")
 	tb.click("tbody tr:first-child button.danger")
 	tb.sees("The key was revoked.")
@@ -424,6 +453,82 @@ func TestKeysOfTheConsole(t *testing.T) {
 	tb.sees("Eve Other")
 }
 
+// publish keeps a report for tenant a and returns the path of its page.
+func (s *scene) publish(t *testing.T, text []byte) string {
+	t.Helper()
+	return "/console/cutover/" + must(s.app.Store().PublishCutoverReport(t.Context(), time.Now(), s.who, text))(t).ReportID
+}
+
+// sampleReport is a report with something of everything.
+func sampleReport(t *testing.T) []byte {
+	t.Helper()
+	return must(os.ReadFile("../../internal/cutover/testdata/report.json"))(t)
+}
+
+func TestCutoverReports(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	tb := s.signIn(t)
+	tb.visit("/console/cutover")
+	tb.sees("No reports yet")
+	tb.accessible()
+	choose := func(text []byte) {
+		t.Helper()
+		_ = eval[any](tb, fmt.Sprintf(`(() => { const files = new DataTransfer(); files.items.add(new File([%q], "report.json"));
+			document.querySelector("input[type=file]").files = files.files; return null; })()`, text))
+		tb.click("form[enctype] button")
+	}
+	choose([]byte("nonsense"))
+	tb.sees("invalid character")
+	choose(sampleReport(t))
+	tb.sees("The report was published.")
+	tb.sees("The sender lost the event before it owed a delivery.")
+	if n := eval[float64](tb, `[...document.querySelectorAll(".report svg")].filter(s => s.getBoundingClientRect().height > 50).length`); n != 3 {
+		t.Errorf("%g pictures are shown, want 3", n)
+	}
+	tb.click(".report details summary")
+	tb.visit("/console/cutover")
+	tb.click("td.main a")
+	tb.click(".act.last summary")
+	tb.click(".act.last button.danger")
+	tb.sees("The report was deleted.")
+	tb.sees("No reports yet")
+}
+
+// Somebody without a key gets in with what is in his mail.
+func TestSignInByMail(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	tb := newTab(t, chromium(t), s.app.PublicURL())
+	tb.window(390, 844, "dark")
+	tb.visit("/console/events")
+	tb.fill("#address", hostile)
+	_ = eval[bool](tb, "document.querySelector('form.other').noValidate = true")
+	tb.click("form.other button")
+	tb.sees("must be a mail address")
+	tb.accessible()
+	tb.fits()
+	tb.fill("#address", "Ada@Desk.example")
+	tb.click("form.other button")
+	tb.sees("a mail with a link is on its way")
+	tb.accessible()
+	tb.fits()
+	var mail string
+	select {
+	case mail = <-s.mails:
+	case <-time.After(patience):
+		t.Fatal("no mail came")
+	}
+	plain := must(io.ReadAll(quotedprintable.NewReader(strings.NewReader(mail[strings.Index(mail, "\r\n\r\n"):]))))(t)
+	link := regexp.MustCompile(regexp.QuoteMeta(s.app.PublicURL()) + `/console/link\?token=[A-Za-z0-9_-]+`).FindString(string(plain))
+	if link == "" {
+		t.Fatalf("there is no link in\n%s", plain)
+	}
+	tb.do(chromedp.Navigate(link))
+	tb.click("button.primary")
+	tb.sees("Overview")
+}
+
 // Whatever somebody writes into a ticket, a header or an answer is text.
 func TestHostileTexts(t *testing.T) {
 	t.Parallel()
@@ -432,14 +537,18 @@ func TestHostileTexts(t *testing.T) {
 	tk := s.open(t, hostile, "High", "<i>tag</i>")
 	must(s.app.Store().AddComment(t.Context(), time.Now(), s.who, tk.TicketID, ticket.CommentDraft{Text: hostile}))(t)
 	failed := s.failed(t, hook)
+	key, _, err := s.app.Store().CreateKey(t.Context(), time.Now(), s.a.TenantID, store.KeyDraft{UserID: s.a.UserID, Name: hostile, UsageLimit: new(int64(1))})
+	must(key, err)(t)
+	quoted := must(json.Marshal(hostile))(t)
+	report := s.publish(t, bytes.ReplaceAll(sampleReport(t), []byte("ticket.updated"), quoted[1:len(quoted)-1]))
 	tb := s.signIn(t)
 	for _, path := range []string{
-		"/console/tickets", "/console/tickets?search=" + strings.ReplaceAll("<script>", "<", "%3C"), "/msp/tickets/" + tk.Number,
+		report, "/console/cutover", "/console/keys", "/console/keys/" + key.KeyID + "/edit", "/console/tickets", "/console/tickets?search=" + strings.ReplaceAll("<script>", "<", "%3C"), "/msp/tickets/" + tk.Number,
 		"/console/webhooks", "/console/webhooks/" + hook.WebhookID, "/console/webhooks/" + hook.WebhookID + "/edit",
 		"/console/deliveries", "/console/deliveries/" + failed, "/console/events", "/console/overview",
 	} {
 		tb.visit(path)
-		if n := eval[float64](tb, `document.querySelectorAll("main script, main img, main i, main b").length`); n > 0 {
+		if n := eval[float64](tb, `document.querySelectorAll("main script, main img, main i, main b:not(.report .card > b)").length`); n > 0 {
 			t.Errorf("%s made elements of a text", path)
 		}
 		if text := tb.text(); strings.ContainsAny(text, "\u202e\x1b\x07\u200f") {
@@ -457,7 +566,7 @@ func TestHostileTexts(t *testing.T) {
 func TestOtherTenant(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	hook := s.hook(t, "Status board", "/broken", nil)
+	hook, key, report := s.hook(t, "Status board", "/broken", nil), s.ownKey(t), s.publish(t, sampleReport(t))
 	tk := s.open(t, "Ours", "High")
 	failed := s.failed(t, hook)
 	events := must(s.app.Store().Events(t.Context(), s.a.TenantID, store.FeedQuery{Types: []string{webhook.TicketCreated}}))(t)
@@ -469,6 +578,7 @@ func TestOtherTenant(t *testing.T) {
 		"/msp/tickets/" + tk.TicketID, "/msp/tickets/" + tk.Number, "/console/webhooks/" + hook.WebhookID,
 		"/console/webhooks/" + hook.WebhookID + "/edit", "/console/deliveries/" + failed, "/console/events/" + event,
 		"/msp/tickets/" + tk.TicketID + "/delete", "/console/deliveries/resend?job=" + hook.WebhookID + "." + failed,
+		"/console/keys/" + key + "/edit", report,
 	} {
 		status := eval[float64](tb, `(() => { const r = new XMLHttpRequest(); r.open("GET", "`+path+`", false); r.send(); return r.status; })()`)
 		if status != 404 {

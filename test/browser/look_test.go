@@ -47,6 +47,8 @@ func TestPictures(t *testing.T) {
 		{"deliveries", "/console/deliveries", false},
 		{"events", "/console/events", false},
 		{"keys", "/console/keys", false},
+		{"key", "/console/keys/" + s.ownKey(t) + "/edit", false},
+		{"cutover-report", s.publish(t, sampleReport(t)), false},
 	} {
 		for _, size := range []struct {
 			name          string

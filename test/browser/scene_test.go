@@ -5,17 +5,21 @@ import (
 	"context"
 	"database/sql"
 	"io"
+	"log"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/emersion/go-smtp"
 	_ "modernc.org/sqlite" // the charts' history is written into the database
 
 	"github.com/ticketwire/ticketwire/internal/api"
@@ -42,6 +46,7 @@ type scene struct {
 	who  ticket.Actor // of tenant a
 
 	receiver *httptest.Server
+	mails    chan string  // what the SMTP server was sent
 	down     atomic.Bool  // the receiver answers 503
 	got      atomic.Int64 // requests that were accepted
 }
@@ -71,6 +76,7 @@ func newScene(t *testing.T) *scene {
 		io.WriteString(w, `{"accepted":true}`)
 	}))
 	t.Cleanup(s.receiver.Close)
+	s.mails = make(chan string, 100)
 	policy := delivery.DefaultPolicy()
 	policy.Jitter = 0
 	policy.Schedule = []time.Duration{500 * time.Millisecond, 30 * time.Minute, 2 * time.Hour}
@@ -78,7 +84,8 @@ func newScene(t *testing.T) *scene {
 	a, err := app.New(t.Context(), app.Config{
 		Listen: "127.0.0.1:0", DataDir: s.dir, Version: "test", Policy: policy,
 		AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Rate:         api.DefaultRate(), Enforce: true, Retention: 720 * time.Hour, MaxWebhooks: 50,
+		SMTPURL:      "smtp://" + s.smtp(t) + "?tls=none", MailFrom: "desk@example.com",
+		Rate: api.DefaultRate(), Enforce: true, Retention: 720 * time.Hour, MaxWebhooks: 50,
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
@@ -99,6 +106,35 @@ func newScene(t *testing.T) *scene {
 	s.b = s.bootstrap(t, "Other Desk", "Eve", "Other")
 	s.who = ticket.Actor{TenantID: s.a.TenantID, UserID: s.a.UserID, Name: new("Ada Lovelace")}
 	return s
+}
+
+// smtp starts an SMTP server that keeps what it is sent, and returns its address.
+func (s *scene) smtp(t *testing.T) string {
+	t.Helper()
+	listener := must((&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0"))(t)
+	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return mailSession{s}, nil }))
+	server.ErrorLog = log.New(io.Discard, "", 0)
+	var served sync.WaitGroup
+	served.Go(func() { server.Serve(listener) })
+	t.Cleanup(func() {
+		server.Close()
+		served.Wait()
+	})
+	return listener.Addr().String()
+}
+
+type mailSession struct{ s *scene }
+
+func (mailSession) Reset()                               {}
+func (mailSession) Logout() error                        { return nil }
+func (mailSession) Mail(string, *smtp.MailOptions) error { return nil }
+func (mailSession) Rcpt(string, *smtp.RcptOptions) error { return nil }
+
+// Data keeps a mail.
+func (m mailSession) Data(r io.Reader) error {
+	text, err := io.ReadAll(r)
+	m.s.mails <- string(text)
+	return err
 }
 
 func (s *scene) bootstrap(t *testing.T, name, first, last string) store.Bootstrapped {
