@@ -112,24 +112,32 @@ func (s *Store) NextDue(ctx context.Context, after time.Time) (due time.Time, ok
 
 // Target loads a webhook for sending, active or not. Its secrets include one
 // whose grace ends later; Secrets.At tells which count at a given time.
-func (s *Store) Target(ctx context.Context, l Lane) (Target, error) {
-	r := s.reader(ctx)
-	w, err := s.webhookOf(r, l.TenantID, l.WebhookID)
+func (s *Store) Target(ctx context.Context, l Lane) (Target, error) { return s.targetOf(s.reader(ctx), l) }
+
+func (s *Store) targetOf(q querier, l Lane) (Target, error) {
+	w, err := s.webhookOf(q, l.TenantID, l.WebhookID)
 	if err != nil {
 		return Target{}, err
 	}
-	secrets, err := s.secretsOf(r, time.Time{}, l)
+	secrets, err := s.secretsOf(q, time.Time{}, l)
 	return Target{Webhook: w, Secrets: secrets}, err
 }
 
-// target loads a webhook for sending, active or not.
-func (t *tx) target(now time.Time, l Lane) (Target, error) {
-	w, err := t.w.s.webhookOf(t, l.TenantID, l.WebhookID)
-	if err != nil {
-		return Target{}, err
+// target is Target as the transaction sees it, but for the health, which may be
+// that of an earlier one.
+func (t *tx) target(l Lane) (Target, error) {
+	r := &t.w.recent
+	if known, ok := r.targets[l]; ok {
+		return known, nil
 	}
-	secrets, err := t.w.s.secretsOf(t, now, l)
-	return Target{Webhook: w, Secrets: secrets}, err
+	target, err := t.w.s.targetOf(t, l)
+	if err == nil {
+		if len(r.targets) >= maxTargets {
+			clear(r.targets)
+		}
+		r.targets[l] = target
+	}
+	return target, err
 }
 
 // Claim leases due deliveries of a lane, oldest first. A row whose lease has
@@ -144,7 +152,7 @@ func (s *Store) Claim(ctx context.Context, now time.Time, req ClaimRequest) (Bat
 		if t.w.shared.away {
 			return Batch{}, fault.New(fault.Unavailable, "This node has lost its lease")
 		}
-		target, err := t.target(now, req.Lane)
+		target, err := t.target(req.Lane)
 		if fault.Is(err, fault.NotFound) || err == nil && !target.IsActive {
 			return Batch{}, t.abandonOwed(now, req.Lane)
 		}
@@ -294,7 +302,7 @@ func (t *tx) begin(now time.Time, b begun) (Claimed, error) {
 func (s *Store) BeginTest(ctx context.Context, now time.Time, tenant, webhookID, owner string, lease time.Duration) (Batch, error) {
 	var out Batch
 	err := s.do(ctx, func(t *tx) error {
-		target, err := t.target(now, Lane{tenant, lowerID(webhookID)})
+		target, err := t.target(Lane{tenant, lowerID(webhookID)})
 		if err != nil {
 			return err
 		}
@@ -331,7 +339,7 @@ func (s *Store) BeginRetry(ctx context.Context, now time.Time, tenant, webhookID
 		if err != nil {
 			return err
 		}
-		target, err := t.target(now, Lane{tenant, d.WebhookID})
+		target, err := t.target(Lane{tenant, d.WebhookID})
 		if fault.Is(err, fault.NotFound) {
 			return fault.New(fault.Conflict, "Cannot retry: the webhook was deleted")
 		}

@@ -11,6 +11,9 @@ import (
 // forgotten. A ticket is about two kilobytes.
 const maxRecent = 8192
 
+// maxTargets bounds how many webhooks it remembers, likewise.
+const maxTargets = 1024
+
 // recent is what the writer remembers of rows that it has read or written, so
 // that a ticket that changes again is not joined together again. Nobody else on
 // this connection writes, so it is right until another process commits, which
@@ -20,6 +23,7 @@ type recent struct {
 	version int64 // of the database, as of the last look
 	seq     int64 // of the newest event; 0 when it is not known
 	tickets map[ticketKey]known
+	targets map[Lane]Target // as of the last change of any webhook
 	checked map[string]bool // tenants whose subscriptions are known to be current in this transaction
 }
 
@@ -32,12 +36,13 @@ type known struct {
 }
 
 func newRecent() recent {
-	return recent{tickets: map[ticketKey]known{}, checked: map[string]bool{}}
+	return recent{tickets: map[ticketKey]known{}, targets: map[Lane]Target{}, checked: map[string]bool{}}
 }
 
 // forget drops everything, after a rollback.
 func (r *recent) forget() {
 	r.forgetTickets()
+	clear(r.targets)
 	clear(r.checked)
 	r.seq = 0
 }

@@ -37,8 +37,13 @@ func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error
 	}
 	return write(ctx, s, func(t *tx) ([]Recorded, error) {
 		b := recording{tx: t, webhooks: map[Lane]*recorded{}, minutes: map[minuteKey]*Minute{}}
-		if err := b.complete(results); err != nil {
-			return nil, err
+		if t.w.s.dialect.server {
+			if err := b.complete(results); err != nil {
+				return nil, err
+			}
+			if err := b.load(results); err != nil {
+				return nil, err
+			}
 		}
 		out := make([]Recorded, len(results))
 		for i := range results {
@@ -178,11 +183,8 @@ const completeClaimed = `update deliveries set lease_owner = null, lease_until =
 	where tenant_id = $1 and delivery_id = $2 and lease_owner = $3 and generation = $4 and status = 'pending'`
 
 // complete completes the rows of all deliveries of the queue among the results in
-// one round trip, where a round trip counts.
+// one round trip.
 func (b *recording) complete(results []Result) error {
-	if !b.tx.w.s.dialect.server {
-		return nil
-	}
 	var ids []string
 	var rows [][]any
 	b.held = map[string]bool{}
@@ -205,6 +207,33 @@ func (b *recording) complete(results []Result) error {
 	}
 	for i, n := range counts {
 		b.held[ids[i]] = n == 1
+	}
+	return nil
+}
+
+// load reads the webhooks of the results in one round trip.
+func (b *recording) load(results []Result) error {
+	var list []asked
+	for i := range results {
+		l := results[i].Lane()
+		if b.webhooks[l] != nil {
+			continue
+		}
+		w := &recorded{gone: true}
+		b.webhooks[l] = w
+		list = append(list, asked{oneWebhook, []any{l.TenantID, l.WebhookID}, func(row scanner) error {
+			var r webhookRow
+			if err := row.Scan(r.dest()...); err != nil {
+				return err
+			}
+			var err error
+			w.Webhook, err = r.webhook(b.tx.w.s)
+			w.gone = false
+			return err
+		}})
+	}
+	if err := b.tx.ask(list); err != nil {
+		return fmt.Errorf("read webhooks: %w", err)
 	}
 	return nil
 }

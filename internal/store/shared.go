@@ -132,6 +132,7 @@ func (w *writer) beginShared() error {
 	sh.foreign = n != nil && n.webhooks.Swap(sh.webhooks) != sh.webhooks
 	if sh.webhooks != sh.known {
 		clear(w.recent.checked)
+		clear(w.recent.targets)
 	}
 	if version != w.recent.version+1 {
 		w.recent.forgetTickets()
@@ -194,28 +195,26 @@ func (w *writer) reportShared(all *Committed) {
 // fetch reads the tickets that the calls of a batch will ask for and that are not
 // remembered, in one round trip and not in one for each.
 func (w *writer) fetch(batch []*call) error {
-	var tenants, ids []string
+	t := &tx{w: w}
+	var list []asked
 	for _, c := range batch {
 		if _, known := w.recent.tickets[c.on]; known || c.on.id == "" {
 			continue
 		}
-		tenants, ids = append(tenants, storable(c.on.tenant)), append(ids, storable(c.on.id))
+		list = append(list, asked{
+			text: ticketFields + `, t.last_seq` + ticketFrom + `where t.tenant_id = $1 and t.ticket_id = $2`,
+			args: []any{c.on.tenant, c.on.id},
+			scan: func(row scanner) error {
+				var seq int64
+				tk, err := scanTicket(alsoScan{row, &seq})
+				if err == nil {
+					t.remember(&tk, seq)
+				}
+				return err
+			},
+		})
 	}
-	if len(ids) < 2 {
-		return nil
-	}
-	t := &tx{w: w}
-	var seq int64
-	rows, err := t.query(ticketFields+`, t.last_seq`+ticketFrom+`
-		where (t.tenant_id, t.ticket_id) in (select * from unnest($1::text[], $2::text[]))`, tenants, ids)
-	_, err = collect(rows, err, func(row scanner) (struct{}, error) {
-		tk, err := scanTicket(alsoScan{row, &seq})
-		if err == nil {
-			t.remember(&tk, seq)
-		}
-		return struct{}{}, err
-	})
-	if err != nil {
+	if err := t.ask(list); err != nil {
 		return fmt.Errorf("read tickets: %w", err)
 	}
 	return nil
@@ -465,4 +464,34 @@ func (t *tx) execMany(q string, args [][]any) ([]int64, error) {
 		}
 		return results.Close()
 	})
+}
+
+// asked is a query with what to do with each of its rows.
+type asked struct {
+	text string
+	args []any
+	scan func(scanner) error
+}
+
+// ask runs queries on a server, all in one round trip.
+func (t *tx) ask(list []asked) error {
+	if len(list) == 0 {
+		return nil
+	}
+	b := &pgx.Batch{}
+	for i := range list {
+		q := &list[i]
+		if _, err := t.stmt(q.text, q.args); err != nil {
+			return err
+		}
+		b.Queue(q.text, q.args...).Query(func(rows pgx.Rows) error {
+			for rows.Next() {
+				if err := q.scan(rows); err != nil {
+					return err
+				}
+			}
+			return rows.Err()
+		})
+	}
+	return t.w.session(func(c *pgx.Conn) error { return c.SendBatch(context.Background(), b).Close() })
 }

@@ -143,11 +143,13 @@ func secretPlace(tenant, id string) string  { return "webhooks.secret/" + tenant
 func headersPlace(tenant, id string) string { return "webhooks.custom_headers/" + tenant + "/" + id }
 func tlsPlace(tenant, id string) string     { return "webhooks.tls/" + tenant + "/" + id }
 
+const oneWebhook = `select ` + webhookColumns + webhookTables + `
+	where w.tenant_id = $1 and w.webhook_id = $2 and w.deleted_at is null`
+
 // webhookOf loads a webhook that is not deleted.
 func (s *Store) webhookOf(q querier, tenant, id string) (delivery.Webhook, error) {
 	var r webhookRow
-	err := q.row(`select `+webhookColumns+webhookTables+`
-		where w.tenant_id = $1 and w.webhook_id = $2 and w.deleted_at is null`, tenant, lowerID(id)).Scan(r.dest()...)
+	err := q.row(oneWebhook, tenant, lowerID(id)).Scan(r.dest()...)
 	if err != nil {
 		return delivery.Webhook{}, found(err, "Webhook not found")
 	}

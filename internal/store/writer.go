@@ -548,4 +548,7 @@ func (t *tx) row(q string, args ...any) *sql.Row {
 func (t *tx) due(l Lane) { t.out.Due = append(t.out.Due, l) }
 
 // changed notes that a webhook is not what it was.
-func (t *tx) changed(l Lane) { t.out.Changed = append(t.out.Changed, l) }
+func (t *tx) changed(l Lane) {
+	delete(t.w.recent.targets, l)
+	t.out.Changed = append(t.out.Changed, l)
+}
