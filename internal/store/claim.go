@@ -112,7 +112,9 @@ func (s *Store) NextDue(ctx context.Context, after time.Time) (due time.Time, ok
 
 // Target loads a webhook for sending, active or not. Its secrets include one
 // whose grace ends later; Secrets.At tells which count at a given time.
-func (s *Store) Target(ctx context.Context, l Lane) (Target, error) { return s.targetOf(s.reader(ctx), l) }
+func (s *Store) Target(ctx context.Context, l Lane) (Target, error) {
+	return s.targetOf(s.reader(ctx), l)
+}
 
 func (s *Store) targetOf(q querier, l Lane) (Target, error) {
 	w, err := s.webhookOf(q, l.TenantID, l.WebhookID)
