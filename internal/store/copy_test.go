@@ -557,3 +557,19 @@ func copyKeyFile(t testing.TB, from, to place) {
 		t.Fatal(err)
 	}
 }
+
+// A pooler lends the session whose lock keeps others out to those others, so a copy
+// refuses one, and leaves no lock behind.
+func TestCopyRefusesAPooler(t *testing.T) {
+	t.Parallel()
+	server := onPostgres(t)
+	server.dir = t.TempDir()
+	embedded := openAt(t, place{dir: server.dir})
+	there := openAt(t, pooled(t, server))
+	for _, sides := range [][2]*Store{{embedded, there}, {there, embedded}} {
+		if _, err := Hold(t.Context(), sides[0], sides[1]); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "pooler") {
+			t.Errorf("got %v", err)
+		}
+	}
+	newDesk(t, there, "acme") // writes
+}

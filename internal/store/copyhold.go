@@ -28,10 +28,14 @@ const holdLimit = "20000"
 // Hold keeps everybody else from writing to two stores, one of them embedded and
 // one on a server, until Release: it takes the lock of the data directory and the
 // gate of the server. While somebody delivers from either it is a Conflict. Writers
-// that come later are refused or wait in vain.
+// that come later are refused or wait in vain. A server behind a pooler is Invalid:
+// the lock would stay in a session that others get.
 func Hold(ctx context.Context, from, to *Store) (_ *Transfer, err error) {
 	if from.dialect.server == to.dialect.server {
 		return nil, fault.New(fault.Invalid, "A copy goes from the embedded database to PostgreSQL, or back")
+	}
+	if from.dialect.pooled || to.dialect.pooled {
+		return nil, fault.New(fault.Invalid, "A copy holds a session of PostgreSQL, and the URL leads to a pooler that lends them: give the server's own address")
 	}
 	x := &Transfer{from: &held{s: from, role: "source"}, to: &held{s: to, role: "target"}}
 	defer func() {
