@@ -235,6 +235,7 @@ func functions() template.FuncMap {
 	return template.FuncMap{
 		"clean": clean, "num": num, "short": short, "deref": deref, "join": strings.Join,
 		"words": strings.Fields, "value": func(n *int64) int64 { return *n }, "json": asJSON,
+		"weblink": func(s string) bool { return strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "http://") },
 	}
 }
 
