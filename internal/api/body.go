@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/ticket"
 )
 
 // readBody returns the whole request body; it may be called twice. Over the
@@ -401,7 +401,7 @@ func (o *object) link(key string, maxLen int) *string {
 	if s == nil {
 		return nil
 	}
-	if u, err := url.Parse(*s); err != nil || u.Scheme == "" || (u.Host == "" && u.Opaque == "" && u.Path == "") {
+	if !ticket.IsLink(*s) {
 		o.issue(o.at(key), "invalid_string", "Invalid url", map[string]any{"validation": "url"})
 		return nil
 	}

@@ -122,7 +122,7 @@ func (o *object) client() ticket.Client {
 		Name:       o.needText("client_name", 1, maxName),
 		Email:      nullable(o, "email", o.email).Value,
 		Phone:      o.note("phone_no", maxName),
-		URL:        o.note("url", maxLink),
+		URL:        o.note("url", ticket.MaxLink),
 		IsInactive: o.flag("is_inactive"),
 	}
 	if o.need("billing_cycle", "string") {

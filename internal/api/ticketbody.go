@@ -7,9 +7,6 @@ import (
 	"github.com/ticketwire/ticketwire/internal/ticket"
 )
 
-// maxLink bounds a ticket's url. The contract sets no limit; browsers do.
-const maxLink = 2048
-
 // suppress reads the two suppression flags. The rule between them (contract
 // section 2.2) belongs to internal/ticket.
 func (o *object) suppress() ticket.Suppress {
@@ -24,7 +21,7 @@ func (o *object) suppress() ticket.Suppress {
 func (o *object) ticketDraft() ticket.Draft {
 	return ticket.Draft{
 		Title:         o.needText("title", 1, ticket.MaxTitle),
-		URL:           o.link("url", maxLink),
+		URL:           o.link("url", ticket.MaxLink),
 		BoardID:       o.needUUID("board_id"),
 		ClientID:      o.needUUID("client_id"),
 		StatusID:      o.needUUID("status_id"),
@@ -48,7 +45,7 @@ func (o *object) ticketDraft() ticket.Draft {
 func (o *object) ticketPatch() ticket.Patch {
 	return ticket.Patch{
 		Title:              given(o.text("title", 1, ticket.MaxTitle)),
-		URL:                nullable(o, "url", func(key string) *string { return o.link(key, maxLink) }),
+		URL:                nullable(o, "url", func(key string) *string { return o.link(key, ticket.MaxLink) }),
 		BoardID:            given(o.uuid("board_id")),
 		ClientID:           given(o.uuid("client_id")),
 		StatusID:           given(o.uuid("status_id")),

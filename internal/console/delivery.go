@@ -101,6 +101,7 @@ type deliveryList struct {
 	Query   url.Values
 	Hooks   []hookName
 	Filters bool
+	Times   []timeField
 	Error   string
 	More    string
 }
@@ -146,7 +147,12 @@ func (v *visit) listDeliveries() error {
 		WebhookID: q.Get("webhook"), Status: q.Get("status"), Code: strings.ToLower(strings.TrimSpace(q.Get("code"))),
 		ErrorType: q.Get("error"), EventType: q.Get("type"), EventID: strings.TrimSpace(q.Get("event")), After: q.Get("after"), Limit: 50,
 	}
-	search.From, search.To, err = times(q)
+	var from, to timeField
+	from, search.From = bound(q, "from", "From", false)
+	to, search.To = bound(q, "to", "Until", true)
+	if p.Times = []timeField{from, to}; from.Error != "" || to.Error != "" {
+		p.Error = "A time is not clear; what is wrong stands beside it."
+	}
 	if ticket := strings.TrimSpace(q.Get("ticket")); ticket != "" {
 		id, err := v.ticketID(ticket)
 		if err != nil {
@@ -155,7 +161,7 @@ func (v *visit) listDeliveries() error {
 		search.TicketID = id
 	}
 	var found store.Found[delivery.Delivery]
-	if err == nil {
+	if p.Error == "" {
 		found, err = v.store().SearchDeliveries(v.ctx, v.tenant(), search)
 	}
 	if fault.Is(err, fault.Invalid) {

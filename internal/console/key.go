@@ -106,11 +106,17 @@ func (v *visit) listKeys() error {
 
 // keyForm is the form of a key, new or old.
 type keyForm struct {
-	Form        url.Values
-	Errors      map[string]string
-	Permissions []string // those that the visitor may hand on, for a new key
-	Key         *keyView // the key as it is; nil for a new one
-	Owner       string   // whom it acts as
+	Form   url.Values
+	Errors map[string]string
+	Grants []grant  // what the visitor may hand on, for a new key
+	Key    *keyView // the key as it is; nil for a new one
+	Owner  string   // whom it acts as
+}
+
+// grant is what can be allowed to do with one thing.
+type grant struct {
+	Resource string
+	Actions  []string
 }
 
 // Chosen reports whether a permission is ticked.
@@ -122,9 +128,14 @@ func (v *visit) keyForm(status int, form url.Values, problem error) error {
 	f := keyForm{Form: form, Errors: fieldErrors(problem)}
 	for _, p := range store.AllPermissions() {
 		resource, action, _ := strings.Cut(p, ":")
-		if v.who.Can(resource, action) {
-			f.Permissions = append(f.Permissions, p)
+		if !v.who.Can(resource, action) {
+			continue
 		}
+		if n := len(f.Grants); n == 0 || f.Grants[n-1].Resource != resource {
+			f.Grants = append(f.Grants, grant{Resource: resource})
+		}
+		last := &f.Grants[len(f.Grants)-1]
+		last.Actions = append(last.Actions, action)
 	}
 	return v.page(status, "keyform", "keys", "New API key", &f)
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
@@ -184,7 +185,8 @@ func messageOf(err error) string {
 		return "Something went wrong on our side. The log of the server says what."
 	}
 	if len(e.Issues) == 0 {
-		return sentence(e.Message)
+		first, size := utf8.DecodeRuneInString(e.Message)
+		return sentence(string(unicode.ToUpper(first)) + e.Message[size:])
 	}
 	var list []string
 	for _, is := range e.Issues {
@@ -233,6 +235,7 @@ func functions() template.FuncMap {
 	return template.FuncMap{
 		"clean": clean, "num": num, "short": short, "deref": deref, "join": strings.Join,
 		"words": strings.Fields, "value": func(n *int64) int64 { return *n }, "json": asJSON,
+		"weblink": func(s string) bool { return strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "http://") },
 	}
 }
 

@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,17 +25,14 @@ func ticketRoutes() []route {
 		{"POST /console/tickets/new", "ticket", "create", (*visit).createTicket},
 		{"GET /msp/tickets/{id}", "ticket", "read", (*visit).showTicket},
 		{"GET /msp/tickets/{id}/timeline", "ticket", "read", (*visit).ticketTimeline},
-		{"POST /msp/tickets/{id}", "ticket", "update", (*visit).updateTicket},
 		{"POST /msp/tickets/{id}/comments", "ticket", "update", (*visit).addComment},
 	}
 }
 
-// choices are what the fields of a ticket can be.
+// choices are what the fields of every ticket can be.
 type choices struct {
 	Statuses   []statusGroup
 	Priorities []ticket.Priority
-	Clients    []ticket.Client
-	Users      []ticket.User
 }
 
 // statusGroup is a board with its statuses: a status says the board too.
@@ -75,13 +73,7 @@ func (v *visit) choices() (c choices, err error) {
 	if c.Statuses, err = v.statusGroups(); err != nil {
 		return c, err
 	}
-	if c.Priorities, _, err = v.store().Priorities(v.ctx, v.tenant(), store.ResourceQuery{All: true}); err != nil {
-		return c, err
-	}
-	if c.Clients, _, err = v.store().Clients(v.ctx, v.tenant(), store.ResourceQuery{Limit: maxChoices}); err != nil {
-		return c, err
-	}
-	c.Users, _, err = v.store().Users(v.ctx, v.tenant(), store.ResourceQuery{Limit: maxChoices})
+	c.Priorities, _, err = v.store().Priorities(v.ctx, v.tenant(), store.ResourceQuery{All: true})
 	return c, err
 }
 
@@ -148,8 +140,34 @@ type ticketPage struct {
 	People      people
 	Tags        []ticket.Tag
 	Attributes  string // as its form shows them
+	Assignee    chooser
+	Parties     []chooser // the others that it refers to, by name
 	choices
+	form   url.Values        // that failed; nil without one
 	Errors map[string]string // by field; "" is about the whole form
+}
+
+// Shown is what a field shows: what was sent, or else what the ticket has.
+func (p *ticketPage) Shown(field, held string) string {
+	if p.form.Has(field) {
+		return p.form.Get(field)
+	}
+	return held
+}
+
+// Due is the due date as its field shows it, in UTC and to the minute.
+func (p *ticketPage) Due() string { return p.Shown("due_date", dueText(&p.Ticket)) }
+
+func dueText(t *ticket.Ticket) string {
+	if t.DueDate == nil {
+		return ""
+	}
+	return t.DueDate.UTC().Format("2006-01-02T15:04")
+}
+
+// MoreWrong reports whether something is wrong with the fields that are folded away.
+func (p *ticketPage) MoreWrong() bool {
+	return p.Errors["due_date"] != "" || p.Errors["url"] != "" || slices.ContainsFunc(p.Parties, func(c chooser) bool { return c.Error != "" })
 }
 
 // timeline is what happened to a ticket, newest first.
@@ -192,7 +210,7 @@ func (v *visit) ticketPage(status int, problem error) error {
 	if err != nil {
 		return err
 	}
-	p := ticketPage{Ticket: t, Errors: fieldErrors(problem)}
+	p := ticketPage{Ticket: t, Errors: fieldErrors(problem), form: v.form}
 	var attributes struct {
 		Description string `json:"description"`
 	}
@@ -201,6 +219,16 @@ func (v *visit) ticketPage(status int, problem error) error {
 	}
 	if p.choices, err = v.choices(); err != nil {
 		return err
+	}
+	if p.Assignee, err = v.field(reference("assigned_to"), store.ResourceQuery{}, deref(t.AssignedTo), "Nobody", p.Errors); err != nil {
+		return err
+	}
+	for _, f := range parties(&t) {
+		c, err := v.field(reference(f.name), f.within, deref(f.held), "None", p.Errors)
+		if err != nil {
+			return err
+		}
+		p.Parties = append(p.Parties, c)
 	}
 	if p.People, err = v.people(&t, p.Errors); err != nil {
 		return err
@@ -217,7 +245,7 @@ func (v *visit) ticketPage(status int, problem error) error {
 	if p.Timeline, err = v.timeline(t.TicketID, t.UpdatedAt.Time); err != nil {
 		return err
 	}
-	return v.page(status, "ticket", "tickets", t.Number+" "+t.Title, p)
+	return v.page(status, "ticket", "tickets", t.Number+" "+t.Title, &p)
 }
 
 // fieldErrors sorts what is wrong with a form by field.
@@ -269,10 +297,7 @@ func (v *visit) timeline(ticketID string, changed time.Time) (timeline, error) {
 		return out, err
 	}
 	out.More = more
-	names, err := v.names()
-	if err != nil {
-		return out, err
-	}
+	names := map[string]string{}
 	ids := make([]string, len(bodies))
 	out.Events = make([]happening, len(bodies))
 	for i, body := range bodies {
@@ -283,7 +308,9 @@ func (v *visit) timeline(ticketID string, changed time.Time) (timeline, error) {
 		if m.Data, err = m.Envelope.Ticket(); err != nil {
 			m.Data = nil // an event of another kind
 		} else {
-			m.Changes = changesOf(m.Data.Changes, names)
+			if m.Changes, err = v.changes(m.Data.Changes, names); err != nil {
+				return out, err
+			}
 		}
 		ids[i] = m.EventID
 	}
@@ -352,111 +379,45 @@ func (v *visit) webhookNames() (map[string]string, error) {
 	return names, nil
 }
 
-// names returns what the ids stand for that a change can name.
-func (v *visit) names() (map[string]string, error) {
-	c, err := v.choices()
-	if err != nil {
-		return nil, err
-	}
-	names := map[string]string{}
-	for _, g := range c.Statuses {
-		for _, s := range g.Statuses {
-			names[s.StatusID], names[s.BoardID] = s.Name, g.Board
-		}
-	}
-	for _, p := range c.Priorities {
-		names[p.PriorityID] = p.Name
-	}
-	for _, cl := range c.Clients {
-		names[cl.ClientID] = cl.Name
-	}
-	for i := range c.Users {
-		names[c.Users[i].UserID] = cmp.Or(deref(c.Users[i].DisplayName()), c.Users[i].Email)
-	}
-	return names, nil
-}
-
-func changesOf(list webhook.Changes, names map[string]string) []change {
+// changes are changed fields in words. names has the names of ids that are known, and
+// gets those that had to be looked up.
+func (v *visit) changes(list webhook.Changes, names map[string]string) ([]change, error) {
 	out := make([]change, len(list))
 	for i, c := range list {
-		out[i] = change{Field: c.Field, Old: plainValue(c.Previous, names), New: plainValue(c.New, names)}
+		out[i].Field = c.Field
+		for _, side := range []struct {
+			raw  json.RawMessage
+			into *string
+		}{{c.Previous, &out[i].Old}, {c.New, &out[i].New}} {
+			var err error
+			if *side.into, err = v.plainValue(c.Field, side.raw, names); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return out
+	return out, nil
 }
 
-// plainValue is a JSON value as a person writes it, a name where it is a known id.
-func plainValue(raw json.RawMessage, names map[string]string) string {
+// plainValue is a JSON value as a person writes it, a name where the field holds the
+// id of something that there still is.
+func (v *visit) plainValue(field string, raw json.RawMessage, names map[string]string) (string, error) {
 	var s string
-	if json.Unmarshal(raw, &s) == nil {
-		return cmp.Or(names[s], s, "nothing")
+	if isText := json.Unmarshal(raw, &s) == nil; !isText {
+		return string(raw), nil
 	}
-	return string(raw)
-}
-
-// updateTicket reads the form of the ticket's fields. A field that is not in the
-// form stays, so each of the small forms of the page changes its own.
-func (v *visit) updateTicket() error {
-	f := v.form
-	var p ticket.Patch
-	if f.Has("title") {
-		p.Title = ticket.Some(strings.TrimSpace(f.Get("title")))
+	all := references()
+	i := slices.IndexFunc(all, func(r referred) bool { return r.name == field })
+	if s == "" || i < 0 {
+		return cmp.Or(s, "nothing"), nil
 	}
-	if f.Has("status_id") {
-		p.StatusID = ticket.Some(f.Get("status_id"))
-	}
-	if f.Has("priority_id") {
-		p.PriorityID = ticket.Some(f.Get("priority_id"))
-	}
-	if f.Has("assigned_to") {
-		p.AssignedTo = ticket.Some(orNil(f.Get("assigned_to")))
-	}
-	if f.Has("tags") {
-		p.Tags = ticket.Some(commaList(f.Get("tags")))
-	}
-	t, err := v.store().Ticket(v.ctx, v.tenant(), v.r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	if p.StatusID.Set {
-		// A status says its board: choosing one of another board moves the ticket.
-		s, err := v.store().Status(v.ctx, v.tenant(), p.StatusID.Value)
-		if err != nil {
-			return v.ticketPage(http.StatusBadRequest, fault.Field("status_id", "choose a status"))
+	if names[s] == "" {
+		o, err := all[i].one(v.store(), v.ctx, v.tenant(), s)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return "", err
 		}
-		if s.BoardID != t.BoardID {
-			p.BoardID = ticket.Some(s.BoardID)
-		}
+		names[s] = cmp.Or(o.Name, s)
 	}
-	changed, err := v.store().UpdateTicket(v.ctx, v.now, v.who.Actor(), t.TicketID, p)
-	if formFailed(err) {
-		return v.ticketPage(fault.KindOf(err).HTTPStatus(), err)
-	}
-	if err != nil {
-		return err
-	}
-	done := "saved"
-	if changed.UpdatedAt.Equal(t.UpdatedAt.Time) {
-		done = "unchanged"
-	}
-	return v.redirect("/msp/tickets/"+t.TicketID, done)
-}
-
-func orNil(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-// commaList reads a field with several texts. It is never nil.
-func commaList(s string) []string {
-	out := []string{}
-	for part := range strings.SplitSeq(s, ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			out = append(out, part)
-		}
-	}
-	return out
+	return names[s], nil
 }
 
 func (v *visit) addComment() error {
@@ -480,8 +441,9 @@ func (v *visit) addComment() error {
 // ticketForm is the form of a new ticket.
 type ticketForm struct {
 	choices
-	Form   url.Values
-	Errors map[string]string
+	Client, Assignee chooser
+	Form             url.Values
+	Errors           map[string]string
 }
 
 func (v *visit) newTicket() error { return v.ticketForm(http.StatusOK, nil) }
@@ -492,6 +454,15 @@ func (v *visit) ticketForm(status int, problem error) error {
 	if p.choices, err = v.choices(); err != nil {
 		return err
 	}
+	if p.Client, err = v.field(reference("client_id"), store.ResourceQuery{}, "", "Choose", p.Errors); err != nil {
+		return err
+	}
+	if p.Client.Required = true; len(p.Client.Options) == 1 && p.Client.Value == "" {
+		p.Client.Value = p.Client.Options[0].ID
+	}
+	if p.Assignee, err = v.field(reference("assigned_to"), store.ResourceQuery{}, "", "Nobody", p.Errors); err != nil {
+		return err
+	}
 	return v.page(status, "newticket", "tickets", "New ticket", p)
 }
 
@@ -499,14 +470,20 @@ func (v *visit) createTicket() error {
 	f := v.form
 	d := ticket.Draft{
 		Title: strings.TrimSpace(f.Get("title")), StatusID: f.Get("status_id"), PriorityID: f.Get("priority_id"),
-		ClientID: f.Get("client_id"), AssignedTo: orNil(f.Get("assigned_to")), Description: orNil(strings.TrimSpace(f.Get("description"))),
-		Tags: commaList(f.Get("tags")),
+		Description: orNil(strings.TrimSpace(f.Get("description"))), Tags: commaList(f.Get("tags")),
 	}
-	s, err := v.store().Status(v.ctx, v.tenant(), d.StatusID)
-	if err != nil {
-		return v.ticketForm(http.StatusBadRequest, fault.Field("status_id", "choose a status"))
+	s, noStatus := v.store().Status(v.ctx, v.tenant(), d.StatusID)
+	if noStatus != nil {
+		noStatus = fault.Field("status_id", "choose a status")
 	}
-	d.BoardID = s.BoardID
+	client, noClient := v.chosenID(reference("client_id"), store.ResourceQuery{})
+	assignee, noUser := v.changed(reference("assigned_to"), store.ResourceQuery{}, nil)
+	if err := errors.Join(noStatus, noClient, noUser); formFailed(err) {
+		return v.ticketForm(fault.KindOf(err).HTTPStatus(), err)
+	} else if err != nil {
+		return err
+	}
+	d.BoardID, d.ClientID, d.AssignedTo = s.BoardID, client, assignee.Value
 	t, err := v.store().CreateTicket(v.ctx, v.now, v.who.Actor(), d)
 	if formFailed(err) {
 		return v.ticketForm(fault.KindOf(err).HTTPStatus(), err)

@@ -14,6 +14,7 @@ import (
 
 func ticketEditRoutes() []route {
 	return []route{
+		{"POST /msp/tickets/{id}", "ticket", "update", (*visit).updateTicket},
 		{"POST /msp/tickets/{id}/team", "ticket", "update", (*visit).setTeam},
 		{"POST /msp/tickets/{id}/team/remove", "ticket", "update", (*visit).removeTeam},
 		{"POST /msp/tickets/{id}/agents", "ticket", "update", (*visit).addAgent},
@@ -25,6 +26,25 @@ func ticketEditRoutes() []route {
 	}
 }
 
+// parties are the fields of a ticket that choose by name and may be empty, with what
+// it holds. A contact and a location are those of its client, a category is one of
+// its board.
+func parties(t *ticket.Ticket) []struct {
+	name   string
+	within store.ResourceQuery
+	held   *string
+} {
+	client, board := store.ResourceQuery{ClientID: t.ClientID}, store.ResourceQuery{BoardID: t.BoardID}
+	return []struct {
+		name   string
+		within store.ResourceQuery
+		held   *string
+	}{
+		{"contact_name_id", client, t.ContactNameID}, {"location_id", client, t.LocationID},
+		{"category_id", board, t.CategoryID}, {"subcategory_id", board, t.SubcategoryID},
+	}
+}
+
 // people is who works on a ticket, and who else could.
 type people struct {
 	store.AgentList
@@ -33,13 +53,6 @@ type people struct {
 	Users chooser // to add
 	Role  string  // of the form that failed
 }
-
-func teamReference() referred {
-	return refers("team_id", "Team", "team", (*store.Store).Teams, (*store.Store).Team,
-		func(t *ticket.Team) option { return option{t.TeamID, t.Name} })
-}
-
-func agentReference() referred { return userReference("user_id", "Agent") }
 
 // people fills in the part of the ticket's page that is about them.
 func (v *visit) people(t *ticket.Ticket, errs map[string]string) (p people, err error) {
@@ -53,35 +66,14 @@ func (v *visit) people(t *ticket.Ticket, errs map[string]string) (p people, err 
 		}
 		p.Team = team.Name
 	}
-	limit := store.ResourceQuery{Limit: maxChoices}
-	for _, c := range []struct {
-		into *chooser
-		ref  referred
-	}{{&p.Teams, teamReference()}, {&p.Users, agentReference()}} {
-		if *c.into, err = v.chooser(c.ref, limit, ""); err != nil {
-			return p, err
-		}
-		c.into.Any, c.into.Error = "Choose", errs[c.ref.name]
-		if c.into.Error != "" { // what was chosen or typed is shown again
-			c.into.Value, c.into.Text = v.form.Get(c.ref.name), v.form.Get(c.ref.name)
-		}
+	if p.Teams, err = v.field(teamReference(), store.ResourceQuery{}, "", "Choose", errs); err != nil {
+		return p, err
+	}
+	if p.Users, err = v.field(agentReference(), store.ResourceQuery{}, "", "Choose", errs); err != nil {
+		return p, err
 	}
 	p.Role = v.form.Get("role")
 	return p, nil
-}
-
-// chosenID resolves what a form has chosen by id or by name. The error is one of the
-// field.
-func (v *visit) chosenID(ref referred) (string, error) {
-	text := strings.TrimSpace(v.form.Get(ref.name))
-	if text == "" {
-		return "", fault.Field(ref.name, "choose a %s", ref.kind)
-	}
-	o, err := v.named(ref, store.ResourceQuery{Limit: maxChoices}, text)
-	if problem, ok := errors.AsType[*fault.Error](err); ok && problem.Kind == fault.Invalid {
-		return "", fault.Field(ref.name, "%s", problem.Message)
-	}
-	return o.ID, err
 }
 
 // edited ends a form of the ticket's page: with the page again and what was wrong,
@@ -96,12 +88,93 @@ func (v *visit) edited(id string, err error, done string) error {
 	return v.redirect("/msp/tickets/"+id, done)
 }
 
+// updateTicket reads the form of the ticket's fields. A field that is not in the
+// form stays, so each of the small forms of the page changes its own.
+func (v *visit) updateTicket() error {
+	t, err := v.store().Ticket(v.ctx, v.tenant(), v.r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	p, err := v.ticketPatch(&t)
+	changed := t
+	if err == nil {
+		changed, err = v.store().UpdateTicket(v.ctx, v.now, v.who.Actor(), t.TicketID, p)
+	}
+	if err == nil && changed.UpdatedAt.Equal(t.UpdatedAt.Time) {
+		return v.edited(t.TicketID, nil, "unchanged")
+	}
+	return v.edited(t.TicketID, err, "saved")
+}
+
+// ticketPatch is what the form makes of a ticket. The error has all that is wrong.
+func (v *visit) ticketPatch(t *ticket.Ticket) (p ticket.Patch, err error) {
+	f := v.form
+	var wrong []error
+	if f.Has("title") {
+		p.Title = ticket.Some(strings.TrimSpace(f.Get("title")))
+	}
+	if f.Has("status_id") {
+		// A status says its board: choosing one of another board moves the ticket.
+		p.StatusID = ticket.Some(f.Get("status_id"))
+		s, err := v.store().Status(v.ctx, v.tenant(), p.StatusID.Value)
+		if err != nil {
+			wrong = append(wrong, fault.Field("status_id", "choose a status"))
+		} else if s.BoardID != t.BoardID {
+			p.BoardID = ticket.Some(s.BoardID)
+		}
+	}
+	if f.Has("priority_id") {
+		p.PriorityID = ticket.Some(f.Get("priority_id"))
+	}
+	if f.Has("tags") {
+		p.Tags = ticket.Some(commaList(f.Get("tags")))
+	}
+	if f.Has("url") {
+		p.URL = ticket.Some(orNil(strings.TrimSpace(f.Get("url"))))
+	}
+	// The field shows minutes: what is shown and sent back keeps its seconds.
+	if text := strings.TrimSpace(f.Get("due_date")); f.Has("due_date") && text != dueText(t) {
+		due, err := moment("due_date", text, false)
+		p.DueDate, wrong = ticket.Some(due), append(wrong, err)
+	}
+	if p.AssignedTo, err = v.changed(reference("assigned_to"), store.ResourceQuery{}, t.AssignedTo); err != nil {
+		wrong = append(wrong, err)
+	}
+	into := map[string]*ticket.Opt[*string]{
+		"contact_name_id": &p.ContactNameID, "location_id": &p.LocationID, "category_id": &p.CategoryID, "subcategory_id": &p.SubcategoryID,
+	}
+	for _, field := range parties(t) {
+		if *into[field.name], err = v.changed(reference(field.name), field.within, field.held); err != nil {
+			wrong = append(wrong, err)
+		}
+	}
+	return p, errors.Join(wrong...)
+}
+
+func orNil(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// commaList reads a field with several texts. It is never nil.
+func commaList(s string) []string {
+	out := []string{}
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}
+
 func (v *visit) setTeam() error {
 	t, err := v.store().Ticket(v.ctx, v.tenant(), v.r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	id, err := v.chosenID(teamReference())
+	id, err := v.chosenID(teamReference(), store.ResourceQuery{})
 	if err == nil {
 		_, err = v.store().UpdateTicket(v.ctx, v.now, v.who.Actor(), t.TicketID, ticket.Patch{AssignedTeamID: ticket.Some(&id)})
 	}
@@ -124,7 +197,7 @@ func (v *visit) addAgent() error {
 	if err != nil {
 		return err
 	}
-	id, err := v.chosenID(agentReference())
+	id, err := v.chosenID(agentReference(), store.ResourceQuery{})
 	if err == nil {
 		_, err = v.store().AddAgent(v.ctx, v.now, v.who.Actor(), t.TicketID, id, strings.TrimSpace(v.form.Get("role")), ticket.Suppress{})
 		if fault.Is(err, fault.Conflict) {

@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -150,5 +151,102 @@ func TestDeleteATicket(t *testing.T) {
 	}
 	if r, _ := b.post(path, nil); r.StatusCode != http.StatusNotFound {
 		t.Errorf("deleting it again answers %d", r.StatusCode)
+	}
+}
+
+// What a ticket refers to is chosen by name or id, within its client and its board, and
+// what is wrong stands beside its field with what was sent.
+func TestReferencesOfATicket(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	tk := d.open(t, "x")
+	ctx, path := t.Context(), "/msp/tickets/"+tk.TicketID
+	var twins [2]ticket.User
+	for i := range twins {
+		twins[i] = must(d.store.AddUser(ctx, time.Now(), d.a.TenantID, ticket.User{FirstName: "Sam", LastName: "Twin", Email: fmt.Sprintf("sam%d@desk.example", i)}))(t)
+	}
+	for i := range 101 { // more than a list shows
+		must(d.store.AddUser(ctx, time.Now(), d.a.TenantID, ticket.User{FirstName: "A", LastName: fmt.Sprintf("Other %03d", i), Email: fmt.Sprintf("a%d@desk.example", i)}))(t)
+	}
+	zoe := must(d.store.AddUser(ctx, time.Now(), d.a.TenantID, ticket.User{FirstName: "Zoe", LastName: "Zimmer", Email: "zoe@desk.example"}))(t)
+	other := must(d.store.CreateClient(ctx, time.Now(), d.a.TenantID, ticket.Client{Name: "Elsewhere", BillingCycle: "monthly"}))(t)
+	here := must(d.store.CreateLocation(ctx, time.Now(), d.a.TenantID, ticket.Location{ClientID: tk.ClientID, Name: "Warehouse 3"}))(t)
+	there := must(d.store.CreateLocation(ctx, time.Now(), d.a.TenantID, ticket.Location{ClientID: other.ClientID, Name: "Attic"}))(t)
+	printers := must(d.store.CreateCategory(ctx, time.Now(), d.a.TenantID, ticket.Category{BoardID: tk.BoardID, Name: "Printers"}))(t)
+	label := must(d.store.CreateCategory(ctx, time.Now(), d.a.TenantID, ticket.Category{BoardID: tk.BoardID, Name: "Label printers", ParentCategory: &printers.CategoryID}))(t)
+	b := d.signedIn(t, d.a.APIKey)
+	post := func(done string, pairs ...string) ticket.Ticket {
+		t.Helper()
+		form := url.Values{}
+		for i := 0; i < len(pairs); i += 2 {
+			form.Set(pairs[i], pairs[i+1])
+		}
+		if r, page := b.post(path, form); r.Header.Get("Location") != path+"?done="+done {
+			t.Errorf("%v answers %d and leads to %q\n%s", pairs, r.StatusCode, r.Header.Get("Location"), page)
+		}
+		return must(d.store.Ticket(ctx, d.a.TenantID, tk.TicketID))(t)
+	}
+	got := post("saved", "assigned_to", "zoe zimmer", "location_id", here.LocationID, "contact_name_id", "", "category_id", printers.CategoryID,
+		"subcategory_id", label.CategoryID, "due_date", "2026-03-04T05:06", "url", "https://example.com/a?b=<c>")
+	if *got.AssignedTo != zoe.UserID || *got.LocationID != here.LocationID || *got.SubcategoryID != label.CategoryID || got.DueDate.String() != "2026-03-04T05:06:00.000Z" || *got.URL != "https://example.com/a?b=<c>" {
+		t.Errorf("the ticket is %+v", got)
+	}
+	_, page := b.get(path)
+	for _, want := range []string{
+		`name="assigned_to" value="Zoe Zimmer"`, `<option value="` + here.LocationID + `" selected>Warehouse 3`, `value="2026-03-04T05:06"`,
+		`<a href="https://example.com/a?b=%3cc%3e"`, `<del><bdi>nothing</bdi></del>`, `<ins><bdi>Zoe Zimmer</bdi></ins>`, `<ins><bdi>Label printers</bdi></ins>`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(page, "Attic") {
+		t.Error("the page offers a location of another client")
+	}
+	// Seconds that the field does not show are not lost, nor is one of two with a name.
+	due := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	must(d.store.UpdateTicket(ctx, time.Now(), d.who, tk.TicketID, ticket.Patch{DueDate: ticket.Some(&due), AssignedTo: ticket.Some(&twins[1].UserID)}))(t)
+	got = post("unchanged", "due_date", "2026-03-04T05:06", "assigned_to", "Sam Twin", "location_id", here.LocationID, "url", "https://example.com/a?b=<c>")
+	if !got.DueDate.Equal(due) || *got.AssignedTo != twins[1].UserID {
+		t.Errorf("due at %s, assigned to %s", got.DueDate, *got.AssignedTo)
+	}
+	r, page := b.post(path, url.Values{
+		"title": {"Kept"}, "location_id": {there.LocationID}, "assigned_to": {"Nobody Here"}, "due_date": {"soon"}, "url": {"nowhere"},
+	})
+	if r.StatusCode != http.StatusBadRequest || !strings.Contains(page, "no user has this name") || !strings.Contains(page, "must be a day or a time") || !strings.Contains(page, `value="Kept"`) || !strings.Contains(page, `value="Nobody Here"`) {
+		t.Errorf("%d %s", r.StatusCode, page)
+	}
+	r, page = b.post(path, url.Values{"location_id": {there.LocationID}, "url": {"nowhere"}})
+	if r.StatusCode != http.StatusBadRequest || !strings.Contains(page, "does not belong to client_id") || !strings.Contains(page, "Invalid url") || !strings.Contains(page, "<details open><summary>More fields") {
+		t.Errorf("%d %s", r.StatusCode, page)
+	}
+	post("saved", "url", "javascript:alert(1)")
+	if _, page = b.get(path); strings.Contains(page, `href="javascript`) || strings.Contains(page, "ZgotmplZ") {
+		t.Error("a link that is none of the web is a link")
+	}
+	got = post("saved", "assigned_to", "", "location_id", "", "subcategory_id", "", "category_id", "", "due_date", "", "url", "")
+	if got.AssignedTo != nil || got.LocationID != nil || got.CategoryID != nil || got.DueDate != nil || got.URL != nil {
+		t.Errorf("the ticket is %+v", got)
+	}
+	if _, names := b.get("/console/tickets/names/location_id?of_client=" + tk.ClientID + "&location_id=a"); !strings.Contains(names, "Warehouse 3") || strings.Contains(names, "Attic") {
+		t.Errorf("the names are %q", names)
+	}
+	r, page = b.post("/console/tickets/new", url.Values{"title": {"y"}, "status_id": {tk.StatusID}, "priority_id": {tk.PriorityID}, "client_id": {""}, "assigned_to": {"Sam Twin"}})
+	if r.StatusCode != http.StatusBadRequest || !strings.Contains(page, "choose a client") || !strings.Contains(page, "more than one user has this name") {
+		t.Errorf("%d %s", r.StatusCode, page)
+	}
+}
+
+// The ends of a span take a bare day.
+func TestDaysOfDeliveries(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	b := d.signedIn(t, d.a.APIKey)
+	_, page := b.get("/console/deliveries?from=2026-03-04&to=2026-03-05")
+	if !strings.Contains(page, `name="from" value="2026-03-04T00:00"`) || !strings.Contains(page, `name="to" value="2026-03-05T23:59"`) {
+		t.Error(page)
+	}
+	if r, page := b.get("/console/deliveries?from=soon"); r.StatusCode != http.StatusBadRequest || !strings.Contains(page, "must be a day or a time") {
+		t.Errorf("%d %s", r.StatusCode, page)
 	}
 }

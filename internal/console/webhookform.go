@@ -47,6 +47,9 @@ func (f *hookForm) Error(field string) string {
 	return strings.Join(list, "; ")
 }
 
+// Wrong reports whether something is wrong with a field.
+func (f *hookForm) Wrong() bool { return len(f.issues) > 0 }
+
 // Chosen reports whether a field has this value among its values.
 func (f *hookForm) Chosen(field, value string) bool { return slices.Contains(f.Values[field], value) }
 

@@ -146,6 +146,11 @@ func (e *edit) texts() {
 		e.set(&e.next.Title, e.p.Title.Value)
 	}
 	if e.p.URL.Set {
+		if link := e.p.URL.Value; link != nil && !sameText(link, e.next.URL) {
+			if issue, bad := linkIssue(*link); bad {
+				e.issues = append(e.issues, issue)
+			}
+		}
 		e.setRef(&e.next.URL, e.p.URL.Value)
 	}
 	if e.p.DueDate.Set {

@@ -465,3 +465,16 @@ func TestDescription(t *testing.T) {
 		}
 	}
 }
+
+func TestLinkOfATicket(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"https://example.com/a?b=c": true, "mailto:ada@example.com": true, "file:///a": true,
+		"": false, "nowhere": false, "/a": false, "https:": false, "https://exa mple": false, "a\x00:b": false,
+		"https://" + strings.Repeat("a", MaxLink): false,
+	} {
+		if issue, bad := linkIssue(text); bad == want {
+			t.Errorf("%.40q: bad is %v, %s", text, bad, issue.Message)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package ticket
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"unicode/utf8"
 
@@ -16,6 +17,24 @@ const (
 	MaxRole    = 50
 	MaxTags    = 50 // tags on one ticket
 )
+
+// MaxLink bounds a ticket's url, in characters. The contract sets no limit; browsers
+// do.
+const MaxLink = 2048
+
+// IsLink reports whether a text is an address with a scheme, as Zod's url() has it.
+func IsLink(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme != "" && (u.Host != "" || u.Opaque != "" || u.Path != "")
+}
+
+// linkIssue checks a ticket's url.
+func linkIssue(s string) (issue fault.Issue, bad bool) {
+	if issue, bad = textIssue(s, MaxLink, "url"); bad || IsLink(s) {
+		return issue, bad
+	}
+	return fault.Issue{Code: "invalid_string", Path: []any{"url"}, Message: "Invalid url", Extra: map[string]any{"validation": "url"}}, true
+}
 
 // CheckFlags refuses to silence the team but not the contact: an Invalid error
 // with path suppressInternalNotifications (contract section 2.2).

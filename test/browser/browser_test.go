@@ -31,53 +31,10 @@ func (s *scene) signIn(t *testing.T) *tab {
 	return tb
 }
 
-// paths are the pages of a scene after its work.
-func (s *scene) paths(t *testing.T) []string {
-	t.Helper()
-	worked, good, broken := s.work(t)
-	envelopes := must(s.app.Store().Events(t.Context(), s.a.TenantID, store.FeedQuery{Limit: 1}))(t)
-	event := string(envelopes.Envelopes[0])
-	event = event[strings.Index(event, `"event_id":"`)+12:][:36]
-	return []string{
-		"/console/overview", "/console/overview?range=day", "/console/tickets", "/console/tickets?search=nothing", "/console/tickets/new",
-		"/msp/tickets/" + worked.Number, "/console/webhooks", "/console/webhooks/new", "/console/webhooks/" + good.WebhookID,
-		"/console/webhooks/" + broken.WebhookID, "/console/webhooks/" + good.WebhookID + "/edit", "/console/webhooks/" + good.WebhookID + "/replay",
-		"/console/deliveries", "/console/deliveries?code=x", "/console/deliveries/" + s.failed(t, broken), "/console/events", "/console/events/" + event,
-		"/console/keys", "/console/keys/new", "/console/keys/" + s.ownKey(t) + "/edit",
-		s.publish(t, sampleReport(t)), "/console/cutover",
-		"/msp/tickets/nothing",
-		"/console/tickets?board=" + s.a.BoardID + "&client=" + s.a.ClientID + "&tags=printer&opened_from=2026-01-01T00%3A00&statuses=" + s.a.Statuses["Open"],
-		"/console/tickets?client=Nobody&closed_from=soon", "/msp/tickets/" + worked.Number + "/delete",
-	}
-}
-
 // ownKey is the id of the key that tenant a began with.
 func (s *scene) ownKey(t *testing.T) string {
 	t.Helper()
 	return must(s.app.Store().Keys(t.Context(), s.a.TenantID))(t)[0].KeyID
-}
-
-// Every page is for everybody, on every screen, in both themes.
-func TestPagesAreAccessible(t *testing.T) {
-	t.Parallel()
-	s := newScene(t)
-	paths := s.paths(t)
-	tb := s.signIn(t)
-	for _, path := range paths {
-		for _, theme := range []string{"light", "dark"} {
-			tb.window(1280, 800, theme)
-			tb.visit(path)
-			tb.accessible()
-			tb.fits()
-		}
-		tb.window(360, 740, "light")
-		tb.visit(path)
-		tb.accessible()
-		tb.fits()
-	}
-	out := newTab(t, chromium(t), s.app.PublicURL())
-	out.visit("/console/sign-in")
-	out.accessible()
 }
 
 // A newcomer causes an event and watches it arrive, with the mouse alone.

@@ -11,58 +11,34 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"github.com/chromedp/chromedp"
 )
 
 var pictures = flag.String("pictures", "", "directory into which TestPictures puts a picture of every page")
 
-// TestPictures takes the pictures of docs/console.
+// TestPictures takes the pictures of docs/console: what is best seen of each part.
 func TestPictures(t *testing.T) {
 	t.Parallel()
 	if *pictures == "" {
 		t.Skip("without -pictures DIR no pictures are taken")
 	}
-	s := newScene(t)
-	worked, good, broken := s.work(t)
-	s.morning(t)
-	tb := newTab(t, chromium(t), s.app.PublicURL())
-	tb.window(1280, 800, "light")
-	tb.visit("/console/")
-	save(t, tb, "sign-in")
-	tb.do(chromedp.Navigate(s.link(t)))
-	tb.click("button.primary")
-	tb.sees("Tickets")
-	for _, page := range []struct {
-		name, path string
-		every      bool // in every theme and size, not only on a screen by day
+	shots := []struct {
+		state, name   string
+		width, height int64
+		theme         string
 	}{
-		{"overview", "/console/overview", true},
-		{"tickets", "/console/tickets", false},
-		{"ticket", "/msp/tickets/" + worked.Number, true},
-		{"webhooks", "/console/webhooks", false},
-		{"webhook", "/console/webhooks/" + broken.WebhookID, false},
-		{"webhook-edit", "/console/webhooks/" + good.WebhookID + "/edit", false},
-		{"delivery", "/console/deliveries/" + s.failed(t, broken), true},
-		{"deliveries", "/console/deliveries", false},
-		{"events", "/console/events", false},
-		{"keys", "/console/keys", false},
-		{"key", "/console/keys/" + s.ownKey(t) + "/edit", false},
-		{"cutover-report", s.publish(t, sampleReport(t)), false},
-	} {
-		for _, size := range []struct {
-			name          string
-			width, height int64
-			theme         string
-		}{{"", 1280, 800, "light"}, {"-dark", 1280, 800, "dark"}, {"-phone", 390, 844, "light"}, {"-phone-dark", 390, 844, "dark"}} {
-			if size.name != "" && !page.every {
-				continue
-			}
-			tb.window(size.width, size.height, size.theme)
-			tb.visit(page.path)
-			save(t, tb, page.name+size.name)
-		}
+		{"overview", "overview", 1280, 800, "light"}, {"overview", "overview-phone", 390, 844, "dark"},
+		{"ticket", "ticket", 1280, 800, "light"}, {"webhook", "webhook", 1280, 800, "light"},
+		{"deliveries", "deliveries", 1280, 800, "light"}, {"delivery", "delivery", 1280, 800, "dark"},
+		{"delivery", "delivery-phone", 390, 844, "light"}, {"report", "cutover-report", 1280, 800, "light"},
 	}
+	tourOf(t, func(tb *tab, state string) {
+		for _, shot := range shots {
+			if shot.state == state {
+				tb.window(shot.width, shot.height, shot.theme)
+				save(t, tb, shot.name)
+			}
+		}
+	})
 }
 
 // maxPicture is the largest picture, in bytes: they are part of every clone.

@@ -72,6 +72,10 @@ func newScene(t *testing.T) *scene {
 			io.WriteString(w, "down for a restart "+hostile)
 			return
 		}
+		if r.URL.Path == "/gone" {
+			w.WriteHeader(http.StatusGone)
+			return
+		}
 		s.got.Add(1)
 		io.WriteString(w, `{"accepted":true}`)
 	}))
