@@ -207,10 +207,14 @@ func (tb *tab) accessible() {
 	}
 }
 
-// fits fails the test if the page is wider than the window.
+// fits fails the test if the page is wider than the window, or if a sheet cuts off
+// what is on it.
 func (tb *tab) fits() {
 	tb.t.Helper()
 	if over := eval[float64](tb, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
 		tb.t.Errorf("%s is %g pixels wider than its window of %g", eval[string](tb, "location.pathname"), over, eval[float64](tb, "innerWidth"))
+	}
+	if over := eval[float64](tb, `Math.max(0, ...[...document.querySelectorAll(".sheet")].map(s => s.scrollWidth - s.clientWidth))`); over > 0 {
+		tb.t.Errorf("a sheet of %s cuts off %g pixels in a window of %g", eval[string](tb, "location.pathname"), over, eval[float64](tb, "innerWidth"))
 	}
 }

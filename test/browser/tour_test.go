@@ -86,6 +86,8 @@ func TestPagesAreAccessible(t *testing.T) {
 			tb.accessible()
 			tb.fits()
 		}
+		tb.window(1024, 768, "light") // two columns with the least room
+		tb.fits()
 		if t.Failed() {
 			t.Fatalf("that was %s", state)
 		}
