@@ -197,10 +197,12 @@ func (w *writer) reportShared(all *Committed) {
 func (w *writer) fetch(batch []*call) error {
 	t := &tx{w: w}
 	var list []asked
+	listed := map[ticketKey]bool{{}: true}
 	for _, c := range batch {
-		if _, known := w.recent.tickets[c.on]; known || c.on.id == "" {
+		if _, known := w.recent.tickets[c.on]; known || listed[c.on] {
 			continue
 		}
+		listed[c.on] = true
 		list = append(list, asked{
 			text: ticketFields + `, t.last_seq` + ticketFrom + `where t.tenant_id = $1 and t.ticket_id = $2`,
 			args: []any{c.on.tenant, c.on.id},
