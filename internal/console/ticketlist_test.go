@@ -90,6 +90,12 @@ func TestTicketFilters(t *testing.T) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}
+	// A filter that is folded away is unfolded when it applies.
+	for query, open := range map[string]bool{"statuses=" + status.StatusID: true, "board=night": true, "status=" + status.StatusID: false, "search=x&state=open&assigned=nobody": false, "": false} {
+		if _, page := find(query); strings.Contains(page, "<details open><summary>More filters") != open {
+			t.Errorf("with %q the other filters are open: %t", query, !open)
+		}
+	}
 	// What is not clear is said beside its field, and nothing is listed.
 	must(d.store.CreateLocation(ctx, now, tenant, ticket.Location{ClientID: d.a.ClientID, Name: "Cage 3"}))(t)
 	for query, want := range map[string]string{
