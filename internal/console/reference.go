@@ -148,26 +148,37 @@ func (v *visit) chooser(ref referred, within store.ResourceQuery, chosen string)
 	return c, nil
 }
 
-// named finds what a field means that is not among its options: an id, or a name in
-// any letter case. What is inactive still has tickets.
+// named finds what a field means that is not among its options: an id, or a name, in
+// any letter case unless a hundred others have it in theirs. What is inactive still
+// has tickets.
 func (v *visit) named(ref referred, within store.ResourceQuery, text string) (option, error) {
 	o, err := ref.one(v.store(), v.ctx, v.tenant(), text)
 	if err == nil || !fault.Is(err, fault.NotFound) {
 		return o, err
 	}
 	within.IncludeInactive = true
-	list, err := v.search(ref, within, text)
-	if err != nil {
-		return o, err
+	// As it is written first: a name that is a part of many others may not be among the
+	// first of those.
+	exact := within
+	exact.Name = text
+	if i := strings.LastIndexByte(text, ' '); ref.kind == "user" && i > 0 {
+		exact.Name = strings.TrimSpace(text[:i]) // of a person, the first name
 	}
-	list = slices.DeleteFunc(list, func(o option) bool { return !strings.EqualFold(o.Name, text) })
-	switch len(list) {
-	case 0:
-		return o, fault.New(fault.Invalid, "no %s has this name", ref.kind)
-	case 1:
-		return list[0], nil
+	for _, q := range []store.ResourceQuery{exact, within} {
+		list, err := v.search(ref, q, text)
+		if err != nil {
+			return o, err
+		}
+		list = slices.DeleteFunc(list, func(o option) bool { return !strings.EqualFold(o.Name, text) })
+		switch len(list) {
+		case 0:
+			continue
+		case 1:
+			return list[0], nil
+		}
+		return o, fault.New(fault.Invalid, "more than one %s has this name; give its id", ref.kind)
 	}
-	return o, fault.New(fault.Invalid, "more than one %s has this name; give its id", ref.kind)
+	return o, fault.New(fault.Invalid, "no %s has this name", ref.kind)
 }
 
 // search lists what has a text in its name. A user has it in two parts.

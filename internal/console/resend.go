@@ -25,6 +25,7 @@ func resendRoutes() []route {
 type resendPage struct {
 	Ticked []string // ids of deliveries
 	All    bool     // what was delivered is sent once more
+	Begun  bool     // some of it is being sent, and Ticked is the rest
 	Lanes  []*resendLane
 	List   string // the query of the list in which they were ticked
 	Error  string
@@ -38,8 +39,9 @@ type resendLane struct {
 	Left    []leftRow // what is not sent
 	Problem string    // why nothing of it can be sent now; "" if it can
 	Replay  string    // the id of the job that sends it; "" before
+	ids     []string  // of its ticked deliveries
 	events  []string
-	ticked  []deliveryRow // the newest ticked row of each event, and every test
+	ticked  []deliveryRow // the newest ticked row of each event
 }
 
 // leftRow is a row that is not sent again, and why.
@@ -70,7 +72,7 @@ func (p *resendPage) Total() (n int) {
 func (p *resendPage) LeftAlone() (n int) {
 	for _, l := range p.Lanes {
 		if n += len(l.Left); l.Problem != "" {
-			n += len(l.events)
+			n += len(l.events) - len(l.Count.Left) // which are in l.Left
 		}
 	}
 	return n
@@ -149,6 +151,7 @@ func (v *visit) lanesOf(p *resendPage) error {
 			l = &resendLane{Webhook: d.WebhookID}
 			lanes[d.WebhookID], p.Lanes = l, append(p.Lanes, l)
 		}
+		l.ids = append(l.ids, id)
 		switch {
 		case d.EventType == webhook.Test:
 			l.Left = append(l.Left, leftRow{row, "was a test: send a new one from the page of the webhook"})
@@ -205,6 +208,13 @@ func (v *visit) startResend(p *resendPage) error {
 	}
 	switch {
 	case failed || len(jobs) == 0:
+		// The page goes on with the rest: what has begun is not sent once more.
+		p.Begun, p.Ticked = len(jobs) > 0, nil
+		for _, l := range p.Lanes {
+			if l.Replay == "" {
+				p.Ticked = append(p.Ticked, l.ids...)
+			}
+		}
 		return v.page(http.StatusConflict, "resend", "deliveries", "Send again", p)
 	case len(jobs) == 1:
 		hook, job, _ := strings.Cut(jobs[0], ".")

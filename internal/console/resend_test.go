@@ -156,3 +156,45 @@ func TestWhatCannotBeResent(t *testing.T) {
 		t.Error("who may not retry is offered boxes")
 	}
 }
+
+// Where one of two webhooks is busy, the page says what has begun, counts the rest
+// once, and sends again only what has not begun.
+func TestResendThatHalfBegins(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	var free, busy atomic.Int64
+	free.Store(200)
+	busy.Store(200)
+	first, second := d.hook(t, "Free", &free), d.hook(t, "Busy", &busy)
+	d.open(t, "a")
+	sent := append(d.rows(t, first.WebhookID, "delivered", 1), d.rows(t, second.WebhookID, "delivered", 1)...)
+	busy.Store(500)
+	d.open(t, "b")
+	sent = append(sent, d.rows(t, second.WebhookID, "abandoned", 1)...)
+	// A replay that its rate limit makes last.
+	w, _, err := d.store.UpdateWebhook(t.Context(), time.Now(), d.who, second.WebhookID, func(s *delivery.Spec) error {
+		s.RateLimit = &delivery.RateLimit{RequestsPerMinute: new(1), BurstLimit: new(1)}
+		return nil
+	}, false)
+	must(w, err)(t)
+	for range 3 {
+		d.open(t, "c")
+	}
+	running := must(d.store.StartReplay(t.Context(), time.Now(), d.a.TenantID, second.WebhookID, store.ReplayQuery{Since: time.Now().Add(-time.Hour), Only: store.ReplayAll}))(t)
+	b := d.signedIn(t, d.a.APIKey)
+	r, page := b.post("/console/deliveries/resend", url.Values{"delivery": sent, "only": {"all"}, "start": {"on"}})
+	if r.StatusCode != http.StatusConflict || !strings.Contains(page, running.ReplayID) || !strings.Contains(page, "It has begun") {
+		t.Fatalf("%d %s", r.StatusCode, page)
+	}
+	if !strings.Contains(page, "<strong>1</strong> event is sent again, 2 are left alone.") {
+		t.Error("the count is not that of what has begun and of the rest")
+	}
+	if strings.Contains(page, `name="start"`) || strings.Contains(page, `name="delivery" value="`+sent[0]) || strings.Count(page, `name="delivery"`) != 2 {
+		t.Error("the page sends again what has begun")
+	}
+	// What its webhook has had is among what cannot begin, and counts once.
+	r, page = b.post("/console/deliveries/resend", url.Values{"delivery": sent[1:], "start": {"on"}})
+	if r.StatusCode != http.StatusConflict || !strings.Contains(page, "Nothing is sent again, 2 are left alone.") {
+		t.Errorf("%d %s", r.StatusCode, page)
+	}
+}

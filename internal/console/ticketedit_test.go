@@ -134,6 +134,22 @@ func TestAttributesAndTags(t *testing.T) {
 	}
 }
 
+// A comment that was refused is shown again as it was meant: an internal note does
+// not become one for everybody.
+func TestCommentThatIsRefused(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	path := "/msp/tickets/" + d.open(t, "x").TicketID
+	b := d.signedIn(t, d.a.APIKey)
+	text := strings.Repeat("x", 5001)
+	for box, want := range map[string]string{"is_internal": `name="is_internal" checked`, "is_resolution": `name="is_resolution" checked`} {
+		r, page := b.post(path+"/comments", url.Values{"comment_text": {text}, box: {"on"}})
+		if r.StatusCode != http.StatusBadRequest || !strings.Contains(page, text) || !strings.Contains(page, want) || strings.Count(page, " checked") != 1 {
+			t.Errorf("with %s ticked the answer is %d, and the form has lost it", box, r.StatusCode)
+		}
+	}
+}
+
 func TestDeleteATicket(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "http://desk.example")

@@ -25,7 +25,10 @@ type ticketList struct {
 }
 
 // chip is one filter that applies, with the address of the list without it.
-type chip struct{ Label, Value, Without string }
+type chip struct {
+	Label, Value, Without string
+	name                  string // of its field
+}
 
 // timeField is a bound of a time.
 type timeField struct{ Name, Label, Value, Error string }
@@ -33,7 +36,7 @@ type timeField struct{ Name, Label, Value, Error string }
 // Chosen reports whether one of the filters applies that are folded away.
 func (p *ticketList) Chosen() bool {
 	return slices.ContainsFunc(p.Chips, func(c chip) bool {
-		return !slices.Contains([]string{"Search", "State", "Status", "Assigned to"}, c.Label)
+		return !slices.Contains([]string{"search", "state", "status", "assigned"}, c.name)
 	}) || len(p.Errors) > 0
 }
 
@@ -211,7 +214,7 @@ func (p *ticketList) chip(label, text, name, value string) {
 	if len(rest) > 0 {
 		to += "?" + rest.Encode()
 	}
-	p.Chips = append(p.Chips, chip{label, text, to})
+	p.Chips = append(p.Chips, chip{label, text, to, name})
 }
 
 // statusName is a status as a filter shows it; "" for no id. One that there is not is

@@ -90,6 +90,12 @@ func TestTicketFilters(t *testing.T) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}
+	// A filter that is folded away is unfolded when it applies.
+	for query, open := range map[string]bool{"statuses=" + status.StatusID: true, "board=night": true, "status=" + status.StatusID: false, "search=x&state=open&assigned=nobody": false, "": false} {
+		if _, page := find(query); strings.Contains(page, "<details open><summary>More filters") != open {
+			t.Errorf("with %q the other filters are open: %t", query, !open)
+		}
+	}
 	// What is not clear is said beside its field, and nothing is listed.
 	must(d.store.CreateLocation(ctx, now, tenant, ticket.Location{ClientID: d.a.ClientID, Name: "Cage 3"}))(t)
 	for query, want := range map[string]string{
@@ -139,5 +145,35 @@ func TestManyNamesAreCompleted(t *testing.T) {
 	r, page = b.get("/console/tickets?client=" + last.ClientID)
 	if r.StatusCode != http.StatusOK || !strings.Contains(page, `name="client" value="Customer 100`) {
 		t.Errorf("a chosen client answers %d", r.StatusCode)
+	}
+}
+
+// A name that is a part of a hundred others is found all the same, and so is one with a
+// mark that a page does not show.
+func TestNameAmongMany(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	client := func(name string) {
+		must(d.store.CreateClient(t.Context(), time.Now(), d.a.TenantID, ticket.Client{Name: name, BillingCycle: "monthly"}))(t)
+	}
+	user := func(first, last, email string) {
+		must(d.store.AddUser(t.Context(), time.Now(), d.a.TenantID, ticket.User{FirstName: first, LastName: last, Email: email}))(t)
+	}
+	for i := range 101 {
+		client(fmt.Sprintf("A zoo %03d", i))
+		user("A", fmt.Sprintf("Keeper %03d", i), fmt.Sprintf("a%d@zoo.example", i))
+	}
+	const hidden = "نمی\u200cدانم"
+	client("Zoo")
+	client(hidden)
+	user("Jo", "Zoo", "jo@desk.example")
+	b := d.signedIn(t, d.a.APIKey)
+	for _, query := range []string{"client=Zoo", "client=" + url.QueryEscape(hidden), "assigned=Jo+Zoo"} {
+		if r, page := b.get("/console/tickets?" + query); r.StatusCode != http.StatusOK || !strings.Contains(page, `aria-label="Without`) {
+			t.Errorf("%s answers %d", query, r.StatusCode)
+		}
+	}
+	if _, names := b.get("/console/tickets/names/client?client=" + url.QueryEscape("دانم")); !strings.Contains(names, hidden) {
+		t.Errorf("a name that is offered is not its client's: %q", names)
 	}
 }

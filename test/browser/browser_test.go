@@ -60,7 +60,7 @@ func TestCauseAnEventAndWatch(t *testing.T) {
 	tb.sees("ticket.status_changed")
 	tb.sees("ticket.assigned")
 	tb.fill("input[name=title]", "")
-	_ = eval[bool](tb, "document.querySelector('section[aria-labelledby=h-fields] form').noValidate = true")
+	tb.unchecked("section[aria-labelledby=h-fields] button")
 	tb.click("section[aria-labelledby=h-fields] button")
 	tb.sees("must contain at least 1 character")
 }
@@ -209,11 +209,7 @@ func TestResendOfASelection(t *testing.T) {
 	tb.click("input[data-all]")
 	tb.click(".chosen button")
 	tb.sees("6 events are sent again.")
-	for _, size := range [][2]int64{{1280, 800}, {390, 844}} {
-		tb.window(size[0], size[1], "dark")
-		tb.accessible()
-		tb.fits()
-	}
+	tb.onScreens("dark")
 	tb.click("button[name=start]")
 	tb.sees("What can be sent again is being queued")
 	waitFor(t, "the events", func() bool { return s.got.Load() == 6 })
@@ -266,11 +262,7 @@ func TestFiltersOfTickets(t *testing.T) {
 	tb.fill("input[name=client]", "No such client")
 	tb.click("form.filters > .act button")
 	tb.sees("no client has this name")
-	for _, width := range []int64{1280, 390} {
-		tb.window(width, 800, "light")
-		tb.accessible()
-		tb.fits()
-	}
+	tb.onScreens("light")
 }
 
 // Who works on a ticket, what it carries, and its end.
@@ -301,11 +293,7 @@ func TestTicketIsEdited(t *testing.T) {
 	tb.fill("textarea[name=attributes]", "{ \"asset\": }")
 	tb.click("form[action$='/attributes'] button")
 	tb.sees("is no JSON, see line 1")
-	for _, size := range [][2]int64{{1280, 800}, {390, 844}} {
-		tb.window(size[0], size[1], "light")
-		tb.accessible()
-		tb.fits()
-	}
+	tb.onScreens("light")
 	tb.fill("textarea[name=attributes]", "{ \"asset\": \"LP-1\" }")
 	tb.click("form[action$='/attributes'] button")
 	tb.sees("The attributes were saved.")
@@ -429,15 +417,11 @@ func TestCutoverReports(t *testing.T) {
 	tb.visit("/console/cutover")
 	tb.sees("No reports yet")
 	tb.accessible()
-	choose := func(text []byte) {
-		t.Helper()
-		_ = eval[any](tb, fmt.Sprintf(`(() => { const files = new DataTransfer(); files.items.add(new File([%q], "report.json"));
-			document.querySelector("input[type=file]").files = files.files; return null; })()`, text))
-		tb.click("form[enctype] button")
-	}
-	choose([]byte("nonsense"))
+	tb.upload([]byte("nonsense"))
+	tb.click("form[enctype] button")
 	tb.sees("invalid character")
-	choose(sampleReport(t))
+	tb.upload(sampleReport(t))
+	tb.click("form[enctype] button")
 	tb.sees("The report was published.")
 	tb.sees("The sender lost the event before it owed a delivery.")
 	if n := eval[float64](tb, `[...document.querySelectorAll(".report svg")].filter(s => s.getBoundingClientRect().height > 50).length`); n != 3 {
@@ -460,7 +444,7 @@ func TestSignInByMail(t *testing.T) {
 	tb.window(390, 844, "dark")
 	tb.visit("/console/events")
 	tb.fill("#address", hostile)
-	_ = eval[bool](tb, "document.querySelector('form.other').noValidate = true")
+	tb.unchecked("form.other button")
 	tb.click("form.other button")
 	tb.sees("must be a mail address")
 	tb.accessible()

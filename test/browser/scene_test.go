@@ -215,20 +215,26 @@ func (s *scene) work(t *testing.T) (worked ticket.Ticket, good, broken delivery.
 	return worked, good, broken
 }
 
-// failed is a failed delivery of a webhook.
+// delivery waits until n deliveries of a webhook have a status, and is the newest.
+func (s *scene) delivery(t *testing.T, w delivery.Webhook, status delivery.Status, n int) (id string) {
+	t.Helper()
+	waitFor(t, string(status)+" delivery to "+w.Name, func() bool {
+		rows := must(s.app.Store().SearchDeliveries(t.Context(), s.a.TenantID, store.DeliverySearch{
+			WebhookID: w.WebhookID, Status: string(status),
+		}))(t).Rows
+		if len(rows) < n {
+			return false
+		}
+		id = rows[0].DeliveryID
+		return true
+	})
+	return id
+}
+
+// failed is a failed delivery of a webhook, which has been retried once.
 func (s *scene) failed(t *testing.T, w delivery.Webhook) string {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for time.Now().Before(deadline) {
-		found := must(s.app.Store().SearchDeliveries(t.Context(), s.a.TenantID, store.DeliverySearch{
-			WebhookID: w.WebhookID, Status: string(delivery.Retrying),
-		}))(t)
-		if len(found.Rows) > 1 {
-			return found.Rows[0].DeliveryID
-		}
-	}
-	t.Fatal("no delivery has failed")
-	return ""
+	return s.delivery(t, w, delivery.Retrying, 2)
 }
 
 // morning makes an hour of traffic that there was not, for the charts.

@@ -162,6 +162,19 @@ func (tb *tab) fill(selector, text string) {
 	}
 }
 
+// upload gives a text to the field for a file.
+func (tb *tab) upload(text []byte) {
+	tb.t.Helper()
+	_ = eval[any](tb, fmt.Sprintf(`(() => { const files = new DataTransfer(); files.items.add(new File([%q], "report.json"));
+		document.querySelector("input[type=file]").files = files.files; return null; })()`, text))
+}
+
+// unchecked lets the form of a button be sent with what the browser would refuse.
+func (tb *tab) unchecked(button string) {
+	tb.t.Helper()
+	_ = eval[bool](tb, fmt.Sprintf("document.querySelector(%q).form.noValidate = true", button))
+}
+
 // window sets the size of the page and the theme.
 func (tb *tab) window(width, height int64, theme string) {
 	tb.t.Helper()
@@ -216,5 +229,15 @@ func (tb *tab) fits() {
 	}
 	if over := eval[float64](tb, `Math.max(0, ...[...document.querySelectorAll(".sheet")].map(s => s.scrollWidth - s.clientWidth))`); over > 0 {
 		tb.t.Errorf("a sheet of %s cuts off %g pixels in a window of %g", eval[string](tb, "location.pathname"), over, eval[float64](tb, "innerWidth"))
+	}
+}
+
+// onScreens holds the page to being accessible and to fitting, on a desk and on a phone.
+func (tb *tab) onScreens(theme string) {
+	tb.t.Helper()
+	for _, size := range [][2]int64{{1280, 800}, {390, 844}} {
+		tb.window(size[0], size[1], theme)
+		tb.accessible()
+		tb.fits()
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
 	"net/http/httptest"
 	"regexp"
 	"strings"
@@ -44,12 +43,6 @@ func (r *tour) after(name, selector, sees string) {
 	r.tb.click(selector)
 	r.tb.sees(sees)
 	r.look(name)
-}
-
-// unchecked lets the form of a button be sent with what the browser would refuse.
-func (r *tour) unchecked(selector string) {
-	r.t.Helper()
-	_ = eval[bool](r.tb, fmt.Sprintf("document.querySelector(%q).form.noValidate = true", selector))
 }
 
 // tourOf calls look in every state, in a window for a desk by day.
@@ -99,7 +92,7 @@ func (r *tour) signingIn() {
 	r.tb.fill("#key", "wrong")
 	r.after("sign-in-wrong", "button.primary", "Invalid API key")
 	r.tb.fill("#address", "ada")
-	r.unchecked("form.other button")
+	r.tb.unchecked("form.other button")
 	r.after("sign-in-address", "form.other button", "must be a mail address")
 	r.tb.fill("#address", "ada@desk.example")
 	r.after("sign-in-mailed", "form.other button", "is on its way")
@@ -170,7 +163,7 @@ func (r *tour) tickets() {
 	r.at("tickets-none", "/console/tickets?search=nothing")
 	r.at("tickets-errors", "/console/tickets?client=Nobody&closed_from=soon")
 	r.at("ticket-new", "/console/tickets/new")
-	r.unchecked("main button.primary")
+	r.tb.unchecked("main button.primary")
 	r.after("ticket-new-errors", "main button.primary", "must contain at least 1 character")
 	path := "/msp/tickets/" + r.worked.Number
 	r.at("ticket", path)
@@ -195,7 +188,7 @@ func (r *tour) webhooks() {
 		r.at(name, "/console/webhooks/"+w.WebhookID)
 	}
 	r.at("webhook-new", "/console/webhooks/new")
-	r.unchecked("main form > div:last-child button.primary")
+	r.tb.unchecked("main form > div:last-child button.primary")
 	r.tb.fill("input[name=url]", "http://169.254.169.254/latest")
 	r.tb.fill("input[name=rate]", "0")
 	r.tb.fill("textarea[name=client_cert]", "none")
@@ -217,19 +210,10 @@ func (r *tour) deliveries() {
 	r.at("deliveries-errors", "/console/deliveries?code=x&status=failed")
 	r.at("deliveries-none", "/console/deliveries?ticket=TKT-1&webhook="+r.good.WebhookID)
 	r.at("delivery", "/console/deliveries/"+failed)
-	find := func(status string, w delivery.Webhook) string {
-		r.t.Helper()
-		var rows []delivery.Delivery
-		waitFor(r.t, status, func() bool {
-			rows = must(r.app.Store().SearchDeliveries(r.t.Context(), r.a.TenantID, store.DeliverySearch{WebhookID: w.WebhookID, Status: status}))(r.t).Rows
-			return len(rows) > 0
-		})
-		return "/console/deliveries/" + rows[0].DeliveryID
-	}
-	r.at("delivery-delivered", find("delivered", r.good))
-	r.at("delivery-due", find("pending", r.broken))
-	r.at("delivery-no-answer", find("retrying", r.bring))
-	r.at("delivery-given-up", find("abandoned", r.gone))
+	r.at("delivery-delivered", "/console/deliveries/"+r.delivery(r.t, r.good, "delivered", 1))
+	r.at("delivery-due", "/console/deliveries/"+r.delivery(r.t, r.broken, "pending", 1))
+	r.at("delivery-no-answer", "/console/deliveries/"+r.delivery(r.t, r.bring, "retrying", 1))
+	r.at("delivery-given-up", "/console/deliveries/"+r.delivery(r.t, r.gone, "abandoned", 1))
 	r.tb.visit("/console/deliveries?status=retrying")
 	r.tb.click("input[data-all]")
 	r.look("deliveries-chosen")
@@ -282,8 +266,7 @@ func (r *tour) rest() {
 	good = regexp.MustCompile(`"headline": ".*"`).ReplaceAll(good, []byte(`"headline": "nothing stands between this report and the cutover"`))
 	r.at("report-go", r.publish(r.t, good))
 	r.at("cutover", "/console/cutover")
-	_ = eval[any](r.tb, `(() => { const files = new DataTransfer(); files.items.add(new File(["nonsense"], "report.json"));
-		document.querySelector("input[type=file]").files = files.files; return null; })()`)
+	r.tb.upload([]byte("nonsense"))
 	r.after("cutover-error", "form[enctype] button", "invalid character")
 	r.at("missing", "/console/nothing")
 }
