@@ -358,6 +358,7 @@ func TestErrorTextNamesTheFirstIssue(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ details, want string }{
 		{`[{"code":"custom","path":["expires_at"],"message":"is in the past"},{"path":["name"],"message":"Required"}]`, "Validation failed: expires_at: is in the past"},
+		{`[{"path":["event_ids",0,"x"],"message":"Invalid uuid"}]`, "Validation failed: event_ids.0.x: Invalid uuid"},
 		{`[{"path":[],"message":"Expected object"}]`, "Validation failed: Expected object"},
 		{`[]`, "Validation failed"},
 		{`{"retry_after_ms":1}`, "Validation failed"},
