@@ -221,6 +221,9 @@ func exchanges() []exchange {
 			return c.CountReplay(ctx, id1, ReplayInput{EventIDs: []string{id1}})
 		}, "POST", "/api/v1/webhooks/" + id1 + "/replay", `{"event_ids":["` + id1 + `"],"dry_run":true}`, 200,
 			`{"data":{"total":0,"left_alone":[{"event_id":"e","reason":"pending"}]}}`, &ReplayCount{LeftAlone: []LeftAlone{{"e", "pending"}}}},
+		{"StartReplay of a choice that came out empty is not one of everything", func(ctx context.Context, c *Client) (any, error) {
+			return c.StartReplay(ctx, id1, ReplayInput{EventIDs: []string{}})
+		}, "POST", "/api/v1/webhooks/" + id1 + "/replay", `{"event_ids":[]}`, 202, `{"data":{"replay_id":"r"}}`, &Replay{ReplayID: "r"}},
 		{"Replays", func(ctx context.Context, c *Client) (any, error) { return collect(c.Replays(ctx, id1)) },
 			"GET", "/api/v1/webhooks/" + id1 + "/replays?limit=100&page=1", "", 200,
 			`{"data":[{"replay_id":"r","queued":5,"cancel_reason":"user"}]}`, []Replay{{ReplayID: "r", Queued: 5, CancelReason: ptr("user")}}},
@@ -358,6 +361,7 @@ func TestErrorTextNamesTheFirstIssue(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ details, want string }{
 		{`[{"code":"custom","path":["expires_at"],"message":"is in the past"},{"path":["name"],"message":"Required"}]`, "Validation failed: expires_at: is in the past"},
+		{`[{"path":["event_ids",0,"x"],"message":"Invalid uuid"}]`, "Validation failed: event_ids.0.x: Invalid uuid"},
 		{`[{"path":[],"message":"Expected object"}]`, "Validation failed: Expected object"},
 		{`[]`, "Validation failed"},
 		{`{"retry_after_ms":1}`, "Validation failed"},

@@ -35,9 +35,12 @@ func (e *Error) Error() string {
 	if json.Unmarshal(e.Details, &issues) != nil || len(issues) == 0 {
 		return fmt.Sprintf("server answered %d %s: %s", e.Status, e.Code, e.Message)
 	}
-	first := issues[0].Message
-	if len(issues[0].Path) > 0 {
-		first = fmt.Sprintf("%v: %s", issues[0].Path[0], first)
+	first, path := issues[0].Message, make([]string, len(issues[0].Path))
+	for i, key := range issues[0].Path {
+		path[i] = fmt.Sprint(key)
+	}
+	if len(path) > 0 {
+		first = strings.Join(path, ".") + ": " + first
 	}
 	return fmt.Sprintf("server answered %d %s: %s: %.*s", e.Status, e.Code, e.Message, maxMessage, first)
 }

@@ -30,7 +30,7 @@ type ReplayInput struct {
 	Until time.Time // events that occurred until then; zero means now
 
 	// EventIDs are the events to replay, at most 200. Since and Until are left zero
-	// then.
+	// then. A list of none is an error of the server; nil means a time.
 	EventIDs []string
 
 	// Only is "failed" (the default) for events that were given up, or not
@@ -41,21 +41,15 @@ type ReplayInput struct {
 
 // replayBody is ReplayInput on the wire.
 type replayBody struct {
-	Since    *time.Time `json:"since,omitempty"`
-	Until    time.Time  `json:"until,omitzero"`
-	EventIDs []string   `json:"event_ids,omitempty"`
-	Only     string     `json:"only,omitempty"`
-	DryRun   bool       `json:"dry_run,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Until    time.Time `json:"until,omitzero"`
+	EventIDs []string  `json:"event_ids,omitzero"`
+	Only     string    `json:"only,omitempty"`
+	DryRun   bool      `json:"dry_run,omitempty"`
 }
 
 func (in ReplayInput) call(webhookID string, dryRun bool) call {
-	body := replayBody{EventIDs: in.EventIDs, Only: in.Only, DryRun: dryRun}
-	if len(in.EventIDs) == 0 || !in.Since.IsZero() {
-		body.Since = new(in.Since.UTC())
-	}
-	if !in.Until.IsZero() {
-		body.Until = in.Until.UTC()
-	}
+	body := replayBody{Since: in.Since.UTC(), Until: in.Until.UTC(), EventIDs: in.EventIDs, Only: in.Only, DryRun: dryRun}
 	return call{method: http.MethodPost, path: []string{"webhooks", webhookID, "replay"}, in: body}
 }
 

@@ -175,8 +175,12 @@ func (c *benchCmd) check() error {
 		return usageError{errors.New("nodes share a database: --postgres is missing"), "ticketwire bench --nodes 2 --postgres postgres://..."}
 	}
 	for _, name := range c.Only {
-		if !slices.ContainsFunc(benchFigures(), func(f benchFigure) bool { return f.name == name }) {
+		at := slices.IndexFunc(benchFigures(), func(f benchFigure) bool { return f.name == name })
+		switch {
+		case at < 0:
 			return usageError{fmt.Errorf("--only: there is no figure %q", name), "ticketwire bench --only bare,engine"}
+		case c.Postgres != "" && benchFigures()[at].embedded:
+			return usageError{fmt.Errorf("--only: %s is measured without --postgres", name), "ticketwire bench --only " + name}
 		}
 	}
 	return nil

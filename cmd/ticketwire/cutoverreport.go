@@ -10,10 +10,12 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/internal/cutover"
 	"github.com/ticketwire/ticketwire/internal/fault"
 )
@@ -24,7 +26,7 @@ type cutoverReportCmd struct {
 	Output  string   `short:"o" help:"Write to this file instead of standard output." placeholder:"FILE" type:"path"`
 	At      string   `help:"Judge as of then, by what had been written: how long ago (2h), a date and time, or unix seconds. Default: the last time in the record." placeholder:"TIME"`
 	Publish bool     `help:"Publish the report too: it is in the console of the service, for all who may read the tenant's webhooks."`
-	URL     string   `name:"url" help:"Base URL of the service to publish to. Default: that of the cutover." placeholder:"URL"`
+	URL     string   `name:"url" help:"Base URL of the Ticketwire to publish to. Default: that of the cutover." placeholder:"URL"`
 	APIKey  string   `name:"api-key" help:"API key to publish with; better given as TICKETWIRE_API_KEY, where other users cannot see it." placeholder:"KEY"`
 	Records []string `arg:"" optional:"" name:"record" help:"Records to read instead of the one in the directory, such as those of two machines; - is standard input."`
 }
@@ -97,7 +99,7 @@ func (c *cutoverReportCmd) Run(ctx context.Context, t terminal) (err error) {
 func (c *cutoverReportCmd) publish(ctx context.Context, t terminal, report *cutover.Report) error {
 	to := apiFlags{URL: baseURL(cmp.Or(c.URL, report.Server)), APIKey: c.APIKey}
 	if to.URL == "" {
-		return usageError{errors.New("the record does not say of which service it is"), "--url URL"}
+		return usageError{errors.New("the record does not say of which service it is"), "--url http://127.0.0.1:8080"}
 	}
 	api, err := to.connect()
 	if err != nil {
@@ -108,6 +110,12 @@ func (c *cutoverReportCmd) publish(ctx context.Context, t terminal, report *cuto
 		return err
 	}
 	made, err := api.PublishCutoverReport(ctx, text)
+	if answer, is := errors.AsType[*client.Error](err); is && answer.Status == http.StatusNotFound {
+		return usageError{
+			fmt.Errorf("the server keeps no reports (AlgaPSA does not): %w", err),
+			"--url with the address of a Ticketwire, and --api-key with a key of it",
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("publish the report: %w", err)
 	}

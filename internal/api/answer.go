@@ -136,7 +136,9 @@ func statusOf(k fault.Kind) (status int, code string) {
 // errorAnswer is the one place where an error becomes a body. What an internal
 // error says stays in the log.
 func errorAnswer(err error) answer {
-	if store.Unreachable(err) {
+	// What somebody has judged already may have a cause that only looks like it: a
+	// body that ends too early.
+	if _, judged := errors.AsType[*fault.Error](err); !judged && store.Unreachable(err) {
 		err = fault.Wrap(fault.Unavailable, err, "The store cannot be reached now, try again")
 	}
 	status, code := statusOf(fault.KindOf(err))

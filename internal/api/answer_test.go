@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -33,6 +34,8 @@ func TestErrorAnswer(t *testing.T) {
 		{fault.New(fault.TooLarge, "j"), 413, `{"error":{"code":"PAYLOAD_TOO_LARGE","message":"j"}}`},
 		{fault.New(fault.RateLimited, "k"), 429, `{"error":{"code":"RATE_LIMITED","message":"k"}}`},
 		{fault.Wrap(fault.BadGateway, errors.New("secret"), "l"), 502, `{"error":{"code":"BAD_GATEWAY","message":"l"}}`},
+		{fault.Wrap(fault.Invalid, io.ErrUnexpectedEOF, "cut off"), 400, `{"error":{"code":"VALIDATION_ERROR","message":"cut off"}}`},
+		{io.ErrUnexpectedEOF, 503, `{"error":{"code":"UNAVAILABLE","message":"The store cannot be reached now, try again"}}`},
 		{fmt.Errorf("m: %w", fault.New(fault.Unavailable, "n")), 503, `{"error":{"code":"UNAVAILABLE","message":"n"}}`},
 		{context.Canceled, 503, `{"error":{"code":"UNAVAILABLE","message":"The request was cut short, try again"}}`},
 		{errors.New("secret"), 500, `{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`},

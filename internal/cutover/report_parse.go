@@ -52,7 +52,7 @@ func ParseReport(text []byte) (*Report, error) {
 		return nil, c.err()
 	}
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "This is no report that ticketwire cutover report --format json of this version has written: %s",
+		return nil, fault.New(fault.Invalid, "This is no report that ticketwire cutover report --format json of this version has written: %s",
 			strings.TrimPrefix(err.Error(), "json: "))
 	}
 	c := &reportCheck{}

@@ -58,7 +58,10 @@ type world struct {
 
 var schedule = []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute}
 
-const worldGivesUp = 36 * time.Minute
+const (
+	worldGivesUp = 36 * time.Minute
+	worldReads   = 20 * time.Second // until the collector has read an event
+)
 
 func during(all []stretch, t time.Time) bool { return within(all, momentOf(t)) }
 
@@ -225,7 +228,7 @@ func (w *world) send(t *rapid.T, e *worldEvent) {
 	body := fmt.Sprintf(`{"event_id":%q,"event_type":%q,"occurred_at":%q,"tenant_id":"x","data":%s}`, e.id, e.typ, webhook.At(e.occurred), shown.data())
 	fields, hash, _ := stateOf(shown.data())
 	if w.hasFeed {
-		read := e.occurred.Add(20 * time.Second)
+		read := e.occurred.Add(worldReads)
 		if read.After(w.end) {
 			read = w.end
 		}
