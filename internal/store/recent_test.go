@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/ticket"
 )
 
@@ -117,4 +119,119 @@ func (d *desk) anyChange(ctx context.Context, rt *rapid.T, now time.Time, id str
 		})
 	}
 	return err
+}
+
+// targets changes two webhooks at random, from two processes as far as the database
+// knows.
+type targets struct {
+	*desk
+	other *Store
+	lanes []Lane
+	now   time.Time
+}
+
+// What a claim sends to, and signs with, is the webhook as it is stored, whatever
+// happened to it: changes of every kind here and in another process, and calls that
+// failed after a change that they had looked at.
+func TestRememberedTargetsAreTheStoredOnes(t *testing.T) {
+	t.Parallel()
+	onEach(t, rememberedTargets)
+	behindPooler(t, rememberedTargets)
+}
+
+func rememberedTargets(t *testing.T, p place) {
+	d := newDesk(t, openAt(t, p), "acme")
+	s := &targets{desk: d, other: openAt(t, p), now: start(), lanes: []Lane{d.hook(start()).lane(), d.hook(start()).lane()}}
+	ctx := context.Background()
+	rapid.Check(t, func(rt *rapid.T) {
+		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
+			s.now = s.now.Add(time.Second)
+			var err error
+			switch rapid.SampledFrom([]string{"here", "here", "elsewhere", "fail", "batch"}).Draw(rt, "step") {
+			case "here":
+				err = s.change(rt, d.Store)()
+			case "elsewhere":
+				err = s.change(rt, s.other)()
+			case "fail":
+				err = s.failing(rt)()
+			default:
+				err = together(t, d.Store, s.change(rt, d.Store), s.failing(rt), s.change(rt, d.Store), s.failing(rt))
+			}
+			if err != nil {
+				rt.Fatal(err)
+			}
+			for _, l := range s.lanes {
+				want, err := d.Target(ctx, l)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				for range 2 { // read, and remembered
+					var got Target
+					if err := d.do(ctx, func(tx *tx) (err error) { got, err = tx.target(l); return err }); err != nil {
+						rt.Fatal(err)
+					}
+					if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secrets{})); diff != "" {
+						rt.Fatalf("remembered differently (-stored +remembered):\n%s", diff)
+					}
+				}
+			}
+		}
+	})
+}
+
+// change draws something that a process does to a webhook.
+func (s *targets) change(rt *rapid.T, by *Store) func() error {
+	ctx, l := context.Background(), rapid.SampledFrom(s.lanes).Draw(rt, "webhook")
+	var edit func(*delivery.Spec)
+	switch rapid.SampledFrom([]string{"url", "headers", "active", "rotate", "promote"}).Draw(rt, "change") {
+	case "url":
+		url := "https://hooks.example/" + rapid.StringMatching(`[a-z]{1,9}`).Draw(rt, "url")
+		edit = func(sp *delivery.Spec) { sp.URL = url }
+	case "headers":
+		value := rapid.StringMatching(`[a-z]{1,9}`).Draw(rt, "header")
+		edit = func(sp *delivery.Spec) { sp.CustomHeaders = map[string]string{"X-Desk": value} }
+	case "active":
+		edit = func(sp *delivery.Spec) { sp.IsActive = !sp.IsActive }
+	case "rotate":
+		grace := rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(rt, "grace")
+		return func() error {
+			_, err := by.RotateSecret(ctx, s.now, l.TenantID, l.WebhookID, grace)
+			if fault.Is(err, fault.Conflict) { // one is under way
+				err = nil
+			}
+			return err
+		}
+	default:
+		return func() error { return by.PromoteSecret(ctx, s.now, l.TenantID, l.WebhookID) }
+	}
+	return func() error {
+		_, _, err := by.UpdateWebhook(ctx, s.now, s.Actor, l.WebhookID, func(sp *delivery.Spec) error { edit(sp); return nil }, false)
+		return err
+	}
+}
+
+// failing draws a call that changes a webhook, looks at it, and fails.
+func (s *targets) failing(rt *rapid.T) func() error {
+	l := rapid.SampledFrom(s.lanes).Draw(rt, "webhook")
+	return func() error {
+		err := s.do(context.Background(), func(tx *tx) error {
+			w, err := s.webhookOf(tx, l.TenantID, l.WebhookID)
+			if err != nil {
+				return err
+			}
+			w.URL = "https://hooks.example/never"
+			if err := tx.saveSpec(&w); err != nil {
+				return err
+			}
+			tx.changed(l)
+			if _, err := tx.target(l); err != nil {
+				return err
+			}
+			return errLate
+		})
+		if !errors.Is(err, errLate) {
+			return fmt.Errorf("a call that must fail: %w", err)
+		}
+		return nil
+	}
 }

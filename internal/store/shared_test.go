@@ -314,3 +314,67 @@ func TestTextsThatPostgresDoesNotTake(t *testing.T) {
 		t.Errorf("answer stored as %q", got)
 	}
 }
+
+// One of many statements, or of many questions, that fails takes its call with it
+// and nobody else's, and the connection is good for the next.
+func TestManyAtOnceFailAlone(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, p place) {
+		s := openAt(t, p)
+		n := 0
+		mail := func(id string) []any { return []any{id, "1"} }
+		insert := func(rows ...[]any) func() error {
+			return func() error {
+				return s.do(t.Context(), func(tx *tx) error {
+					counts, err := tx.execMany(`insert into mail_outbox (mail_id, tenant_id, dedupe_key, recipient, subject, text_body,
+						html_body, due_at, created_at) values ($1, 't', $1, 'r', 's', 't', 'h', 1 / $2::text::int, 0)`, rows)
+					if err == nil && len(counts) != len(rows) {
+						err = fmt.Errorf("%d counts", len(counts))
+					}
+					return err
+				})
+			}
+		}
+		ask := func(divisor string, scan func(scanner) error) func() error {
+			q := asked{`select 1 / $1::text::int from gate`, []any{"1"}, func(row scanner) error { return row.Scan(&n) }}
+			return func() error {
+				return s.do(t.Context(), func(tx *tx) error {
+					return tx.ask([]asked{q, {q.text, []any{divisor}, scan}, q})
+				})
+			}
+		}
+		scanned := func(row scanner) error { return row.Scan(&n) }
+		failing := func(what string, fn func() error) func() error {
+			return func() error {
+				if err := fn(); err == nil || strings.Contains(err.Error(), "try again") {
+					return fmt.Errorf("%s: %w", what, err)
+				}
+				return nil
+			}
+		}
+		calls := []func() error{
+			insert(mail("a"), mail("b")),
+			failing("a question", ask("0", scanned)),
+			insert(mail("c")),
+			failing("a statement", insert(mail("never"), []any{"nor", "0"}, mail("nor this"))),
+			ask("1", scanned),
+			failing("a scan", ask("1", func(scanner) error { return errLate })),
+			insert(mail("d")),
+		}
+		for _, call := range calls[1:6] { // alone
+			if err := call(); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := s.read.Exec(`delete from mail_outbox`); err != nil {
+			t.Fatal(err)
+		}
+		if err := together(t, s, calls...); err != nil {
+			t.Error(err)
+		}
+		var ids string
+		if err := s.read.QueryRow(`select string_agg(mail_id, ' ' order by mail_id) from mail_outbox`).Scan(&ids); err != nil || ids != "a b c d" {
+			t.Errorf("%q was kept, %v", ids, err)
+		}
+	})
+}

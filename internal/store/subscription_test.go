@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -180,16 +179,7 @@ func (s *subscribers) batch(t *testing.T, rt *rapid.T) {
 		s.change(rt, s.Store), s.retitle(rt), s.failing(rt), s.retitle(rt), s.change(rt, s.Store), s.retitle(rt),
 	}
 	calls = calls[rapid.IntRange(0, 4).Draw(rt, "without"):]
-	errs := make([]error, len(calls))
-	release := hold(t, s.Store)
-	var wg sync.WaitGroup
-	for i, call := range calls {
-		wg.Go(func() { errs[i] = call() })
-		awaitQueue(s.Store, i+1)
-	}
-	release()
-	wg.Wait()
-	s.must(rt, errors.Join(errs...))
+	s.must(rt, together(t, s.Store, calls...))
 	s.check(rt) // the last call comes after every change
 }
 
@@ -280,16 +270,7 @@ func oneChangeReadsOne(t *testing.T, p place) {
 		{"a deletion", func() error { return d.DeleteWebhook(t.Context(), now, d.Actor, ids[1]) }, true},
 		{"a change after one that was rolled back", func() error { return errors.Join(undone(), rename(d.Store)) }, true},
 		{"a change before one that was rolled back", func() error {
-			release := hold(t, d.Store)
-			var errs [2]error
-			var wg sync.WaitGroup
-			wg.Go(func() { errs[0] = rename(d.Store) })
-			awaitQueue(d.Store, 1)
-			wg.Go(func() { errs[1] = undone() })
-			awaitQueue(d.Store, 2)
-			release()
-			wg.Wait()
-			return errors.Join(errs[:]...)
+			return together(t, d.Store, func() error { return rename(d.Store) }, undone)
 		}, true},
 		{"a change elsewhere", func() error { return rename(other) }, false},
 		{"changes elsewhere and here", func() error { return errors.Join(rename(other), rename(d.Store)) }, false},

@@ -40,6 +40,22 @@ func awaitQueue(s *Store, n int) {
 	}
 }
 
+// together makes calls of a store share a transaction, in their order. If one of them
+// fails in it, they run again apart.
+func together(t *testing.T, s *Store, calls ...func() error) error {
+	t.Helper()
+	errs := make([]error, len(calls))
+	release := hold(t, s)
+	var wg sync.WaitGroup
+	for i, call := range calls {
+		wg.Go(func() { errs[i] = call() })
+		awaitQueue(s, i+1)
+	}
+	release()
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 // Each call fails alone, whether it fails before or after it has written, and
 // whatever the others of its batch do.
 func TestCallsFailAlone(t *testing.T) {

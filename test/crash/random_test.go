@@ -329,6 +329,23 @@ func (p *party) settle(t *testing.T) {
 	})
 }
 
+// check holds the log and the feed of a party against what it has sent and received,
+// and returns how many of its changes were refused, which is only ever by a 503, and
+// how many had no answer.
+func (p *party) check(t *testing.T) (refused, silent int) {
+	t.Helper()
+	byStatus, silent := p.load.refusals()
+	for status := range byStatus {
+		if status != http.StatusServiceUnavailable {
+			t.Errorf("changes were answered with %d", status)
+		}
+	}
+	checkLog(t, p.desk, p.steady, p.r.arrived(), 6)
+	checkRetries(t, p.desk.log(t, p.steady), p.r.arrived())
+	checkTimes(t, p.desk.feed(t))
+	return byStatus[http.StatusServiceUnavailable], silent
+}
+
 // check balances the books.
 func (c *chaos) check(t *testing.T) {
 	t.Helper()
@@ -338,17 +355,9 @@ func (c *chaos) check(t *testing.T) {
 			desk: p.desk, acked: p.load.acknowledged(), arrivals: p.r.arrived(),
 			hooks: []hook{p.steady, p.edited}, types: []string{"ticket.updated"}, secrets: p.secrets, ownClock: true,
 		})
-		refused, silent := p.load.refusals()
+		refused, silent := p.check(t)
 		t.Logf("%d acknowledged changes, %d refused, %d unanswered; %d events, %d requests: %d lost, %d repeated (at most %d after one crash)",
-			v.acked, refused[http.StatusServiceUnavailable], silent, v.events, v.requests, v.lost, v.repeats, v.most)
-		for status := range refused {
-			if status != http.StatusServiceUnavailable {
-				t.Errorf("changes were answered with %d", status)
-			}
-		}
-		checkLog(t, p.desk, p.steady, p.r.arrived(), 6)
-		checkRetries(t, p.desk.log(t, p.steady), p.r.arrived())
-		checkTimes(t, p.desk.feed(t))
+			v.acked, refused, silent, v.events, v.requests, v.lost, v.repeats, v.most)
 	}
 	c.desk.terminate(t)
 	db := c.desk.open(t)

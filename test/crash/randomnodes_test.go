@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -193,16 +192,8 @@ func (c *nodesChaos) check(t *testing.T) {
 		p.desk.outages = c.outages
 		var v verdict
 		e.repeats(t, &v)
-		refused, silent := p.load.refusals()
-		t.Logf("%d refused, %d unanswered, at most %d repeated after one fault", refused[http.StatusServiceUnavailable], silent, v.most)
-		for status := range refused {
-			if status != http.StatusServiceUnavailable {
-				t.Errorf("changes were answered with %d", status)
-			}
-		}
-		checkLog(t, p.desk, p.steady, p.r.arrived(), 6)
-		checkRetries(t, p.desk.log(t, p.steady), p.r.arrived())
-		checkTimes(t, p.desk.feed(t))
+		refused, silent := p.check(t)
+		t.Logf("%d refused, %d unanswered, at most %d repeated after one fault", refused, silent, v.most)
 	}
 	for _, n := range c.fleet.nodes {
 		if code := n.terminate(t); code != 0 {
