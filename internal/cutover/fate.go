@@ -125,7 +125,7 @@ func (c *comparison) logged(e *event, began moment, refused int32) (Class, strin
 		return Abandoned, fmt.Sprintf("given up at %s, before attempt %d", c.clock(gaveUp.completed), gaveUp.attempt)
 	case dropped:
 		return Disabled, "the webhook was disabled at " + c.clock(last.next) + ", when the next attempt was due"
-	case waits && within(c.disabled, min(c.to, c.setupTo)):
+	case waits && within(c.disabled, min(c.to, c.setupTo)) && c.to <= c.setupTo+span(inLog):
 		return Disabled, "the webhook was disabled while the sender still tried"
 	case waits && c.to > over && !c.logTells(over):
 		return Unexplained, fmt.Sprintf("the log said %s when it was read at %s, and nobody has read it since the time of the retries was over", c.text(last.status), c.clock(last.read))

@@ -103,14 +103,18 @@ func (s *sides) asked() {
 				over = min(over, gaveUp)
 			}
 		}
-		without := false // the log was read, and had none of them
+		without := latest // when the log was read that had none of them
 		if i := sort.Search(len(reads), func(i int) bool { return reads[i].to >= e.occurred+span(inLog) }); e.fed.at != never && i < len(reads) {
-			without = reads[i].from < first && throughout(s.log, e.occurred, reads[i].to)
+			if reads[i].from < first && throughout(s.log, e.occurred, reads[i].to) {
+				without = reads[i].from
+			}
 		}
 		for n := range rows {
 			r := &rows[n]
+			// What was already being sent when the log was read is not in it for want of a result.
+			later := without != latest && (r.attempted == never || r.attempted > without)
 			behind := r.attempted > over || r.attempted == never && s.text(r.status) != "abandoned"
-			r.manual = r.manual || without || over != latest && behind
+			r.manual = r.manual || later || over != latest && behind
 		}
 	}
 }

@@ -249,6 +249,10 @@ func (w *world) send(t *rapid.T, e *worldEvent) {
 	at := e.occurred.Add(time.Duration(rapid.IntRange(5, 400).Draw(t, "way")) * time.Millisecond)
 	if what == "slow" {
 		at = at.Add(time.Duration(rapid.IntRange(1, 200).Draw(t, "late")) * time.Second)
+		// A server with a feed has a row for what it owes.
+		if seen := e.occurred.Add(15 * time.Second); w.hasFeed && seen.Before(at) && seen.Before(w.end) {
+			w.log(&Delivery{At: seen, WebhookID: "w", DeliveryID: e.id + "-1", EventID: e.id, EventType: e.typ, Attempt: 1, Status: "pending", NextRetryAt: at})
+		}
 	}
 	receipt := func(at time.Time, attempt, status int, outcome webhook.Outcome, delivery string) {
 		r := &Receipt{
