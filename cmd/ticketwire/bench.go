@@ -171,6 +171,8 @@ func (c *benchCmd) check() error {
 	switch {
 	case c.Nodes < 1:
 		return usageError{errors.New("--nodes must be 1 or more"), "ticketwire bench --nodes 2 --postgres postgres://..."}
+	case c.Nodes > 1 && len(c.Only) > 0 && !slices.Contains(c.Only, "nodes"):
+		return usageError{errors.New("--nodes is for the figure nodes, which --only leaves out"), "ticketwire bench --only bare,nodes --nodes 2 --postgres postgres://..."}
 	case c.Nodes > 1 && c.Postgres == "", c.Postgres == "" && slices.Contains(c.Only, "nodes"):
 		return usageError{errors.New("nodes share a database: --postgres is missing"), "ticketwire bench --nodes 2 --postgres postgres://..."}
 	}
