@@ -307,6 +307,7 @@ func (s *Store) UpdateUser(ctx context.Context, tenant, id string, change func(*
 			return ticket.User{}, err
 		}
 		t.w.recent.forget() // tickets show the user's name
+		t.moved = true
 		err = t.change("update users", `
 			update users set first_name = $1, last_name = $2, email = $3, user_type = $4, is_inactive = $5, permissions = $6
 			where tenant_id = $7 and user_id = $8`,

@@ -63,11 +63,14 @@ func (h *handovers) unsettle(mark int) {
 }
 
 // lose forgets everything: it is another node's now.
-func (h *handovers) lose() { *h = handovers{by: map[string]*handed{}} }
+func (w *writer) lose() {
+	w.handovers = handovers{by: map[string]*handed{}}
+	w.s.losses.Add(1)
+}
 
-// seal ends a transaction: it deletes the lists of which nothing is left, and
-// returns the list of what the calls of the batch hand over, nil if that is
-// nothing.
+// seal ends a transaction: it deletes the lists of which nothing is left, inserts
+// those of what the calls of the batch give to other nodes, and returns the list of
+// what they hand over here, nil if that is nothing.
 func (w *writer) seal(batch []*call) (*handover, error) {
 	h := &w.handovers
 	for h.sealed < len(h.settled) {
@@ -80,6 +83,9 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 		if err := w.change("end a handover", `delete from handovers where handover_id = $1`, of.id); err != nil {
 			return nil, err
 		}
+	}
+	if err := w.give(batch); err != nil {
+		return nil, err
 	}
 	list := []byte{listVersion}
 	made, owner := &handover{}, ""
@@ -100,8 +106,7 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 		return nil, nil
 	}
 	if w.s.dialect.server {
-		// The number of the gate is that of this transaction alone.
-		made.id = w.recent.version
+		made.id = w.listID(0)
 		return made, w.change("insert handover", `insert into handovers (handover_id, owner, list) values ($1, $2, $3)`, made.id, owner, list)
 	}
 	st, err := w.stmt(`insert into handovers (owner, list) values ($1, $2) returning handover_id`)
@@ -135,6 +140,12 @@ func (w *writer) keep(batch []*call, made *handover) {
 		}
 		h.open = append(h.open, made)
 	}
+	w.tellHanded()
+}
+
+// tellHanded drops the lists of which nothing is left, and says to others what is.
+func (w *writer) tellHanded() {
+	h := &w.handovers
 	for len(h.open) > 0 && h.open[0].left == 0 {
 		h.open = h.open[1:]
 	}
@@ -284,18 +295,20 @@ func (t *tx) recoverList(id int64) error {
 	return nil
 }
 
-// listVersion is the first byte of a list, so that another form can follow.
-const listVersion = 1
+// listVersion is the first byte of a list, so that another form can follow. Lists
+// of version 1 have no numbers of events.
+const listVersion = 2
 
 // listed is what a list says of one delivery; the rest is in its event.
 type listed struct {
 	tenant, webhook, event, delivery string
+	seq                              int64 // of the event
 	isTest                           bool
 	body                             []byte // its own; nil: the event's
 }
 
-// appendHanded adds a delivery to a list: four ids, a byte of flags, and the
-// length and bytes of a body of its own.
+// appendHanded adds a delivery to a list: four ids, the number of the event, a byte
+// of flags, and the length and bytes of a body of its own.
 func appendHanded(list []byte, c *Claimed) ([]byte, error) {
 	for _, text := range [...]string{c.TenantID, c.WebhookID, c.EventID, c.DeliveryID} {
 		id, err := uuid.Parse(text)
@@ -304,6 +317,7 @@ func appendHanded(list []byte, c *Claimed) ([]byte, error) {
 		}
 		list = append(list, id[:]...)
 	}
+	list = binary.BigEndian.AppendUint64(list, uint64(c.seq)) //nolint:gosec // it is read back the same way
 	flags := byte(0)
 	if c.IsTest {
 		flags |= flagTest
@@ -331,12 +345,13 @@ func readList(list []byte) ([]listed, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	if list[0] != listVersion {
-		return nil, fmt.Errorf("%w: version %d", errList, list[0])
+	version := list[0]
+	if version < 1 || version > listVersion {
+		return nil, fmt.Errorf("%w: version %d", errList, version)
 	}
 	var out []listed
 	for rest := list[1:]; len(rest) > 0; {
-		d, left, err := readHanded(rest)
+		d, left, err := readHanded(rest, version)
 		if err != nil {
 			return nil, err
 		}
@@ -345,20 +360,30 @@ func readList(list []byte) ([]listed, error) {
 	return out, nil
 }
 
-// listedLength is the bytes of a delivery in a list: its ids and its flags.
-const listedLength = 4*16 + 1
+// What a delivery takes in a list, in bytes: its ids, the number of its event, and
+// its flags.
+const (
+	listedIDs    = 4 * 16
+	listedLength = listedIDs + 8 + 1
+)
 
 // readHanded takes the first delivery off what follows the version.
-func readHanded(list []byte) (d listed, rest []byte, err error) {
-	const ids = listedLength - 1
-	if len(list) < listedLength {
+func readHanded(list []byte, version byte) (d listed, rest []byte, err error) {
+	length := listedLength
+	if version == 1 {
+		length -= 8
+	}
+	if len(list) < length {
 		return d, nil, errList
 	}
 	id := func(i int) string { return uuid.UUID(list[16*i : 16*i+16]).String() }
 	d.tenant, d.webhook, d.event, d.delivery = id(0), id(1), id(2), id(3)
-	flags := list[ids]
+	if version > 1 {
+		d.seq = int64(binary.BigEndian.Uint64(list[listedIDs:])) //nolint:gosec // it was written the same way
+	}
+	flags := list[length-1]
 	d.isTest = flags&flagTest != 0
-	rest = list[ids+1:]
+	rest = list[length:]
 	if flags&flagOwnBody == 0 {
 		return d, rest, nil
 	}

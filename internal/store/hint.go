@@ -9,7 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Hints go from node to node by NOTIFY: lanes with work for their node, and that a
+// Hints go from node to node by NOTIFY: lanes with work for their node, nodes that
+// were given something, lanes that should be given nothing for a while, and that a
 // lease should be renewed at once, which tells who has come and gone and whether a
 // webhook has changed. They are for speed, and what they say is in the database.
 //
@@ -20,27 +21,46 @@ const (
 	hintChannel = "ticketwire"
 	hintBeat    = "beat"
 	hintAll     = "all"
-	hintLanes   = 100 // that fit into one NOTIFY; with more, all are looked at
+	hintGave    = "gave:" // and the node
+	hintFull    = "full:" // and the lane
+	hintLanes   = 60      // that fit into one NOTIFY, with as many that are full and some nodes; with more, all are looked at
 )
+
+// hint is something for other nodes to know.
+type hint struct {
+	lanes []Lane   // have work
+	full  []Lane   // should be given nothing for a while
+	gave  []string // nodes that were given something
+	beat  bool     // leases should be renewed
+}
 
 // hints are on their way out. They are safe for concurrent use.
 type hints struct {
-	bell  chan struct{}
-	mu    sync.Mutex
-	lanes map[Lane]struct{}
-	beat  bool
+	bell        chan struct{}
+	mu          sync.Mutex
+	lanes, full map[Lane]struct{}
+	gave        map[string]struct{}
+	beat        bool
 }
 
 // add never blocks.
-func (h *hints) add(lanes []Lane, beat bool) {
+func (h *hints) add(what hint) {
 	h.mu.Lock()
 	if h.lanes == nil {
-		h.lanes = map[Lane]struct{}{}
+		h.lanes, h.full, h.gave = map[Lane]struct{}{}, map[Lane]struct{}{}, map[string]struct{}{}
 	}
-	for _, l := range lanes {
+	for _, l := range what.lanes {
 		h.lanes[l] = struct{}{}
 	}
-	h.beat = h.beat || beat
+	for _, l := range what.full {
+		if len(h.full) < hintLanes/2 {
+			h.full[l] = struct{}{}
+		}
+	}
+	for _, id := range what.gave {
+		h.gave[id] = struct{}{}
+	}
+	h.beat = h.beat || what.beat
 	h.mu.Unlock()
 	select {
 	case h.bell <- struct{}{}:
@@ -63,7 +83,17 @@ func (h *hints) take() string {
 			words = append(words, l.TenantID+"/"+l.WebhookID)
 		}
 	}
+	for l := range h.full {
+		words = append(words, hintFull+l.TenantID+"/"+l.WebhookID)
+	}
+	for id := range h.gave {
+		if len(words) < 2*hintLanes {
+			words = append(words, hintGave+id)
+		}
+	}
 	clear(h.lanes)
+	clear(h.full)
+	clear(h.gave)
 	h.beat = false
 	return strings.Join(words, " ")
 }
@@ -115,6 +145,7 @@ func (s *Store) hear(n *node) {
 			s.listen(ctx, n)
 		case s.Among() > 1:
 			s.tell(Committed{Look: true})
+			n.look()
 		}
 		select {
 		case <-ctx.Done():
@@ -137,6 +168,7 @@ func (s *Store) listen(ctx context.Context, n *node) {
 			return err
 		}
 		s.tell(Committed{Refresh: true, Look: true})
+		n.look()
 		for {
 			if err := s.hearOne(ctx, n, raw); err != nil {
 				return err
@@ -158,17 +190,22 @@ func (s *Store) hearOne(ctx context.Context, n *node, c *pgx.Conn) error {
 	}
 	var said Committed
 	for word := range strings.FieldsSeq(got.Payload) {
-		switch word {
-		case hintBeat:
+		full, isFull := strings.CutPrefix(word, hintFull)
+		switch {
+		case word == hintBeat:
 			select {
 			case n.beat <- struct{}{}:
 			default:
 			}
-		case hintAll:
+		case word == hintAll:
 			said.Look = true
+		case word == hintGave+n.id:
+			n.look()
+		case strings.HasPrefix(word, hintGave):
+		case isFull:
+			n.full.note(laneOf(full), s.cfg.Now())
 		default:
-			tenant, webhook, _ := strings.Cut(word, "/")
-			if l := (Lane{tenant, webhook}); s.Mine(l) {
+			if l := laneOf(word); s.Mine(l) {
 				said.Due = append(said.Due, l)
 			}
 		}
@@ -177,4 +214,10 @@ func (s *Store) hearOne(ctx context.Context, n *node, c *pgx.Conn) error {
 		s.tell(said)
 	}
 	return nil
+}
+
+// laneOf reads a lane as hints write it.
+func laneOf(word string) Lane {
+	tenant, webhook, _ := strings.Cut(word, "/")
+	return Lane{tenant, webhook}
 }

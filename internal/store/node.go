@@ -50,7 +50,9 @@ type node struct {
 	members  atomic.Pointer[membership] // who lives
 	webhooks atomic.Int64               // what gate.webhooks was when it was last looked at
 	hints    hints
-	taking   atomic.Bool // over, from another
+	taking   atomic.Bool   // over, from another
+	given    chan struct{} // another may have given it something
+	full     fullLanes
 }
 
 // membership is who lives, as of a time.
@@ -70,7 +72,7 @@ func (s *Store) Join(ctx context.Context, owner string) error {
 	if !s.dialect.server {
 		return nil
 	}
-	n := &node{id: owner, beat: make(chan struct{}, 1), quit: make(chan struct{})}
+	n := &node{id: owner, beat: make(chan struct{}, 1), quit: make(chan struct{}), given: make(chan struct{}, 1)}
 	n.hints.bell = make(chan struct{}, 1)
 	s.node.Store(n)
 	if err := s.enroll(ctx, n); err != nil {
@@ -84,6 +86,7 @@ func (s *Store) Join(ctx context.Context, owner string) error {
 	n.done.Go(func() { s.keepLease(n) })
 	n.done.Go(func() { s.sendHints(n) })
 	n.done.Go(func() { s.hear(n) })
+	n.done.Go(func() { s.takeGiven(n) })
 	return nil
 }
 
@@ -113,6 +116,11 @@ func (s *Store) Leave(ctx context.Context) error {
 		close(n.quit)
 		n.done.Wait()
 		err = s.do(ctx, func(t *tx) error {
+			// What it was given and has not taken any more.
+			t.w.lose()
+			if _, err := t.releaseHeldBy(`= $2`, maxInPage, n.id); err != nil {
+				return err
+			}
 			return t.change("leave the nodes", `delete from nodes where node_id = $1`, n.id)
 		})
 		s.node.Store(nil)
@@ -127,7 +135,7 @@ func (s *Store) Leave(ctx context.Context) error {
 // over yet, goes into the queue: it may not know any more what it has sent.
 func (s *Store) enroll(ctx context.Context, n *node) error {
 	return s.do(ctx, func(t *tx) error {
-		t.w.handovers.lose()
+		t.w.lose()
 		if _, err := t.releaseHeldBy(`= $2`, maxInPage, n.id); err != nil {
 			return err
 		}
@@ -179,6 +187,15 @@ func (s *Store) Mine(l Lane) bool {
 	return m == nil || ranksFirst(m.nodes, s.node.Load().id, l)
 }
 
+// senderOf returns the node that sends what the lane is owed; "" when there is none,
+// and on an embedded database.
+func (s *Store) senderOf(l Lane) string {
+	if m := s.membership(); m != nil {
+		return first(m.nodes, l)
+	}
+	return ""
+}
+
 // Gained says of a lane that is Mine whether it was another node's a moment ago:
 // then nothing should be sent before the pause is over, and the limit be taken for
 // used up.
@@ -200,10 +217,15 @@ func (s *Store) Gained(l Lane) (pause time.Duration, gained bool) {
 	return 0, false
 }
 
-// ranksFirst is rendezvous hashing: when a node comes or goes, only its lanes move.
+// ranksFirst reports whether a lane is the business of a node among others.
 func ranksFirst(nodes []string, me string, l Lane) bool {
-	if len(nodes) < 2 {
-		return len(nodes) == 0 || nodes[0] == me
+	return len(nodes) == 0 || first(nodes, l) == me
+}
+
+// first is rendezvous hashing: when a node comes or goes, only its lanes move.
+func first(nodes []string, l Lane) (node string) {
+	if len(nodes) == 1 {
+		return nodes[0]
 	}
 	rank := func(n string) uint64 {
 		h := fnv.New64a()
@@ -216,15 +238,13 @@ func ranksFirst(nodes []string, me string, l Lane) bool {
 		x ^= x >> 33
 		return x
 	}
-	mine, found := rank(me), false
+	var highest uint64
 	for _, n := range nodes {
-		if n == me {
-			found = true
-		} else if rank(n) > mine {
-			return false
+		if r := rank(n); node == "" || r > highest {
+			node, highest = n, r
 		}
 	}
-	return found
+	return node
 }
 
 // keepLease renews the lease until the node leaves.
@@ -241,6 +261,7 @@ func (s *Store) keepLease(n *node) {
 		ctx, cancel := context.WithTimeout(context.Background(), nodeLease/2)
 		dead, err := s.renew(ctx, n)
 		cancel()
+		n.look()
 		if dead && n.taking.CompareAndSwap(false, true) {
 			n.done.Go(func() {
 				defer n.taking.Store(false)

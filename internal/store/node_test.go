@@ -276,8 +276,9 @@ func (p *pair) expire(t *testing.T, d *desk) {
 	}
 }
 
-// What one node accepts and another sends waits as a row, and the other hears of
-// it, as it does of a changed webhook. Behind a pooler it looks for itself.
+// What one node accepts and another sends is given to the other, and where it has no
+// room it waits as a row. It hears of both, as it does of a changed webhook. Behind a
+// pooler it looks for itself.
 func TestNodesHearOfEachOther(t *testing.T) {
 	t.Parallel()
 	onServers(t, hearOfEachOther)
@@ -295,13 +296,15 @@ func hearOfEachOther(t *testing.T, pl place) {
 	if sender.Mine(p.la.lane()) == other.Mine(p.la.lane()) {
 		t.Fatal("the webhook is nobody's, or both's")
 	}
-	other.create(start(), other.draft("x"))
-	if n := len(p.ka.handed()) + len(p.kb.handed()); n != 0 {
-		t.Errorf("%d handed over to the wrong node", n)
+	other.create(start(), other.draft("given"))
+	heard.await(t, "what it was given", func(c Committed) bool { return len(c.Handed) == 1 })
+	if n := len(p.ka.handed()) + len(p.kb.handed()); n != 1 {
+		t.Errorf("%d handed over, also to the wrong node", n)
 	}
-	heard.await(t, "work", func(c Committed) bool {
-		return len(c.Due) == 1 && c.Due[0] == p.la.lane() || other.dialect.pooled && c.Look
-	})
+	heard.fill(true)
+	other.create(start(), other.draft("refused"))
+	heard.await(t, "work", func(c Committed) bool { return len(c.Due) == 1 && c.Due[0] == p.la.lane() })
+	heard.fill(false)
 	if _, _, err := other.UpdateWebhook(t.Context(), start(), other.Actor, p.la.hook.WebhookID,
 		func(s *delivery.Spec) error { s.Name = "new"; return nil }, false); err != nil {
 		t.Fatal(err)

@@ -85,8 +85,8 @@ const insertPending = `insert into deliveries (tenant_id, delivery_id, webhook_i
 	values ($1, $2, $3, $4, $5, $6, $7, 0, 'pending', $8, $9, $10, $11, $12, $13, $14, $15)`
 
 // insertOwed owes a delivery that is due now. Where the dispatcher has room for
-// it, the commit hands it over, see handover.go; otherwise it waits as a row of
-// the queue.
+// it, the commit hands it over, see handover.go, or gives it to the node that sends
+// it, see given.go; otherwise it waits as a row of the queue.
 func (t *tx) insertOwed(now time.Time, o owed) error {
 	d := delivery.Delivery{
 		TenantID: o.lane.TenantID, DeliveryID: NewID(), WebhookID: o.lane.WebhookID, EventID: o.eventID, EventType: o.eventType,
@@ -97,7 +97,11 @@ func (t *tx) insertOwed(now time.Time, o owed) error {
 	if d.Body == nil {
 		d.Body = o.full
 	}
-	if o.full != nil && t.intake != nil && t.w.s.Mine(o.lane) && t.intake.Reserve(o.lane, len(d.Body)) {
+	mine := t.w.s.Mine(o.lane)
+	if o.full != nil && t.intake != nil && !mine && t.giveTo(now, o, d) {
+		return nil
+	}
+	if o.full != nil && t.intake != nil && mine && t.intake.Reserve(o.lane, len(d.Body)) {
 		t.out.Handed = append(t.out.Handed, Claimed{
 			Delivery: d, Owner: t.intake.Owner, Since: now, Generation: 1, until: now.Add(t.intake.Lease), own: o.body, seq: o.seq,
 		})

@@ -24,6 +24,7 @@ type recent struct {
 	seq     int64 // of the newest event; 0 when it is not known
 	tickets map[ticketKey]known
 	targets map[Lane]Target // as of the last change of any webhook
+	names   knownNames      // as of the same; of a server only
 	checked map[string]bool // tenants whose subscriptions are known to be current in this transaction
 }
 
@@ -36,13 +37,14 @@ type known struct {
 }
 
 func newRecent() recent {
-	return recent{tickets: map[ticketKey]known{}, targets: map[Lane]Target{}, checked: map[string]bool{}}
+	return recent{tickets: map[ticketKey]known{}, targets: map[Lane]Target{}, names: knownNames{}, checked: map[string]bool{}}
 }
 
 // forget drops everything, after a rollback.
 func (r *recent) forget() {
 	r.forgetTickets()
 	clear(r.targets)
+	clear(r.names)
 	clear(r.checked)
 	r.seq = 0
 }

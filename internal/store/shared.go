@@ -29,7 +29,7 @@ const (
 	takeGate   = `select pg_advisory_xact_lock(` + gateNumber + `)`
 	passGate   = `select nextval('gate_version'), webhooks, pg_current_xact_id()::text,
 		(select coalesce(max(seq), 0) from events where seq >= $1) from gate`
-	inOffice  = `select exists (select 1 from nodes where node_id = $1)`
+	whoIsNode = `select node_id, leaving from nodes`
 	moveHooks = `update gate set webhooks = webhooks + 1`
 )
 
@@ -69,13 +69,15 @@ func (w *writer) aborted() bool {
 
 // shared is what the writer of a server knows of its transaction.
 type shared struct {
-	xid      string // of the transaction at hand
-	newest   int64  // an event that was committed, the newest or one before it: no day before it has to be looked at for the newest
-	webhooks int64  // gate.webhooks as it is in it
-	moved    bool   // it has moved that by one
-	known    int64  // gate.webhooks as of which recent.checked is right
-	foreign  bool   // another process has moved it since this one looked
-	away     bool   // this process is no node: nothing may be handed to its dispatcher
+	xid      string          // of the transaction at hand
+	newest   int64           // an event that was committed, the newest or one before it: no day before it has to be looked at for the newest
+	webhooks int64           // gate.webhooks as it is in it
+	moved    bool            // it has moved that by one
+	known    int64           // gate.webhooks as of which recent.checked is right
+	foreign  bool            // another process has moved it since this one looked
+	away     bool            // this process is no node: nothing may be handed to its dispatcher
+	nodes    map[string]bool // by id, those that take something new
+	gave     []string        // nodes that the transaction gives something to
 	deferred []deferred
 	err      error // of a deferred statement, which may belong to any call of the transaction
 	unsure   *unsure
@@ -110,7 +112,8 @@ func (w *writer) beginShared() error {
 	}
 	sh, n := &w.shared, w.s.node.Load()
 	var version, seq int64
-	sh.away, sh.moved = false, false
+	sh.away, sh.moved, sh.gave = false, false, sh.gave[:0]
+	clear(sh.nodes)
 	err := w.session(func(c *pgx.Conn) error {
 		b := &pgx.Batch{}
 		b.Queue(w.s.dialect.begin)
@@ -118,7 +121,8 @@ func (w *writer) beginShared() error {
 		b.Queue(takeGate)
 		b.Queue(passGate, sh.newest).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid, &seq) })
 		if n != nil {
-			b.Queue(inOffice, n.id).QueryRow(func(row pgx.Row) error { return scanNot(row, &sh.away) })
+			sh.away = true
+			b.Queue(whoIsNode).Query(func(rows pgx.Rows) error { return sh.meet(rows, n.id) })
 		}
 		return c.SendBatch(context.Background(), b).Close()
 	})
@@ -126,13 +130,14 @@ func (w *writer) beginShared() error {
 		return errors.Join(fmt.Errorf("pass the gate: %w", err), w.leave())
 	}
 	if sh.away {
-		w.handovers.lose()
+		w.lose()
 	}
 	sh.newest = seq
 	sh.foreign = n != nil && n.webhooks.Swap(sh.webhooks) != sh.webhooks
 	if sh.webhooks != sh.known {
 		clear(w.recent.checked)
 		clear(w.recent.targets)
+		clear(w.recent.names)
 	}
 	if version != w.recent.version+1 {
 		w.recent.forgetTickets()
@@ -145,18 +150,32 @@ func (w *writer) beginShared() error {
 	return nil
 }
 
-// scanNot reads a column that says the opposite.
-func scanNot(row pgx.Row, v *bool) error {
-	err := row.Scan(v)
-	*v = !*v
-	return err
+// meet learns who is a node, and whether this process is.
+func (s *shared) meet(rows pgx.Rows, me string) error {
+	if s.nodes == nil {
+		s.nodes = map[string]bool{}
+	}
+	for rows.Next() {
+		var id string
+		var leaving bool
+		if err := rows.Scan(&id, &leaving); err != nil {
+			return err
+		}
+		if id == me {
+			s.away = false
+		}
+		if !leaving {
+			s.nodes[id] = true
+		}
+	}
+	return rows.Err()
 }
 
 // sealShared ends a transaction that has changed webhooks, or made a replay, so
 // that every node hears of it.
 func (w *writer) sealShared(batch []*call) error {
 	for _, c := range batch {
-		if c.err != nil || len(c.tx.out.Changed) == 0 && !c.tx.out.Replay && !c.tx.hooked {
+		if c.err != nil || len(c.tx.out.Changed) == 0 && !c.tx.out.Replay && !c.tx.moved {
 			continue
 		}
 		w.shared.moved = true
@@ -187,39 +206,59 @@ func (w *writer) reportShared(all *Committed) {
 		}
 	}
 	all.Due = ours
-	if (changed || len(theirs) > 0) && w.s.Among() > 1 {
-		n.hints.add(theirs, changed)
+	if (changed || len(theirs)+len(w.shared.gave) > 0) && w.s.Among() > 1 {
+		n.hints.add(hint{lanes: theirs, gave: w.shared.gave, beat: changed})
 	}
 }
 
 // fetch reads the tickets that the calls of a batch will ask for and that are not
-// remembered, in one round trip and not in one for each.
+// remembered, in one round trip and not in one for each. It takes a second one for
+// those with a name that is not remembered.
 func (w *writer) fetch(batch []*call) error {
 	t := &tx{w: w}
-	var list []asked
+	var list, whole []asked
 	listed := map[ticketKey]bool{{}: true}
 	for _, c := range batch {
 		if _, known := w.recent.tickets[c.on]; known || listed[c.on] {
 			continue
 		}
 		listed[c.on] = true
-		list = append(list, asked{
-			text: ticketFields + `, t.last_seq` + ticketFrom + `where t.tenant_id = $1 and t.ticket_id = $2`,
-			args: []any{c.on.tenant, c.on.id},
-			scan: func(row scanner) error {
-				var seq int64
-				tk, err := scanTicket(alsoScan{row, &seq})
-				if err == nil {
-					t.remember(&tk, seq)
-				}
-				return err
-			},
-		})
+		args := []any{c.on.tenant, c.on.id}
+		list = append(list, asked{text: bareTicket, args: args, scan: func(row scanner) error {
+			var seq int64
+			tk, err := scanTicket(alsoScan{row, &seq})
+			switch {
+			case err != nil:
+			case w.recent.names.dress(&tk):
+				t.remember(&tk, seq)
+			default:
+				whole = append(whole, asked{text: wholeTicket, args: args, scan: t.learnTicket})
+			}
+			return err
+		}})
 	}
-	if err := t.ask(list); err != nil {
+	err := t.ask(list)
+	if err == nil {
+		err = t.ask(whole)
+	}
+	if err != nil {
 		return fmt.Errorf("read tickets: %w", err)
 	}
 	return nil
+}
+
+// wholeTicket reads a ticket with all names, and the number of its newest event.
+const wholeTicket = ticketFields + `, t.last_seq` + ticketFrom + `where t.tenant_id = $1 and t.ticket_id = $2`
+
+// learnTicket remembers the ticket of a row, and the names that it shows.
+func (t *tx) learnTicket(row scanner) error {
+	var seq int64
+	tk, err := scanTicket(alsoScan{row, &seq})
+	if err == nil {
+		t.remember(&tk, seq)
+		t.w.recent.names.learn(&tk)
+	}
+	return err
 }
 
 // alsoScan is a row with one column more than who scans it knows of.

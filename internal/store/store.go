@@ -72,7 +72,8 @@ type Store struct {
 	node   atomic.Pointer[node]   // of a server, see Join; nil: it has not
 	anchor atomic.Pointer[anchor] // of a server, see Clock; nil: it has not joined
 
-	swept swept // see Sweep
+	swept  swept        // see Sweep
+	losses atomic.Int64 // how often this node has lost what it held, see given.go
 
 	handedCount atomic.Int64 // deliveries that the dispatcher holds and that have no row, see handover.go
 	handedSince atomic.Int64 // since when the oldest of them is due, in microseconds; 0 without any

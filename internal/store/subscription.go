@@ -49,7 +49,7 @@ func (s *subscriptions) knows(version string) bool {
 // subscriptionChanged tells every process that a webhook is not what it was.
 // Every change of what an event looks at must call it in its transaction.
 func (t *tx) subscriptionChanged(tenant, webhookID string) error {
-	t.hooked = true
+	t.moved = true
 	delete(t.w.recent.checked, tenant)
 	seen, err := t.webhooksVersion(tenant)
 	if err != nil {

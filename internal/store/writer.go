@@ -49,11 +49,14 @@ type writer struct {
 }
 
 type call struct {
-	fn   func(*tx) error
-	on   ticketKey // the ticket that fn will ask for; zero: none, or it is not known
-	err  error
-	tx   *tx
-	done chan struct{}
+	fn func(*tx) error
+	// aside runs in place of fn, on the writer's goroutine and between transactions:
+	// it may touch what the writer knows, and nothing of the database.
+	aside func()
+	on    ticketKey // the ticket that fn will ask for; zero: none, or it is not known
+	err   error
+	tx    *tx
+	done  chan struct{}
 }
 
 // tx is one call's share of the writer's transaction. It must not outlive fn.
@@ -62,7 +65,8 @@ type tx struct {
 	intake *Intake   // nil: nobody delivers
 	out    Committed // what the dispatcher learns once this commits
 	wrote  bool      // a failure of the call leaves something to undo
-	hooked bool      // it has changed what events ask for
+	moved  bool      // it has changed what nodes remember: what events ask for, or a name
+	given  []Claimed // what other nodes get, under their name
 }
 
 // prepared is a statement of the write connection.
@@ -133,7 +137,11 @@ func (s *Store) doTo(ctx context.Context, on ticketKey, fn func(*tx) error) erro
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &call{fn: fn, on: on, done: make(chan struct{})}
+	return s.enter(&call{fn: fn, on: on, done: make(chan struct{})})
+}
+
+// enter queues a call and waits for its end.
+func (s *Store) enter(c *call) error {
 	s.writer.mu.RLock()
 	if s.writer.closed {
 		s.writer.mu.RUnlock()
@@ -200,6 +208,9 @@ func (w *writer) run() {
 	}()
 	busy := false
 	for first := range w.calls {
+		if w.runAside(first) {
+			continue
+		}
 		batch := w.fill(append(make([]*call, 0, 64), first))
 		// Callers that were answered by the last commit come back in a moment, if
 		// they get to run: a commit for each few of them would cost all of them.
@@ -227,12 +238,24 @@ func (w *writer) fill(batch []*call) []*call {
 			if !ok {
 				return batch
 			}
-			batch = append(batch, c)
+			if !w.runAside(c) {
+				batch = append(batch, c)
+			}
 		default:
 			return batch
 		}
 	}
 	return batch
+}
+
+// runAside runs a call that needs no transaction, and reports whether it is one.
+func (w *writer) runAside(c *call) bool {
+	if c.aside == nil {
+		return false
+	}
+	c.aside()
+	close(c.done)
+	return true
 }
 
 // commit runs a batch in one transaction. When the transaction as a whole fails
