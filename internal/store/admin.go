@@ -232,6 +232,7 @@ func (s *Store) UpdateTenant(ctx context.Context, id string, change func(*Tenant
 		if err := next.Rate.check(); err != nil {
 			return Tenant{}, err
 		}
+		t.moved = true
 		err = t.change("update tenants", `
 			update tenants set name = $1, product = $2, suspended = $3, ticket_prefix = $4,
 				rate_enabled = $5, rate_max_tokens = $6, rate_refill_per_min = $7

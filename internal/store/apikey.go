@@ -166,7 +166,8 @@ func (s *Store) OwnList(ctx context.Context, p Principal) ([]string, error) {
 
 // UpdateKey changes a key's name, Active, permissions, expiry, usage limit or
 // rate; what change does to other fields is ignored. It takes effect with the
-// next call that presents the key.
+// next call that presents the key; on another node of a server after a second at
+// most.
 func (s *Store) UpdateKey(ctx context.Context, now time.Time, tenant, id string, change func(*APIKey) error) (APIKey, error) {
 	return write(ctx, s, func(t *tx) (APIKey, error) {
 		old, err := keyOf(t, tenant, id)
@@ -184,6 +185,7 @@ func (s *Store) UpdateKey(ctx context.Context, now time.Time, tenant, id string,
 		if err != nil {
 			return APIKey{}, err
 		}
+		t.moved = true
 		if err := t.change("update api_keys", `
 			update api_keys set name = $1, active = $2, permissions = $3, expires_at = $4, usage_limit = $5,
 				rate_enabled = $6, rate_max_tokens = $7, rate_refill_per_min = $8
@@ -199,6 +201,7 @@ func (s *Store) UpdateKey(ctx context.Context, now time.Time, tenant, id string,
 // DeleteKey removes a key.
 func (s *Store) DeleteKey(ctx context.Context, tenant, id string) error {
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
+		t.moved = true
 		n, err := t.exec(`delete from api_keys where tenant_id = $1 and api_key_id = $2`, tenant, lowerID(id))
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, noKey)

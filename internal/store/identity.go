@@ -108,12 +108,18 @@ type credential struct {
 // concurrent calls; for others within about a second.
 func (s *Store) Authenticate(ctx context.Context, now time.Time, presentedKey string) (Principal, error) {
 	denied := fault.New(fault.Unauthorized, "Invalid API key")
-	c, err := s.credentialOf(s.reader(ctx), vault.HashAPIKey(presentedKey))
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return Principal{}, denied
-	case err != nil:
-		return Principal{}, fmt.Errorf("look up an API key: %w", err)
+	hash := vault.HashAPIKey(presentedKey)
+	c, turn, known := s.credentials.of(hash, now)
+	if !known {
+		var err error
+		c, err = s.credentialOf(s.reader(ctx), hash)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return Principal{}, denied
+		case err != nil:
+			return Principal{}, fmt.Errorf("look up an API key: %w", err)
+		}
+		s.credentials.keep(hash, c, now, turn)
 	}
 	p := c.principal
 	if !c.opens(now) {
@@ -249,6 +255,7 @@ func (s *Store) countCall(ctx context.Context, now time.Time, tenant, key string
 			return nil
 		}
 		// Only a key that is used up: one that was changed meanwhile stays.
+		t.moved = true
 		return t.change("deactivate a key", `
 			update api_keys set active = false where tenant_id = $1 and api_key_id = $2 and usage_count >= usage_limit`,
 			tenant, key)
@@ -258,6 +265,7 @@ func (s *Store) countCall(ctx context.Context, now time.Time, tenant, key string
 
 func (s *Store) deactivateKey(ctx context.Context, tenant, key string) error {
 	return s.do(ctx, func(t *tx) error {
+		t.moved = true
 		return t.change("deactivate a key", `update api_keys set active = false where tenant_id = $1 and api_key_id = $2`,
 			tenant, key)
 	})

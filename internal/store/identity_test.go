@@ -144,6 +144,7 @@ func rejections(t *testing.T, open opener) {
 		{"owner a client", changeUser(func(u *ticket.User) { u.UserType = "client" }), true},
 		{"owner missing", func(d *desk) {
 			if err := s.do(t.Context(), func(x *tx) error {
+				x.moved = true
 				_, err := x.exec(`delete from users where tenant_id = $1 and user_id = $2`, d.TenantID, d.UserID)
 				return err
 			}); err != nil {

@@ -329,6 +329,7 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 		s.tell(Committed{Moved: true})
 	}
 	if n.webhooks.Swap(webhooks) != webhooks {
+		s.credentials.forget()
 		s.tell(Committed{Refresh: true})
 	}
 	return dead && !waits, nil

@@ -138,6 +138,7 @@ func (w *writer) beginShared() error {
 		clear(w.recent.checked)
 		clear(w.recent.targets)
 		clear(w.recent.names)
+		w.s.credentials.forget()
 	}
 	if version != w.recent.version+1 {
 		w.recent.forgetTickets()

@@ -58,15 +58,16 @@ type Config struct {
 
 // Store is the open database. Make one with Open and release it with Close.
 type Store struct {
-	cfg     Config
-	dialect dialect
-	write   *sql.DB // one connection, owned by the writer goroutine
-	read    *sql.DB
-	side    *sql.DB  // of a server: what must not wait for either
-	stmts   sync.Map // query text -> *sql.Stmt on read
-	writer  *writer
-	usage   *usage
-	grants  grants
+	cfg         Config
+	dialect     dialect
+	write       *sql.DB // one connection, owned by the writer goroutine
+	read        *sql.DB
+	side        *sql.DB  // of a server: what must not wait for either
+	stmts       sync.Map // query text -> *sql.Stmt on read
+	writer      *writer
+	usage       *usage
+	grants      grants
+	credentials credentials
 
 	lock   deliveryLock           // see LockDeliveries
 	node   atomic.Pointer[node]   // of a server, see Join; nil: it has not

@@ -65,7 +65,7 @@ type tx struct {
 	intake *Intake   // nil: nobody delivers
 	out    Committed // what the dispatcher learns once this commits
 	wrote  bool      // a failure of the call leaves something to undo
-	moved  bool      // it has changed what nodes remember: what events ask for, or a name
+	moved  bool      // it has changed what is remembered: what events ask for, a name, or what a key opens
 	given  []Claimed // what other nodes get, under their name
 }
 
@@ -332,6 +332,9 @@ func (w *writer) report(batch []*call) {
 			all.Handed = append(all.Handed, t.out.Handed...)
 			all.Changed = append(all.Changed, t.out.Changed...)
 			all.Replay = all.Replay || t.out.Replay
+		}
+		if c.err == nil && t != nil && t.moved {
+			w.s.credentials.forget()
 		}
 	}
 	if w.s.dialect.server {
