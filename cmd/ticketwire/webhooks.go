@@ -25,7 +25,7 @@ type webhooksCmd struct {
 	Disable    webhooksDisableCmd    `cmd:"" help:"Switch a webhook off: it gets nothing more, not even what it is owed."`
 	Deliveries webhooksDeliveriesCmd `cmd:"" help:"List the attempts of a webhook, or show one of them."`
 	Retry      webhooksRetryCmd      `cmd:"" help:"Send failed deliveries again, now."`
-	Replay     webhooksReplayCmd     `cmd:"" help:"Send the events of a time again, in the background."`
+	Replay     webhooksReplayCmd     `cmd:"" help:"Send the events of a time, or chosen ones, again, in the background."`
 	Replays    webhooksReplaysCmd    `cmd:"" help:"List the replays of a webhook, or cancel one."`
 	Missed     webhooksMissedCmd     `cmd:"" help:"List what a webhook has missed while it was disabled."`
 }
