@@ -11,3 +11,6 @@ func (s *Server) Routes() []Route {
 	}
 	return out
 }
+
+// Mistakes is what a form makes of the errors of its fields.
+func Mistakes(errs ...error) error { return mistakes(errs...) }
