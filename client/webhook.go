@@ -115,6 +115,27 @@ func (c *Client) DeleteWebhook(ctx context.Context, id string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: []string{"webhooks", id}}, nil)
 }
 
+// WebhookHealth says how a webhook fares (contract section 3.8).
+type WebhookHealth struct {
+	WebhookID            string     `json:"webhook_id"`
+	Status               string     `json:"status"` // healthy, failing while the last failure is newer than the last success, or disabled
+	IsActive             bool       `json:"is_active"`
+	AutoDisabledAt       *time.Time `json:"auto_disabled_at"`
+	TotalDeliveries      int64      `json:"total_deliveries"` // attempts, not events
+	SuccessfulDeliveries int64      `json:"successful_deliveries"`
+	FailedDeliveries     int64      `json:"failed_deliveries"`
+	SuccessRate          float64    `json:"success_rate"` // 0 to 1; 1 before the first attempt
+	LastDeliveryAt       *time.Time `json:"last_delivery_at"`
+	LastSuccessAt        *time.Time `json:"last_success_at"`
+	LastFailureAt        *time.Time `json:"last_failure_at"`
+	CheckedAt            time.Time  `json:"checked_at"`
+}
+
+// WebhookHealth returns the health of a webhook.
+func (c *Client) WebhookHealth(ctx context.Context, id string) (*WebhookHealth, error) {
+	return one[WebhookHealth](ctx, c, call{method: http.MethodGet, path: []string{"webhooks", id, "health"}})
+}
+
 // TestResult is what came of a test delivery. A nil pointer means that it did
 // not get that far.
 type TestResult struct {

@@ -133,40 +133,59 @@ func replayColumns() []column[client.Replay] {
 
 type webhooksReplayCmd struct {
 	oneWebhook
-	Since  string `help:"Events since then: how long ago (2h), a date and time, or unix seconds." required:"" placeholder:"TIME"`
-	Until  string `help:"Events until then. Default: now." placeholder:"TIME"`
-	Only   string `help:"failed: what was given up or missed; all: what was delivered, too." enum:"failed,all" default:"failed"`
-	DryRun bool   `help:"Count, and send nothing."`
+	Since  string   `help:"Events since then: how long ago (2h), a date and time, or unix seconds." placeholder:"TIME"`
+	Until  string   `help:"Events until then. Default: now." placeholder:"TIME"`
+	Event  []string `help:"This event, in place of a time; repeat it, up to 200 times." sep:"none" placeholder:"ID"`
+	Only   string   `help:"failed: what was given up or missed; all: what was delivered, too." enum:"failed,all" default:"failed"`
+	DryRun bool     `help:"Count, and send nothing."`
+}
+
+// input reads what to replay: the events of a time, or chosen ones.
+func (c *webhooksReplayCmd) input() (in client.ReplayInput, err error) {
+	in = client.ReplayInput{Only: c.Only, EventIDs: c.Event}
+	switch {
+	case c.Event != nil && c.Since+c.Until != "":
+		return in, usageError{errors.New("--event means these events, and --since and --until mean a time: leave one of them out"), ""}
+	case c.Event == nil && c.Since == "":
+		return in, usageError{errors.New("it is not said what to replay: --since or --event is needed"), "ticketwire webhooks replay " + c.ID + " --since 2h --dry-run"}
+	}
+	in.Since, in.Until, err = window(c.Since, c.Until)
+	return in, err
 }
 
 // Run starts the replay, which the server goes on with.
 func (c *webhooksReplayCmd) Run(ctx context.Context, t terminal) error {
-	in := client.ReplayInput{Only: c.Only}
-	var err error
-	if in.Since, in.Until, err = window(c.Since, c.Until); err != nil {
+	in, err := c.input()
+	if err != nil {
 		return err
 	}
 	api, err := c.connect()
 	if err != nil {
 		return err
 	}
-	if c.DryRun {
-		n, err := api.CountReplay(ctx, c.ID, in)
+	if !c.DryRun {
+		r, err := api.StartReplay(ctx, c.ID, in)
 		if err != nil {
 			return err
 		}
-		return printOne(t, c.JSON, n, []column[client.ReplayCount]{
-			{"GIVEN UP", func(n *client.ReplayCount) string { return strconv.Itoa(n.Abandoned) }},
-			{"MISSED", func(n *client.ReplayCount) string { return strconv.Itoa(n.Missed) }},
-			{"DELIVERED", func(n *client.ReplayCount) string { return strconv.Itoa(n.Delivered) }},
-			{"TOTAL", func(n *client.ReplayCount) string { return strconv.Itoa(n.Total) }},
-		})
+		return printOne(t, c.JSON, r, replayColumns())
 	}
-	r, err := api.StartReplay(ctx, c.ID, in)
+	n, err := api.CountReplay(ctx, c.ID, in)
 	if err != nil {
 		return err
 	}
-	return printOne(t, c.JSON, r, replayColumns())
+	columns := []column[client.ReplayCount]{
+		{"GIVEN UP", func(n *client.ReplayCount) string { return strconv.Itoa(n.Abandoned) }},
+		{"MISSED", func(n *client.ReplayCount) string { return strconv.Itoa(n.Missed) }},
+		{"DELIVERED", func(n *client.ReplayCount) string { return strconv.Itoa(n.Delivered) }},
+		{"TOTAL", func(n *client.ReplayCount) string { return strconv.Itoa(n.Total) }},
+	}
+	for i := range n.LeftAlone {
+		columns = append(columns, column[client.ReplayCount]{
+			"LEFT ALONE", func(n *client.ReplayCount) string { return n.LeftAlone[i].EventID + " " + n.LeftAlone[i].Reason },
+		})
+	}
+	return printOne(t, c.JSON, n, columns)
 }
 
 type webhooksReplaysCmd struct {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/ticketwire/ticketwire/client"
 	"github.com/ticketwire/ticketwire/internal/fault"
 )
 
@@ -171,6 +172,10 @@ func (t terminal) fail(err error) int {
 	}
 	if _, is := errors.AsType[*url.Error](err); is {
 		fmt.Fprintln(t.err, "Try:   start the service with ticketwire serve, or name another one with --url")
+	}
+	if answer, is := errors.AsType[*client.Error](err); is && answer.Status/100 == 3 {
+		// The API redirects nobody: a proxy does, or a page of the console.
+		fmt.Fprintln(t.err, "Try:   --url with the base address of the service, such as https://desk.example.com: not that of a page, and https where http leads there")
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		fmt.Fprintln(t.err, "Try:   another address with --listen; port 0 picks a free one")

@@ -22,9 +22,10 @@ type webhooksCmd struct {
 	Rotate     webhooksRotateCmd     `cmd:"" help:"Replace the signing secret, and show the new one, once."`
 	Promote    webhooksPromoteCmd    `cmd:"" help:"End the grace period of a rotation: the old secret stops being valid."`
 	Enable     webhooksEnableCmd     `cmd:"" help:"Switch a disabled webhook on again."`
+	Disable    webhooksDisableCmd    `cmd:"" help:"Switch a webhook off: it gets nothing more, not even what it is owed."`
 	Deliveries webhooksDeliveriesCmd `cmd:"" help:"List the attempts of a webhook, or show one of them."`
 	Retry      webhooksRetryCmd      `cmd:"" help:"Send failed deliveries again, now."`
-	Replay     webhooksReplayCmd     `cmd:"" help:"Send the events of a time again, in the background."`
+	Replay     webhooksReplayCmd     `cmd:"" help:"Send the events of a time, or chosen ones, again, in the background."`
 	Replays    webhooksReplaysCmd    `cmd:"" help:"List the replays of a webhook, or cancel one."`
 	Missed     webhooksMissedCmd     `cmd:"" help:"List what a webhook has missed while it was disabled."`
 }
@@ -241,6 +242,13 @@ type webhooksEnableCmd struct {
 // Run switches the webhook on.
 func (c *webhooksEnableCmd) Run(ctx context.Context, t terminal) error {
 	return c.update(ctx, t, client.WebhookInput{IsActive: client.Set(true), ReplayMissed: c.ReplayMissed})
+}
+
+type webhooksDisableCmd struct{ oneWebhook }
+
+// Run switches the webhook off.
+func (c *webhooksDisableCmd) Run(ctx context.Context, t terminal) error {
+	return c.update(ctx, t, client.WebhookInput{IsActive: client.Set(false)})
 }
 
 type webhooksDeleteCmd struct {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ticketwire/ticketwire/client"
 )
 
 // answers is a receiver's answer that a test can change.
@@ -269,6 +271,17 @@ func TestHealthAndAnalytics(t *testing.T) {
 	}
 	health(id, "failing", 3, 2, 1, 2.0/3)
 	health(idle, "healthy", 0, 0, 0, 1)
+	own, err := client.New(h.URL, h.a.APIKey)
+	must(t, err)
+	got, err := own.WebhookHealth(t.Context(), id)
+	must(t, err)
+	failed := c.now()
+	if diff := cmp.Diff(&client.WebhookHealth{
+		WebhookID: id, Status: "failing", IsActive: true, TotalDeliveries: 3, SuccessfulDeliveries: 2, FailedDeliveries: 1,
+		SuccessRate: 2.0 / 3, LastDeliveryAt: &failed, LastSuccessAt: new(failed.Add(-time.Second)), LastFailureAt: &failed, CheckedAt: failed,
+	}, got); diff != "" {
+		t.Errorf("what the client makes of it (-want +got):\n%s", diff)
+	}
 	// A test counts for nothing, in health and in analytics.
 	h.do(t, "POST", "/webhooks/"+id+"/test", h.a.APIKey, nil).want(t, http.StatusOK)
 	health(id, "failing", 3, 2, 1, 2.0/3)

@@ -106,7 +106,7 @@ func open(ctx context.Context, cfg Config, commit func(calls int) (ended func(er
 	})
 	switch {
 	case err != nil && cfg.DatabaseURL != "":
-		return nil, fmt.Errorf("open the store on PostgreSQL: %w", err)
+		return nil, fmt.Errorf("open the store on PostgreSQL (--database-url): %w", err)
 	case err != nil:
 		return nil, fmt.Errorf("open the store in %s: %w", cfg.DataDir, err)
 	}

@@ -64,6 +64,12 @@ func (a *App) register(reg prometheus.Registerer) {
 			Name: "ticketwire_ready", Help: "1 while /readyz answers 200: a change could be stored and deliveries could make progress.",
 		}, a.readiness),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ticketwire_nodes", Help: "Nodes that share the work, this one included, as it counts them; 1 with the embedded database.",
+		}, func() float64 { return float64(a.store.Among()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ticketwire_in_office", Help: "1 while this node holds its lease, without which it sends nothing; always 1 with the embedded database.",
+		}, a.inOffice),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "ticketwire_writer_waiting", Help: "Calls in the queue of the store's writer.",
 		}, func() float64 { return float64(a.store.Load().Waiting) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -82,6 +88,13 @@ func (a *App) readiness() float64 {
 		return 0
 	}
 	return 1
+}
+
+func (a *App) inOffice() float64 {
+	if a.store.InOffice() {
+		return 1
+	}
+	return 0
 }
 
 // backlogCollector exports what is owed, read from the store when somebody asks.

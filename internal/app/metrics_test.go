@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,12 +12,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/app"
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/test/postgres"
 )
 
 // series is one metric of a scrape.
@@ -29,8 +32,15 @@ type series struct {
 // rule has to work with from the first minute.
 func scraped(t *testing.T) (metrics map[string]*series, text string) {
 	t.Helper()
+	text = scrape(t, run(t, t.TempDir(), "", time.Now))
+	return parse(text), text
+}
+
+// run is a server that runs until the test ends, embedded or on a database.
+func run(t *testing.T, dir, databaseURL string, now func() time.Time) *app.App {
+	t.Helper()
 	a, err := app.New(t.Context(), app.Config{
-		Listen: "127.0.0.1:0", DataDir: t.TempDir(), Version: "1.2.3", Policy: delivery.DefaultPolicy(),
+		Listen: "127.0.0.1:0", DataDir: dir, DatabaseURL: databaseURL, Now: now, Version: "1.2.3", Policy: delivery.DefaultPolicy(),
 		Retention: time.Hour, Rate: api.DefaultRate(), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -39,11 +49,19 @@ func scraped(t *testing.T) (metrics map[string]*series, text string) {
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := a.Stop(t.Context()); err != nil {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // that of the test has ended
+		defer cancel()
+		if err := a.Stop(ctx); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return a
+}
+
+// scrape returns what Prometheus gets.
+func scrape(t *testing.T, a *app.App) string {
+	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.Addr()+"/metrics", http.NoBody)
 	if err != nil {
@@ -58,7 +76,40 @@ func scraped(t *testing.T) (metrics map[string]*series, text string) {
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("status %d, %v", resp.StatusCode, err)
 	}
-	return parse(string(body)), string(body)
+	return string(body)
+}
+
+// A node exports how many share the work, and whether it may send.
+func TestNodesExportHowManyTheyAre(t *testing.T) {
+	t.Parallel()
+	told := func(a *app.App) string {
+		lines := regexp.MustCompile(`(?m)^ticketwire_(?:nodes|in_office) .*$`).FindAllString(scrape(t, a), -1)
+		return strings.Join(lines, ", ")
+	}
+	if got, want := told(run(t, t.TempDir(), "", time.Now)), "ticketwire_in_office 1, ticketwire_nodes 1"; got != want {
+		t.Errorf("embedded: %s, want %s", got, want)
+	}
+	dir, url := t.TempDir(), postgres.URL(t, postgres.Start(t)) // the directory has the key only
+	var ahead atomic.Int64
+	first := run(t, dir, url, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+	for _, a := range []*app.App{run(t, dir, url, time.Now), first} {
+		await(t, "two nodes that share the work", func() bool { return told(a) == "ticketwire_in_office 1, ticketwire_nodes 2" })
+	}
+	await(t, "a node without its lease", func() bool {
+		ahead.Add(int64(time.Hour)) // it is renewed between this and the scrape now and then
+		return told(first) == "ticketwire_in_office 0, ticketwire_nodes 2"
+	})
+	await(t, "a node with its lease again", func() bool { return told(first) == "ticketwire_in_office 1, ticketwire_nodes 2" })
+}
+
+// await waits for what comes with the next renewal of a lease.
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !is(); <-time.After(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
 }
 
 var label = regexp.MustCompile(`(\w+)="([^"]*)"`)

@@ -39,6 +39,7 @@ const patience = 20 * time.Second
 // desk is the console on a real store and a running engine.
 type desk struct {
 	url   string
+	dir   string // of the store
 	store *store.Store
 	srv   *console.Server
 	a, b  store.Bootstrapped
@@ -78,7 +79,7 @@ func newDesk(t *testing.T, publicURL string, change ...func(*console.Config)) *d
 		defer cancel()
 		engine.Stop(ctx)
 	})
-	d := &desk{store: st}
+	d := &desk{dir: dir, store: st}
 	cfg := console.Config{Store: st, Engine: engine, Egress: targets, PublicURL: publicURL, Policy: delivery.DefaultPolicy(), Now: time.Now, Log: log}
 	for _, c := range change {
 		c(&cfg)

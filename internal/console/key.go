@@ -165,40 +165,41 @@ func (v *visit) createKey() error {
 
 func (v *visit) keyDraft(f url.Values) (store.KeyDraft, error) {
 	k := store.APIKey{}
-	if err := v.readKey(f, &k); err != nil {
-		return store.KeyDraft{}, err
-	}
+	err := v.readKey(f, &k)
 	if k.Ended(v.now) {
-		return store.KeyDraft{}, fault.Field("expires_at", "must be in the future")
+		err = mistakes(err, fault.Field("expires_at", "must be in the future"))
+	}
+	if err != nil {
+		return store.KeyDraft{}, err
 	}
 	d := store.KeyDraft{UserID: v.who.User.UserID, Name: k.Name, ExpiresAt: k.ExpiresAt, UsageLimit: k.UsageLimit, Rate: k.Rate}
 	if f.Get("mode") == "some" {
 		d.Permissions = append([]string{}, f["permissions"]...)
 		return d, nil
 	}
-	var err error
 	d.Permissions, err = v.store().OwnList(v.ctx, v.who)
 	return d, err
 }
 
-// readKey puts the fields that a key may have at any time into k.
+// readKey puts the fields that a key may have at any time into k. The error has all
+// that is wrong.
 func (v *visit) readKey(f url.Values, k *store.APIKey) error {
+	var wrong []error
 	k.Name, k.Active = strings.TrimSpace(f.Get("name")), f.Get("state") != "off"
 	if n := len([]rune(k.Name)); n < 1 || n > 255 {
-		return fault.Field("name", "must have 1 to 255 characters")
+		wrong = append(wrong, fault.Field("name", "must have 1 to 255 characters"))
 	}
+	var err error
 	// The day alone is shown: a key that ends at another time of that day still does.
 	if day := f.Get("expires_at"); day != dayOf(k.ExpiresAt) {
-		var err error
-		if k.ExpiresAt, err = moment("expires_at", day, true); err != nil {
-			return err
-		}
+		k.ExpiresAt, err = moment("expires_at", day, true)
+		wrong = append(wrong, err)
 	}
 	k.UsageLimit = nil
 	if text := strings.TrimSpace(f.Get("usage_limit")); text != "" {
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 1 {
-			return fault.Field("usage_limit", "must be a whole number from 1 on")
+			wrong = append(wrong, fault.Field("usage_limit", "must be a whole number from 1 on"))
 		}
 		k.UsageLimit = &n
 	}
@@ -208,20 +209,22 @@ func (v *visit) readKey(f url.Values, k *store.APIKey) error {
 	case "on", "off":
 		k.Rate.Enabled = new(f.Get("rate") == "on")
 	default:
-		return fault.Field("rate", "must be empty, on or off")
+		wrong = append(wrong, fault.Field("rate", "must be empty, on or off"))
 	}
-	var err error
-	if k.Rate.MaxTokens, err = calls(f, "max_tokens"); err != nil {
-		return err
-	}
+	k.Rate.MaxTokens, err = calls(f, "max_tokens")
+	wrong = append(wrong, err)
 	k.Rate.RefillPerMin, err = calls(f, "refill_per_min")
-	return err
+	return mistakes(append(wrong, err)...)
 }
 
 // calls reads a number that has a column of 32 bits; nil for an empty field.
 func calls(f url.Values, field string) (*int, error) {
 	n, err := number(f.Get(field), field)
-	if n != nil && *n > math.MaxInt32 {
+	switch {
+	case n == nil:
+	case *n < 1: // refused here, so that it is said with what else is wrong
+		return nil, fault.Field(field, "Number must be greater than or equal to 1")
+	case *n > math.MaxInt32:
 		return nil, fault.Field(field, "must be at most %d", math.MaxInt32)
 	}
 	return n, err

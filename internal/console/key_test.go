@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,38 @@ func TestKeyEditIsRefused(t *testing.T) {
 	}
 	if r, _ := other.post(edit, url.Values{"name": {"x"}}); r.StatusCode != http.StatusNotFound {
 		t.Errorf("another tenant's key answers %d", r.StatusCode)
+	}
+}
+
+// Both forms say of every field at once what is wrong with it.
+func TestKeyFormSaysAllThatIsWrong(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	b := d.signedIn(t, d.a.APIKey)
+	k, _ := d.newKey(t, store.KeyDraft{Name: "Mirror"})
+	form := url.Values{
+		"name": {" "}, "expires_at": {"tomorrow"}, "usage_limit": {"few"}, "rate": {"maybe"}, "max_tokens": {"many"}, "refill_per_min": {"0"},
+	}
+	want := []string{
+		"must have 1 to 255 characters", "must be a day or a time", "must be a whole number from 1 on", "must be empty, on or off",
+		"must be a whole number", "Number must be greater than or equal to 1",
+	}
+	for _, path := range []string{"/console/keys/new", "/console/keys/" + k.KeyID + "/edit"} {
+		r, page := b.post(path, form)
+		var got []string
+		for _, m := range regexp.MustCompile(`<span class="problem" role="alert">([^<]*)<`).FindAllStringSubmatch(page, -1) {
+			got = append(got, m[1])
+		}
+		for i := range got {
+			got[i], _, _ = strings.Cut(got[i], " such as")
+		}
+		if diff := cmp.Diff(want, got); diff != "" || r.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s answers %d (-want +got):\n%s", path, r.StatusCode, diff)
+		}
+	}
+	_, page := b.post("/console/keys/new", url.Values{"name": {""}, "expires_at": {"2020-01-01"}})
+	if !strings.Contains(page, "1 to 255 characters") || !strings.Contains(page, "must be in the future") {
+		t.Error("a new key that has ended before and has no name is not said to be both")
 	}
 }
 

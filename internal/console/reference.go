@@ -100,6 +100,36 @@ func (r referred) as(name string) referred {
 	return r
 }
 
+// question is what a list of names depends on, and names are the answer.
+type (
+	question struct {
+		kind string
+		store.ResourceQuery
+	}
+	names struct {
+		options []option
+		total   int
+	}
+)
+
+// once is the same reference for a page on which several fields choose among the same
+// things: what one of them has asked for is known to the others.
+func (r referred) once(known map[question]names) referred {
+	ask := r.list
+	r.list = func(s *store.Store, ctx context.Context, tenant string, q store.ResourceQuery) ([]option, int, error) {
+		about := question{r.kind, q}
+		if n, is := known[about]; is {
+			return n.options, n.total, nil
+		}
+		options, total, err := ask(s, ctx, tenant, q)
+		if err == nil {
+			known[about] = names{slices.Clip(options), total} // each field appends to its own
+		}
+		return options, total, err
+	}
+	return r
+}
+
 func teamReference() referred { return reference("assigned_team_id").as("team_id") }
 
 func agentReference() referred {

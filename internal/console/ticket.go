@@ -278,6 +278,17 @@ func formFailed(err error) bool {
 	return false
 }
 
+// mistakes joins what is wrong with the fields of a form. An error of another kind,
+// such as a store that is away, is none of the visitor's and is returned alone.
+func mistakes(errs ...error) error {
+	for _, err := range errs {
+		if err != nil && !formFailed(err) {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (v *visit) ticketTimeline() error {
 	t, err := v.store().Ticket(v.ctx, v.tenant(), v.r.PathValue("id"))
 	if err != nil {
@@ -472,13 +483,10 @@ func (v *visit) createTicket() error {
 		Title: strings.TrimSpace(f.Get("title")), StatusID: f.Get("status_id"), PriorityID: f.Get("priority_id"),
 		Description: orNil(strings.TrimSpace(f.Get("description"))), Tags: commaList(f.Get("tags")),
 	}
-	s, noStatus := v.store().Status(v.ctx, v.tenant(), d.StatusID)
-	if noStatus != nil {
-		noStatus = fault.Field("status_id", "choose a status")
-	}
+	s, noStatus := v.chosenStatus(d.StatusID)
 	client, noClient := v.chosenID(reference("client_id"), store.ResourceQuery{})
 	assignee, noUser := v.changed(reference("assigned_to"), store.ResourceQuery{}, nil)
-	if err := errors.Join(noStatus, noClient, noUser); formFailed(err) {
+	if err := mistakes(noStatus, noClient, noUser); formFailed(err) {
 		return v.ticketForm(fault.KindOf(err).HTTPStatus(), err)
 	} else if err != nil {
 		return err

@@ -116,9 +116,9 @@ func (v *visit) ticketPatch(t *ticket.Ticket) (p ticket.Patch, err error) {
 	if f.Has("status_id") {
 		// A status says its board: choosing one of another board moves the ticket.
 		p.StatusID = ticket.Some(f.Get("status_id"))
-		s, err := v.store().Status(v.ctx, v.tenant(), p.StatusID.Value)
+		s, err := v.chosenStatus(p.StatusID.Value)
 		if err != nil {
-			wrong = append(wrong, fault.Field("status_id", "choose a status"))
+			wrong = append(wrong, err)
 		} else if s.BoardID != t.BoardID {
 			p.BoardID = ticket.Some(s.BoardID)
 		}
@@ -148,7 +148,17 @@ func (v *visit) ticketPatch(t *ticket.Ticket) (p ticket.Patch, err error) {
 			wrong = append(wrong, err)
 		}
 	}
-	return p, errors.Join(wrong...)
+	return p, mistakes(wrong...)
+}
+
+// chosenStatus is the status that a form has chosen. There being none is an error of
+// the field.
+func (v *visit) chosenStatus(id string) (ticket.Status, error) {
+	s, err := v.store().Status(v.ctx, v.tenant(), id)
+	if fault.Is(err, fault.NotFound) {
+		err = fault.Field("status_id", "choose a status")
+	}
+	return s, err
 }
 
 func orNil(s string) *string {

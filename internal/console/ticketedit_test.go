@@ -1,14 +1,20 @@
 package console_test
 
 import (
+	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ticketwire/ticketwire/internal/console"
+	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/internal/ticket"
 )
@@ -167,6 +173,65 @@ func TestDeleteATicket(t *testing.T) {
 	}
 	if r, _ := b.post(path, nil); r.StatusCode != http.StatusNotFound {
 		t.Errorf("deleting it again answers %d", r.StatusCode)
+	}
+}
+
+// Only a status that there is not is to be chosen again. One that cannot be read at
+// the moment is no mistake of the visitor's, whatever else is wrong with the form.
+func TestStatusThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	tk := d.open(t, "x")
+	b := d.signedIn(t, d.a.APIKey)
+	paths := []string{"/console/tickets/new", "/msp/tickets/" + tk.TicketID}
+	form := url.Values{"title": {"x"}, "status_id": {store.NewID()}, "client_id": {"nobody"}, "assigned_to": {"No Body"}}
+	for _, path := range paths {
+		if r, page := b.post(path, form); r.StatusCode != http.StatusBadRequest || !strings.Contains(page, "choose a status") || !strings.Contains(page, "no user has this name") {
+			t.Errorf("%s with a status that there is not answers %d", path, r.StatusCode)
+		}
+	}
+	// Every second read of the status fails, by chance, so that sometimes only that of
+	// the form does and not that of the page that is shown for it.
+	odd := d.a.Statuses["In Progress"]
+	form.Set("status_id", odd)
+	db := must(sql.Open("sqlite", "file:"+filepath.Join(d.dir, "ticketwire.db")+"?_pragma=busy_timeout(5000)"))(t)
+	defer db.Close()
+	for _, q := range []string{
+		`alter table statuses rename to readable`,
+		`create view statuses as select tenant_id, status_id, board_id, name, is_closed, is_default,
+			case when status_id = '` + odd + `' and random() > 0 then 'unreadable' else order_number end as order_number,
+			color, icon, created_at from readable`,
+	} {
+		must(db.ExecContext(t.Context(), q))(t)
+	}
+	for _, path := range paths {
+		answers := map[int]int{}
+		for range 40 {
+			r, page := b.post(path, form)
+			if answers[r.StatusCode]++; strings.Contains(page, "choose a status") {
+				t.Fatalf("%s answers %d and to choose a status, with one that there is", path, r.StatusCode)
+			}
+		}
+		if answers[http.StatusInternalServerError] == 0 || answers[http.StatusBadRequest] == 0 || len(answers) != 2 {
+			t.Errorf("%s answers %v", path, answers)
+		}
+	}
+}
+
+// A store that is away is not hidden behind the mistakes of the same form.
+func TestMistakesOfOneForm(t *testing.T) {
+	t.Parallel()
+	one, two := fault.Field("a", "is wrong"), fault.New(fault.BadReference, "No such thing")
+	if err := console.Mistakes(nil, nil); err != nil {
+		t.Errorf("no mistakes are %v", err)
+	}
+	if err := console.Mistakes(one, nil, two); !errors.Is(err, one) || !errors.Is(err, two) {
+		t.Errorf("two mistakes are %v", err)
+	}
+	for _, away := range []error{context.DeadlineExceeded, errors.New("disk I/O error"), fault.New(fault.Unavailable, "Too many wait")} {
+		if err := console.Mistakes(one, away, two); err != away { // it alone
+			t.Errorf("beside %v: %v", away, err)
+		}
 	}
 }
 

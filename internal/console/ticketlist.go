@@ -148,7 +148,7 @@ func (v *visit) ticketQuery(p *ticketList) (ticket.Query, error) {
 		}
 		p.Times = append(p.Times, t)
 	}
-	return out, v.choose(p, &out)
+	return out, v.choose(p, &out, filterReferences())
 }
 
 // bound reads one end of a span of time from a filter, a time or a bare day, and makes
@@ -167,16 +167,22 @@ func bound(q url.Values, name, label string, end bool) (timeField, *time.Time) {
 }
 
 // choose resolves the filters by name.
-func (v *visit) choose(p *ticketList, out *ticket.Query) error {
+func (v *visit) choose(p *ticketList, out *ticket.Query, refs []referred) error {
 	into := map[string]*string{
 		"assigned": &out.AssignedTo, "priority": &out.PriorityID, "client": &out.ClientID, "contact": &out.ContactNameID,
 		"location": &out.LocationID, "board": &out.BoardID, "category": &out.CategoryID, "subcategory": &out.SubcategoryID,
 		"entered_by": &out.EnteredBy,
 	}
-	for _, ref := range filterReferences() {
-		// A client has few contacts and locations, a board few categories.
-		within := store.ResourceQuery{ClientID: out.ClientID, BoardID: out.BoardID, Limit: maxChoices}
-		c, err := v.chooser(ref, within, strings.TrimSpace(p.Query.Get(ref.name)))
+	known := map[question]names{}
+	for _, ref := range refs {
+		within := store.ResourceQuery{Limit: maxChoices}
+		switch ref.kind { // a client has few contacts and locations, a board few categories
+		case "contact", "location":
+			within.ClientID = out.ClientID
+		case "category":
+			within.BoardID = out.BoardID
+		}
+		c, err := v.chooser(ref.once(known), within, strings.TrimSpace(p.Query.Get(ref.name)))
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/internal/ticket"
 )
@@ -145,6 +147,30 @@ func TestManyNamesAreCompleted(t *testing.T) {
 	r, page = b.get("/console/tickets?client=" + last.ClientID)
 	if r.StatusCode != http.StatusOK || !strings.Contains(page, `name="client" value="Customer 100`) {
 		t.Errorf("a chosen client answers %d", r.StatusCode)
+	}
+}
+
+// What two filters choose among is asked for once, whatever is chosen, and each of
+// them has its own of it.
+func TestNamesAreAskedForOnce(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	user := must(d.store.AddUser(t.Context(), time.Now(), d.a.TenantID, ticket.User{FirstName: "Bo", LastName: "Gone", Email: "bo@desk.example", IsInactive: true}))(t)
+	once := map[string]int{"user": 1, "priority": 1, "client": 1, "contact": 1, "location": 1, "board": 1, "category": 1}
+	for _, filters := range []url.Values{
+		{}, {"client": {d.a.ClientID}, "board": {d.a.BoardID}, "assigned": {"nobody"}, "entered_by": {d.a.UserID}}, {"assigned": {user.UserID}},
+	} {
+		asked, err := d.srv.NamesAsked(t.Context(), d.a.TenantID, filters)
+		if diff := cmp.Diff(once, asked); diff != "" || err != nil {
+			t.Errorf("%v: %v (-want +got):\n%s", filters, err, diff)
+		}
+	}
+	_, page := d.signedIn(t, d.a.APIKey).get("/console/tickets?assigned=" + user.UserID)
+	if n := strings.Count(page, "Bo Gone</option>"); n != 1 {
+		t.Errorf("a user who is gone is offered %d times, want where he was chosen", n)
+	}
+	if n := strings.Count(page, "Ada Lovelace</option>"); n != 2 {
+		t.Errorf("a user is offered %d times, want in both fields", n)
 	}
 }
 

@@ -108,7 +108,7 @@ func openPostgres(target string, conns int, now func() time.Time, pooled bool) (
 func postgresConfig(target string, now func() time.Time) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(target)
 	if err != nil {
-		return nil, fmt.Errorf("--database-url: %w", err) // it quotes no password
+		return nil, fmt.Errorf("want postgres://USER:PASSWORD@HOST/NAME: %w", err) // it quotes no password
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectLimit

@@ -78,7 +78,7 @@ func TestServersThatAreRefused(t *testing.T) {
 		"nobody there": {func(_ *testing.T, p *place) {
 			p.url = "postgres://me:s3cret@127.0.0.1:1/x?sslmode=disable"
 		}, "refused"},
-		"no URL": {func(_ *testing.T, p *place) { p.url = "postgres://me:s3cret@host:port/x" }, "--database-url"},
+		"no URL": {func(_ *testing.T, p *place) { p.url = "postgres://me:s3cret@host:port/x" }, "want postgres://USER"},
 		"no rights": {func(t *testing.T, p *place) {
 			*p = onPostgres(t)
 			role := "reader_" + strings.ReplaceAll(NewID(), "-", "")
