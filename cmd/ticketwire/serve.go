@@ -93,7 +93,7 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	if err != nil {
 		return app.Config{}, err
 	}
-	targets, err := egress.ParseTargets(f.AllowTargets)
+	targets, err := egress.ParseNetworks(f.AllowTargets)
 	if err != nil {
 		return app.Config{}, usageError{fmt.Errorf("--allow-targets: %w", err), "--allow-targets 127.0.0.0/8,10.1.0.0/16"}
 	}
