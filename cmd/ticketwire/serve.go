@@ -36,6 +36,8 @@ type serviceFlags struct {
 	TLSCert   string `help:"PEM certificate chain; serves HTTPS together with --tls-key." placeholder:"FILE"`
 	TLSKey    string `help:"PEM private key." placeholder:"FILE"`
 
+	TrustedProxies string `help:"Proxies before this server whose X-Forwarded-For is believed; nobody's unless listed." placeholder:"CIDR,..."`
+
 	RetrySchedule  string        `help:"Delay before each retry." default:"1m,5m,30m,2h,12h"`
 	RetryJitter    float64       `help:"A retry is late by up to this share of its delay, never early (0 to 1)." default:"0.05"`
 	RequestTimeout time.Duration `help:"Limit for a whole exchange with a receiver." default:"10s"`
@@ -93,9 +95,13 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	if err != nil {
 		return app.Config{}, err
 	}
-	targets, err := egress.ParseTargets(f.AllowTargets)
+	targets, err := egress.ParseNetworks(f.AllowTargets)
 	if err != nil {
 		return app.Config{}, usageError{fmt.Errorf("--allow-targets: %w", err), "--allow-targets 127.0.0.0/8,10.1.0.0/16"}
+	}
+	proxies, err := app.ParseProxies(f.TrustedProxies)
+	if err != nil {
+		return app.Config{}, usageError{fmt.Errorf("--trusted-proxies: %w", err), "--trusted-proxies 10.1.0.4,10.1.0.5"}
 	}
 	if (f.TLSCert == "") != (f.TLSKey == "") {
 		return app.Config{}, usageError{errors.New("--tls-cert and --tls-key belong together"), ""}
@@ -110,7 +116,7 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	}
 	return app.Config{
 		Listen: f.Listen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, DataDir: f.Data, DatabaseURL: f.DatabaseURL,
-		SecretKeyFile: f.SecretKeyFile, PublicURL: f.PublicURL, Version: version(), Policy: policy, AllowTargets: targets, HTTPSOnly: f.HTTPSOnly,
+		SecretKeyFile: f.SecretKeyFile, PublicURL: f.PublicURL, Version: version(), TrustedProxies: proxies, Policy: policy, AllowTargets: targets, HTTPSOnly: f.HTTPSOnly,
 		VerifyTLS: !f.AllowInsecure, InFlight: f.InFlight, PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, MaxWebhooks: f.MaxWebhooks,
 		SMTPURL: f.SMTPURL, MailFrom: f.MailFrom, Rate: api.Rate(f.APIRate), Enforce: f.RateLimitEnforce,
 		Log: f.logger(logTo),

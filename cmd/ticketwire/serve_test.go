@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -46,6 +47,8 @@ func TestServeRefusesSettings(t *testing.T) {
 	for _, arg := range []string{
 		"--in-flight=0", "--in-flight=-1", "--per-webhook=0", "--max-webhooks=-1", "--retention=0s", "--retention=-1h",
 		"--public-url=desk.example.com", "--public-url=ftp://desk.example.com", "--public-url=https://",
+		"--trusted-proxies=lb.example.com", "--trusted-proxies=10.0.0.0/33", "--trusted-proxies=0.0.0.0/0", "--trusted-proxies=10.0.0.1,::/0",
+		"--trusted-proxies=::ffff:0.0.0.0/96",
 	} {
 		var f serviceFlags
 		parser, err := kong.New(&f)
@@ -59,6 +62,31 @@ func TestServeRefusesSettings(t *testing.T) {
 		_, err = f.config(io.Discard)
 		if _, is := errors.AsType[usageError](err); !is || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%s: got %v, want a usage error that names the flag", arg, err)
+		}
+	}
+}
+
+// Who is trusted is who is listed, and by default nobody.
+func TestServeTrustsListedProxies(t *testing.T) {
+	t.Parallel()
+	for list, want := range map[string]string{
+		"":                                    "[]",
+		"10.1.0.4, 10.2.3.4/16,2001:db8::/64": "[10.1.0.4/32 10.2.0.0/16 2001:db8::/64]",
+	} {
+		var f serviceFlags
+		parser, err := kong.New(&f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parser.Parse([]string{"--trusted-proxies=" + list}); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := f.config(io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(cfg.TrustedProxies); got != want {
+			t.Errorf("%q: %s is trusted, want %s", list, got, want)
 		}
 	}
 }

@@ -42,6 +42,8 @@ type Config struct {
 	PublicURL     string // "": http(s)://<address that is listened on>
 	Version       string // for the User-Agent
 
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed, see ParseProxies
+
 	Policy       delivery.Policy
 	AllowTargets []netip.Prefix
 	HTTPSOnly    bool // webhooks must use https

@@ -16,7 +16,8 @@ import (
 // probeLimit bounds a readiness probe and a metrics query.
 const probeLimit = 5 * time.Second
 
-// handler adds the operator's routes and the console to the API.
+// handler adds the operator's routes and the console to the API. All of them see the
+// client's address, also behind a proxy that is trusted.
 func (a *App) handler(rest *api.Server, reg *prometheus.Registry, targets egress.Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", rest)
@@ -29,7 +30,7 @@ func (a *App) handler(rest *api.Server, reg *prometheus.Registry, targets egress
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		Timeout: 2 * probeLimit, ErrorHandling: promhttp.ContinueOnError, Registry: reg,
 	}))
-	return mux
+	return proxies(a.cfg.TrustedProxies).reveal(mux)
 }
 
 // ready answers 200 only while a change could be stored and its deliveries could

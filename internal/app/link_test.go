@@ -3,15 +3,26 @@
 package app_test
 
 import (
+	"context"
+	"fmt"
 	"io"
+	"log/slog"
 	"mime/quotedprintable"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ticketwire/ticketwire/internal/api"
+	"github.com/ticketwire/ticketwire/internal/app"
+	"github.com/ticketwire/ticketwire/internal/delivery"
 )
 
 // post sends a form of the console and returns status and page; redirects are not
@@ -85,4 +96,111 @@ func TestLateLinkIsNotSent(t *testing.T) {
 			t.Errorf("%d mails wait, %v", backlog.Mails, err)
 		}
 	})
+}
+
+// The limit of mails with links counts clients, and not the two proxies that are
+// between. Where no proxy is trusted, it counts the last proxy; and what a client says
+// of himself never counts.
+func TestLinkLimitCountsClients(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		trusted []netip.Prefix
+		other   int // status of a request of another client, after 20 of one
+	}{
+		{"the proxies are trusted", []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, http.StatusOK},
+		{"nobody is trusted", nil, http.StatusTooManyRequests},
+		{"others are trusted", []netip.Prefix{netip.MustParsePrefix("127.0.0.3/32")}, http.StatusTooManyRequests},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a, err := app.New(t.Context(), app.Config{
+				Listen: "127.0.0.1:0", TrustedProxies: tt.trusted, DataDir: t.TempDir(), Policy: delivery.DefaultPolicy(),
+				SMTPURL: "smtp://127.0.0.1:25?tls=none", MailFrom: "desk@example.com", // nobody has an account, so nothing is sent
+				Rate: api.DefaultRate(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+				defer cancel()
+				if err := a.Stop(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+			front := appendingProxy(t, appendingProxy(t, a.PublicURL()))
+			// Around the proxies, somebody is who he is, whoever he says he is.
+			for n := range 20 {
+				for from, to := range map[string]string{"127.0.0.2": front, "127.0.0.4": a.PublicURL()} {
+					if status := askForLink(t, from, to, n); status != http.StatusOK {
+						t.Fatalf("request %d from %s answers %d", n+1, from, status)
+					}
+				}
+			}
+			for _, one := range []struct {
+				from, to string
+				want     int
+			}{
+				{"127.0.0.2", front, http.StatusTooManyRequests},
+				{"127.0.0.3", front, tt.other},
+				{"127.0.0.4", a.PublicURL(), http.StatusTooManyRequests},
+			} {
+				if status := askForLink(t, one.from, one.to, 20); status != one.want {
+					t.Errorf("one more from %s answers %d, want %d", one.from, status, one.want)
+				}
+			}
+		})
+	}
+}
+
+// appendingProxy starts a proxy that adds whom it was asked by to the header as it
+// came, which is what load balancers do, and returns its URL.
+func appendingProxy(t *testing.T, behind string) string {
+	t.Helper()
+	to, err := url.Parse(behind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	s := httptest.NewServer(&httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to)
+			r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]
+			r.SetXForwarded()
+		},
+	})
+	t.Cleanup(func() {
+		s.Close()
+		transport.CloseIdleConnections()
+	})
+	return s.URL
+}
+
+// askForLink asks for a mail, from an address of this machine, and says of itself that
+// it is another one, a different one for each n.
+func askForLink(t *testing.T, from, base string, n int) (status int) {
+	t.Helper()
+	form := url.Values{"address": {fmt.Sprintf("nobody%d@example.com", n)}}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/console/sign-in/mail", strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("X-Forwarded-For", fmt.Sprintf("198.51.100.%d", n))
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
+	res, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode
 }

@@ -146,7 +146,8 @@ func (s *Server) mailLink(w http.ResponseWriter, r *http.Request) {
 }
 
 // network is what whoever asks cannot change easily: his address, or the 64 bits of
-// an IPv6 address that his provider has given him.
+// an IPv6 address that his provider has given him. remote is his also where he comes
+// through a trusted proxy, by the work of internal/app.
 func network(remote string) string {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {

@@ -110,16 +110,17 @@ func portAllowed(port uint16) bool {
 	return port >= 1024
 }
 
-// ParseTargets reads --allow-targets: networks in CIDR form or single addresses,
-// separated by commas. An IPv4 network in IPv6 form means the IPv4 network.
-func ParseTargets(csv string) ([]netip.Prefix, error) {
+// ParseNetworks reads a setting such as --allow-targets: networks in CIDR form or
+// single addresses, separated by commas. An IPv4 network in IPv6 form means the IPv4
+// network. The error quotes the item; whoever calls names the setting.
+func ParseNetworks(csv string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for item := range strings.SplitSeq(csv, ",") {
 		item = strings.TrimSpace(item)
 		if item == "" {
 			continue
 		}
-		p, err := parseTarget(item)
+		p, err := parseNetwork(item)
 		if err != nil {
 			return nil, err
 		}
@@ -128,18 +129,18 @@ func ParseTargets(csv string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-func parseTarget(item string) (netip.Prefix, error) {
+func parseNetwork(item string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(item); err == nil && addr.Zone() == "" {
 		addr = addr.Unmap()
 		return netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
 	p, err := netip.ParsePrefix(item)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("allow-targets: %q is neither an address nor a network such as 10.0.0.0/8", item)
+		return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", item)
 	}
 	if p.Addr().Is4In6() {
 		if p.Bits() < 96 {
-			return netip.Prefix{}, fmt.Errorf("allow-targets: %q mixes IPv4 and IPv6", item)
+			return netip.Prefix{}, fmt.Errorf("%q mixes IPv4 and IPv6", item)
 		}
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}

@@ -64,7 +64,7 @@ func TestGuardPorts(t *testing.T) {
 
 func TestGuardOpensOnlyWhatIsListed(t *testing.T) {
 	t.Parallel()
-	targets, err := ParseTargets("10.0.0.0/8, 127.0.0.1,fd00::/8,::ffff:192.168.7.0/120,168.63.129.16")
+	targets, err := ParseNetworks("10.0.0.0/8, 127.0.0.1,fd00::/8,::ffff:192.168.7.0/120,168.63.129.16")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestGuardOpensOnlyWhatIsListed(t *testing.T) {
 	}
 }
 
-func TestParseTargets(t *testing.T) {
+func TestParseNetworks(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		csv  string
@@ -95,7 +95,7 @@ func TestParseTargets(t *testing.T) {
 		{"0.0.0.0/0,::/0", []string{"0.0.0.0/0", "::/0"}},
 	}
 	for _, tt := range tests {
-		got, err := ParseTargets(tt.csv)
+		got, err := ParseNetworks(tt.csv)
 		if err != nil {
 			t.Errorf("%q: %v", tt.csv, err)
 			continue
@@ -109,7 +109,7 @@ func TestParseTargets(t *testing.T) {
 		}
 	}
 	for _, csv := range []string{"10.0.0.0/33", "localhost", "10.0.0", "fe80::1%lo", "10.0.0.0/8;127.0.0.1", "::ffff:0.0.0.0/95"} {
-		if got, err := ParseTargets(csv); err == nil {
+		if got, err := ParseNetworks(csv); err == nil {
 			t.Errorf("%q was read as %v", csv, got)
 		}
 	}

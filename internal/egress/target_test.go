@@ -12,7 +12,7 @@ import (
 
 func config(t testing.TB, csv string) Config {
 	t.Helper()
-	targets, err := ParseTargets(csv)
+	targets, err := ParseNetworks(csv)
 	if err != nil {
 		t.Fatal(err)
 	}
