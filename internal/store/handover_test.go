@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -33,6 +34,7 @@ func TestHandovers(t *testing.T) {
 		"lists go with the last of their deliveries":     handedLists,
 		"two results for one delivery are recorded once": handedTwice,
 		"retention leaves its event":                     handedOld,
+		"successes are counted without a look":           handedUnseen,
 	})
 }
 
@@ -372,6 +374,43 @@ func handedOld(t *testing.T, open opener) {
 		t.Errorf("claimed %+v", c)
 	} else {
 		sameBody(t, c.Body, k.got[0].Body)
+	}
+}
+
+// A webhook whose results are all successes is not read for them, and its health is
+// what it would have been, whatever the order in which they are recorded.
+func handedUnseen(t *testing.T, open opener) {
+	d := newDesk(t, open(t, guide), "acme")
+	l, k := d.hook(start()), d.take()
+	var want delivery.Health
+	record := func(code int, ends ...time.Duration) {
+		t.Helper()
+		var results []Result
+		for _, end := range ends {
+			d.create(start(), d.draft("one"))
+			at := start().Add(end)
+			results = append(results, l.answered(&l.hook, k.got[len(k.got)-1], status(code), at))
+			want.Record(code == 200, at)
+		}
+		for _, rec := range must(d.Record(t.Context(), results))(t) {
+			if rec.Fenced {
+				t.Error("a result was refused")
+			}
+		}
+		if diff := cmp.Diff(want, l.current().Health, cmpopts.EquateApproxTime(0)); diff != "" {
+			t.Errorf("health (-want +got):\n%s", diff)
+		}
+	}
+	record(500, 5*time.Second)
+	record(200, 9*time.Second, 7*time.Second)
+	record(200, 8*time.Second)
+	record(500, 12*time.Second, 6*time.Second)
+	record(200, 3*time.Second, 20*time.Second, 11*time.Second)
+	if err := d.DeleteWebhook(t.Context(), start(), d.Actor, l.hook.WebhookID); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.writer.recent.there) != 0 {
+		t.Error("a deleted webhook is remembered")
 	}
 }
 

@@ -11,8 +11,12 @@ import (
 // forgotten. A ticket is about two kilobytes.
 const maxRecent = 8192
 
-// maxTargets bounds how many webhooks it remembers, likewise.
-const maxTargets = 1024
+// maxTargets bounds how many webhooks it remembers, likewise, and maxThere of how many
+// it remembers that they are there.
+const (
+	maxTargets = 1024
+	maxThere   = 65536
+)
 
 // recent is what the writer remembers of rows that it has read or written, so
 // that a ticket that changes again is not joined together again. Nobody else on
@@ -24,6 +28,7 @@ type recent struct {
 	seq     int64 // of the newest event; 0 when it is not known
 	tickets map[ticketKey]known
 	targets map[Lane]Target // as of the last change of any webhook
+	there   map[Lane]bool   // webhooks that are not deleted, as of the same
 	names   knownNames      // as of the same; of a server only
 	checked map[string]bool // tenants whose subscriptions are known to be current in this transaction
 }
@@ -37,13 +42,14 @@ type known struct {
 }
 
 func newRecent() recent {
-	return recent{tickets: map[ticketKey]known{}, targets: map[Lane]Target{}, names: knownNames{}, checked: map[string]bool{}}
+	return recent{tickets: map[ticketKey]known{}, targets: map[Lane]Target{}, there: map[Lane]bool{}, names: knownNames{}, checked: map[string]bool{}}
 }
 
 // forget drops everything, after a rollback.
 func (r *recent) forget() {
 	r.forgetTickets()
 	clear(r.targets)
+	clear(r.there)
 	clear(r.names)
 	clear(r.checked)
 	r.seq = 0
@@ -86,6 +92,14 @@ func (t *tx) ticket(tenant, id, missing string) (ticket.Ticket, error) {
 		t.remember(&tk, seq)
 	}
 	return tk, err
+}
+
+// noteThere notes that a webhook is not deleted.
+func (r *recent) noteThere(l Lane) {
+	if len(r.there) >= maxThere {
+		clear(r.there)
+	}
+	r.there[l] = true
 }
 
 // remember notes a ticket as it now is in the transaction.

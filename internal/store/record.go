@@ -37,6 +37,7 @@ func (s *Store) Record(ctx context.Context, results []Result) ([]Recorded, error
 	}
 	return write(ctx, s, func(t *tx) ([]Recorded, error) {
 		b := recording{tx: t, webhooks: map[Lane]*recorded{}, minutes: map[minuteKey]*Minute{}}
+		b.spare(results)
 		if t.w.s.dialect.server {
 			if err := b.complete(results); err != nil {
 				return nil, err
@@ -66,9 +67,41 @@ type recording struct {
 }
 
 type recorded struct {
-	delivery.Webhook
-	gone  bool // deleted: only the log is kept
-	dirty bool // its health has changed
+	delivery.Webhook      // empty when it is spared
+	gone             bool // deleted: only the log is kept
+	dirty            bool // its health has changed
+	spared           bool // known to be there, and not read: all of its results are successes
+	won              int  // of these, the ones that count
+	lastWon          time.Time
+}
+
+// spare spares reading the webhooks that are known to be there and whose results are
+// all successes: these change the health in a way that does not depend on what it is.
+func (b *recording) spare(results []Result) {
+	failed := map[Lane]bool{}
+	for i := range results {
+		if results[i].Verdict.Status != delivery.Delivered {
+			failed[results[i].Lane()] = true
+		}
+	}
+	for i := range results {
+		if l := results[i].Lane(); !failed[l] && b.tx.w.recent.there[l] {
+			b.webhooks[l] = &recorded{spared: true}
+		}
+	}
+}
+
+// count counts an attempt in the health.
+func (w *recorded) count(ok bool, at time.Time) {
+	if !w.spared {
+		w.Health.Record(ok, at)
+		w.dirty = true
+		return
+	}
+	w.won++
+	if at.After(w.lastWon) {
+		w.lastWon = at
+	}
 }
 
 func (b *recording) webhook(l Lane) (*recorded, error) {
@@ -83,17 +116,23 @@ func (b *recording) webhook(l Lane) (*recorded, error) {
 		w.gone = true
 	case err != nil:
 		return nil, err
+	default:
+		b.tx.w.recent.noteThere(l)
 	}
 	b.webhooks[l] = w
 	return w, nil
 }
 
 func (b *recording) save() error {
-	for _, w := range b.webhooks {
-		if !w.dirty {
-			continue
+	for l, w := range b.webhooks {
+		var err error
+		switch {
+		case w.won > 0:
+			err = b.tx.saveSuccesses(l, w.won, w.lastWon)
+		case w.dirty:
+			err = b.tx.saveHealth(&w.Webhook)
 		}
-		if err := b.tx.saveHealth(&w.Webhook); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -131,8 +170,7 @@ func (b *recording) record(r *Result) (Recorded, error) {
 	ok := r.Verdict.Status == delivery.Delivered
 	counts := !w.gone && r.Counts(r.Answer)
 	if counts {
-		w.Health.Record(ok, r.EndedAt)
-		w.dirty = true
+		w.count(ok, r.EndedAt)
 		b.count(r, ok)
 	}
 	// Rows beside this one exist only where a person asked for an attempt, and
@@ -229,6 +267,7 @@ func (b *recording) load(results []Result) error {
 			var err error
 			w.Webhook, err = r.webhook(b.tx.w.s)
 			w.gone = false
+			b.tx.w.recent.noteThere(l)
 			return err
 		}})
 	}

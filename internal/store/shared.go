@@ -137,6 +137,7 @@ func (w *writer) beginShared() error {
 	if sh.webhooks != sh.known {
 		clear(w.recent.checked)
 		clear(w.recent.targets)
+		clear(w.recent.there)
 		clear(w.recent.names)
 		w.s.credentials.forget()
 	}

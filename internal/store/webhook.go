@@ -409,3 +409,14 @@ func (t *tx) saveHealth(w *delivery.Webhook) error {
 		microsPtr(w.LastDeliveryAt), microsPtr(w.LastSuccessAt), microsPtr(w.LastFailureAt),
 		microsPtr(w.FailingSince), w.WarningsSent, microsPtr(w.AutoDisabledAt))
 }
+
+// saveSuccesses is saveHealth for some successes, the last of them at a time, whatever
+// the health is; see delivery.Health.Record.
+func (t *tx) saveSuccesses(l Lane, n int, last time.Time) error {
+	return t.change("save webhook health", `update webhook_health set total_deliveries = total_deliveries + $3,
+			successful_deliveries = successful_deliveries + $3,
+			last_delivery_at = case when last_delivery_at > $4 then last_delivery_at else $4 end,
+			last_success_at = case when last_success_at > $4 then last_success_at else $4 end,
+			failing_since = null, warnings_sent = 0
+		where tenant_id = $1 and webhook_id = $2`, l.TenantID, l.WebhookID, n, micros(last))
+}

@@ -576,5 +576,6 @@ func (t *tx) due(l Lane) { t.out.Due = append(t.out.Due, l) }
 // changed notes that a webhook is not what it was.
 func (t *tx) changed(l Lane) {
 	delete(t.w.recent.targets, l)
+	delete(t.w.recent.there, l)
 	t.out.Changed = append(t.out.Changed, l)
 }
