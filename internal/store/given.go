@@ -107,11 +107,14 @@ func (s *Store) takeGiven(n *node) {
 	}
 }
 
-// givenList is a list that another node has made for this one.
+// givenList is a list that another node has made for this one. One that cannot be read
+// stays where it is, in the way of no other: the backlog counts it, and the next start
+// says what is wrong with it.
 type givenList struct {
-	id   int64
-	owed []listed
-	took []Claimed
+	id         int64
+	owed       []listed
+	took       []Claimed
+	unreadable bool
 }
 
 // How many lists are read at once, and for how long a lane is given nothing that
@@ -156,11 +159,12 @@ func (s *Store) givenLists(ctx context.Context, n *node, after int64) ([]*givenL
 	lists, err := collect(rows, err, func(r scanner) (*givenList, error) {
 		var g givenList
 		var list []byte
-		err := r.Scan(&g.id, &list)
-		if err == nil {
-			g.owed, err = readList(list)
+		if err := r.Scan(&g.id, &list); err != nil {
+			return nil, err
 		}
-		return &g, err
+		owed, err := readList(list)
+		g.owed, g.unreadable = owed, err != nil
+		return &g, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read what other nodes give: %w", err)
@@ -261,8 +265,10 @@ func (s *Store) refuse(ctx context.Context, n *node, lists []*givenList, refused
 			full = append(full, l)
 		}
 	}
-	n.hints.add(hint{full: full})
-	lists = slices.DeleteFunc(lists, func(g *givenList) bool { return len(g.took) > 0 })
+	if len(full) > 0 {
+		n.hints.add(hint{full: full})
+	}
+	lists = slices.DeleteFunc(lists, func(g *givenList) bool { return len(g.took) > 0 || g.unreadable })
 	for wait := 50 * time.Millisecond; len(refused)+len(lists) > 0 && s.losses.Load() == losses; wait = min(2*wait, time.Second) {
 		err := s.Release(ctx, refused)
 		if err == nil {

@@ -317,7 +317,7 @@ func appendHanded(list []byte, c *Claimed) ([]byte, error) {
 		}
 		list = append(list, id[:]...)
 	}
-	list = binary.BigEndian.AppendUint64(list, uint64(c.seq)) //nolint:gosec // it is read back the same way
+	list = binary.BigEndian.AppendUint64(list, uint64(c.seq))
 	flags := byte(0)
 	if c.IsTest {
 		flags |= flagTest
@@ -379,7 +379,7 @@ func readHanded(list []byte, version byte) (d listed, rest []byte, err error) {
 	id := func(i int) string { return uuid.UUID(list[16*i : 16*i+16]).String() }
 	d.tenant, d.webhook, d.event, d.delivery = id(0), id(1), id(2), id(3)
 	if version > 1 {
-		d.seq = int64(binary.BigEndian.Uint64(list[listedIDs:])) //nolint:gosec // it was written the same way
+		d.seq = int64(binary.BigEndian.Uint64(list[listedIDs:]))
 	}
 	flags := list[length-1]
 	d.isTest = flags&flagTest != 0

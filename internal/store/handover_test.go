@@ -488,7 +488,7 @@ func TestAFullDiskUndoesAllOfABatch(t *testing.T) {
 // FuzzReadList feeds lists that nobody has written: they are refused, and what
 // is read comes out the same when it is written again.
 func FuzzReadList(f *testing.F) {
-	c := Claimed{Delivery: delivery.Delivery{TenantID: NewID(), WebhookID: NewID(), EventID: NewID(), DeliveryID: NewID(), IsTest: true}}
+	c := Claimed{Delivery: delivery.Delivery{TenantID: NewID(), WebhookID: NewID(), EventID: NewID(), DeliveryID: NewID(), IsTest: true}, seq: 1 << 40}
 	for _, own := range [][]byte{nil, {}, []byte(`{"a":1}`)} {
 		c.own = own
 		list, err := appendHanded([]byte{listVersion}, &c)
@@ -497,6 +497,11 @@ func FuzzReadList(f *testing.F) {
 		}
 		f.Add(list)
 		f.Add(list[:len(list)-1])
+		first := slices.Concat([]byte{1}, list[1:1+listedIDs], list[1+listedIDs+8:]) // of version 1
+		f.Add(first)
+		if owed, err := readList(first); err != nil || len(owed) != 1 || owed[0].seq != 0 || owed[0].delivery != c.DeliveryID || !owed[0].isTest {
+			f.Fatalf("a list of version 1 is read as %+v, %v", owed, err)
+		}
 	}
 	f.Fuzz(func(t *testing.T, list []byte) {
 		owed, err := readList(list)
@@ -507,7 +512,7 @@ func FuzzReadList(f *testing.F) {
 		for _, d := range owed {
 			again, err = appendHanded(again, &Claimed{Delivery: delivery.Delivery{
 				TenantID: d.tenant, WebhookID: d.webhook, EventID: d.event, DeliveryID: d.delivery, IsTest: d.isTest,
-			}, own: d.body})
+			}, own: d.body, seq: d.seq})
 			if err != nil {
 				t.Fatal(err)
 			}

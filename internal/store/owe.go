@@ -97,11 +97,12 @@ func (t *tx) insertOwed(now time.Time, o owed) error {
 	if d.Body == nil {
 		d.Body = o.full
 	}
+	straight := o.full != nil && t.intake != nil
 	mine := t.w.s.Mine(o.lane)
-	if o.full != nil && t.intake != nil && !mine && t.giveTo(now, o, d) {
+	if straight && !mine && t.giveTo(now, o, d) {
 		return nil
 	}
-	if o.full != nil && t.intake != nil && mine && t.intake.Reserve(o.lane, len(d.Body)) {
+	if straight && mine && t.intake.Reserve(o.lane, len(d.Body)) {
 		t.out.Handed = append(t.out.Handed, Claimed{
 			Delivery: d, Owner: t.intake.Owner, Since: now, Generation: 1, until: now.Add(t.intake.Lease), own: o.body, seq: o.seq,
 		})
