@@ -253,6 +253,10 @@ func namesRemembered(t *testing.T, pl place) {
 	if third := shown(p.b, "third"); !strings.HasSuffix(*third.EnteredByName, "Renamed") {
 		t.Errorf("entered by %s", *third.EnteredByName)
 	}
+	// An id that is no text to PostgreSQL is nobody's, and no trouble for the batch.
+	p.a.update(start(), whole.TicketID, ticket.Patch{Title: ticket.Some("by the other")})
+	_, err := p.b.UpdateTicket(t.Context(), start(), p.b.Actor, "\xff\x00", ticket.Patch{Title: ticket.Some("x")})
+	wantKind(t, "a ticket that nobody has", err, fault.NotFound)
 }
 
 // A key that was changed by another node counts as changed here after a hint, or

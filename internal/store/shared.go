@@ -78,6 +78,7 @@ type shared struct {
 	away     bool            // this process is no node: nothing may be handed to its dispatcher
 	nodes    map[string]bool // by id, those that take something new
 	gave     []string        // nodes that the transaction gives something to
+	crowded  bool            // another process was behind the gate since the transaction before
 	deferred []deferred
 	err      error // of a deferred statement, which may belong to any call of the transaction
 	unsure   *unsure
@@ -104,8 +105,10 @@ func (s *shared) drop() {
 	s.deferred, s.err = s.deferred[:0], nil
 }
 
-// beginShared begins a transaction and passes the gate, in one round trip.
-func (w *writer) beginShared() error {
+// beginShared begins a transaction, passes the gate, and reads the tickets that the
+// calls of a batch will ask for, in one round trip. Where others pass the gate too, the
+// tickets are read with it: none that is remembered will be right.
+func (w *writer) beginShared(batch []*call) error {
 	w.shared.drop()
 	if !w.shared.settled() {
 		return errUnsettled
@@ -114,6 +117,7 @@ func (w *writer) beginShared() error {
 	var version, seq int64
 	sh.away, sh.moved, sh.gave = false, false, sh.gave[:0]
 	clear(sh.nodes)
+	var tickets bareTickets
 	err := w.session(func(c *pgx.Conn) error {
 		b := &pgx.Batch{}
 		b.Queue(w.s.dialect.begin)
@@ -123,6 +127,12 @@ func (w *writer) beginShared() error {
 		if n != nil {
 			sh.away = true
 			b.Queue(whoIsNode).Query(func(rows pgx.Rows) error { return sh.meet(rows, n.id) })
+		}
+		if sh.crowded {
+			for _, q := range tickets.of(batch, nil) {
+				w.s.dialect.texts(q.args)
+				q.queue(b)
+			}
 		}
 		return c.SendBatch(context.Background(), b).Close()
 	})
@@ -141,7 +151,7 @@ func (w *writer) beginShared() error {
 		clear(w.recent.names)
 		w.s.credentials.forget()
 	}
-	if version != w.recent.version+1 {
+	if sh.crowded = version != w.recent.version+1; sh.crowded {
 		w.recent.forgetTickets()
 		w.recent.seq = 0
 	}
@@ -149,6 +159,9 @@ func (w *writer) beginShared() error {
 		w.recent.seq = seq
 	}
 	w.recent.version, sh.known = version, sh.webhooks
+	if err := w.fetch(batch, tickets); err != nil {
+		return errors.Join(err, w.rollback())
+	}
 	return nil
 }
 
@@ -213,33 +226,21 @@ func (w *writer) reportShared(all *Committed) {
 	}
 }
 
-// fetch reads the tickets that the calls of a batch will ask for and that are not
-// remembered, in one round trip and not in one for each. It takes a second one for
-// those with a name that is not remembered.
-func (w *writer) fetch(batch []*call) error {
+// fetch remembers the tickets that the calls of a batch will ask for. Those that are
+// neither remembered nor read already it reads in one round trip, and not in one for
+// each. It takes another one for those with a name that is not remembered.
+func (w *writer) fetch(batch []*call, tickets bareTickets) error {
 	t := &tx{w: w}
-	var list, whole []asked
-	listed := map[ticketKey]bool{{}: true}
-	for _, c := range batch {
-		if _, known := w.recent.tickets[c.on]; known || listed[c.on] {
-			continue
+	err := t.ask(tickets.of(batch, w.recent.tickets))
+	var whole []asked
+	for i := range tickets {
+		tk := &tickets[i]
+		if w.recent.names.dress(&tk.Ticket) {
+			t.remember(&tk.Ticket, tk.lastSeq)
+		} else {
+			whole = append(whole, asked{text: wholeTicket, args: []any{tk.TenantID, tk.TicketID}, scan: t.learnTicket})
 		}
-		listed[c.on] = true
-		args := []any{c.on.tenant, c.on.id}
-		list = append(list, asked{text: bareTicket, args: args, scan: func(row scanner) error {
-			var seq int64
-			tk, err := scanTicket(alsoScan{row, &seq})
-			switch {
-			case err != nil:
-			case w.recent.names.dress(&tk):
-				t.remember(&tk, seq)
-			default:
-				whole = append(whole, asked{text: wholeTicket, args: args, scan: t.learnTicket})
-			}
-			return err
-		}})
 	}
-	err := t.ask(list)
 	if err == nil {
 		err = t.ask(whole)
 	}
@@ -247,6 +248,32 @@ func (w *writer) fetch(batch []*call) error {
 		return fmt.Errorf("read tickets: %w", err)
 	}
 	return nil
+}
+
+// bareTickets are tickets that were read without their names.
+type bareTickets []known
+
+// of asks for the tickets that the calls of a batch will ask for, but for those that
+// are known or here already.
+func (b *bareTickets) of(batch []*call, remembered map[ticketKey]known) (list []asked) {
+	listed := map[ticketKey]bool{{}: true}
+	for i := range *b {
+		listed[ticketKey{(*b)[i].TenantID, (*b)[i].TicketID}] = true
+	}
+	for _, c := range batch {
+		if _, is := remembered[c.on]; is || listed[c.on] {
+			continue
+		}
+		listed[c.on] = true
+		list = append(list, asked{text: bareTicket, args: []any{c.on.tenant, c.on.id}, scan: func(row scanner) error {
+			var k known
+			var err error
+			k.Ticket, err = scanTicket(alsoScan{row, &k.lastSeq})
+			*b = append(*b, k)
+			return err
+		}})
+	}
+	return list
 }
 
 // wholeTicket reads a ticket with all names, and the number of its newest event.
@@ -516,6 +543,18 @@ type asked struct {
 	scan func(scanner) error
 }
 
+// queue adds the query to what is sent together.
+func (q asked) queue(b *pgx.Batch) {
+	b.Queue(q.text, q.args...).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			if err := q.scan(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}
+
 // ask runs queries on a server, all in one round trip.
 func (t *tx) ask(list []asked) error {
 	if len(list) == 0 {
@@ -523,18 +562,10 @@ func (t *tx) ask(list []asked) error {
 	}
 	b := &pgx.Batch{}
 	for i := range list {
-		q := &list[i]
-		if _, err := t.stmt(q.text, q.args); err != nil {
+		if _, err := t.stmt(list[i].text, list[i].args); err != nil {
 			return err
 		}
-		b.Queue(q.text, q.args...).Query(func(rows pgx.Rows) error {
-			for rows.Next() {
-				if err := q.scan(rows); err != nil {
-					return err
-				}
-			}
-			return rows.Err()
-		})
+		list[i].queue(b)
 	}
 	return t.w.session(func(c *pgx.Conn) error { return c.SendBatch(context.Background(), b).Close() })
 }

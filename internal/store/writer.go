@@ -361,17 +361,12 @@ func (t *tx) cancel() {
 // When the disk fails, SQLite may have ended the transaction by itself. Going on
 // would commit one statement after the other, so that ends the batch.
 func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error) {
-	if err := w.begin(); err != nil {
+	if err := w.begin(batch); err != nil {
 		return false, err
 	}
 	in := w.s.intake.Load()
 	if w.shared.away {
 		in = nil
-	}
-	if w.s.dialect.server {
-		if err := w.fetch(batch); err != nil {
-			return false, errors.Join(err, w.rollback())
-		}
 	}
 	for _, c := range batch {
 		if c.tx != nil { // of the run before, which was rolled back
@@ -406,9 +401,9 @@ func (w *writer) attempt(batch []*call, savepoints bool) (clean bool, err error)
 }
 
 // begin begins a transaction, alone among all that write to the database.
-func (w *writer) begin() error {
+func (w *writer) begin(batch []*call) error {
 	if w.s.dialect.server {
-		return w.beginShared()
+		return w.beginShared(batch)
 	}
 	if err := w.exec(w.s.dialect.begin); err != nil {
 		return err
