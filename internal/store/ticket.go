@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -217,64 +218,74 @@ func (t *tx) apply(now time.Time, a ticket.Actor, old ticket.Ticket, p ticket.Pa
 	return next, nil
 }
 
-// column is one column of a ticket's row with its value.
-type column struct {
-	name  string
-	value any
+// ticketGroup is some columns of a ticket's row that move together.
+type ticketGroup struct {
+	columns string // with commas
+	same    func(a, b *ticket.Ticket) bool
+	values  func(args []any, t *ticket.Ticket) ([]any, error) // appends those of the columns
 }
 
-// ticketColumnGroups are the columns that a change can move, by what moves them
-// together: its words, its place in the workflow, and its people.
-func ticketColumnGroups(tk *ticket.Ticket) ([3][]column, error) {
-	tags, err := jsonText(tk.Tags)
-	return [3][]column{
-		{{"title", tk.Title}, {"url", text(tk.URL)}, {"attributes", attributesText(tk)}, {"tags", tags}},
-		{
-			{"status_id", tk.StatusID}, {"board_id", tk.BoardID}, {"category_id", text(tk.CategoryID)},
-			{"subcategory_id", text(tk.SubcategoryID)}, {"priority_id", tk.PriorityID}, {"closed_by", text(tk.ClosedBy)},
-			{"closed_at", wireMicros(tk.ClosedAt)}, {"due_date", wireMicros(tk.DueDate)}, {"is_closed", tk.IsClosed},
+// ticketGroups are the columns that a change can move, by what moves them together:
+// its words, its place in the workflow, and its people.
+var ticketGroups = [...]ticketGroup{
+	{
+		"title, url, attributes, tags",
+		func(a, b *ticket.Ticket) bool {
+			return a.Title == b.Title && equal(a.URL, b.URL) && bytes.Equal(a.Attributes, b.Attributes) && slices.Equal(a.Tags, b.Tags)
 		},
-		{
-			{"client_id", tk.ClientID}, {"contact_name_id", text(tk.ContactNameID)}, {"location_id", text(tk.LocationID)},
-			{"assigned_to", text(tk.AssignedTo)}, {"assigned_team_id", text(tk.AssignedTeamID)},
-			{"response_state", text(tk.ResponseState)},
+		func(args []any, t *ticket.Ticket) ([]any, error) {
+			tags, err := jsonText(t.Tags)
+			return append(args, t.Title, t.URL, attributesText(t), tags), err
 		},
-	}, err
+	},
+	{
+		"status_id, board_id, category_id, subcategory_id, priority_id, closed_by, closed_at, due_date, is_closed",
+		func(a, b *ticket.Ticket) bool {
+			return a.StatusID == b.StatusID && a.BoardID == b.BoardID && equal(a.CategoryID, b.CategoryID) &&
+				equal(a.SubcategoryID, b.SubcategoryID) && a.PriorityID == b.PriorityID && equal(a.ClosedBy, b.ClosedBy) &&
+				equal(a.ClosedAt, b.ClosedAt) && equal(a.DueDate, b.DueDate) && a.IsClosed == b.IsClosed
+		},
+		func(args []any, t *ticket.Ticket) ([]any, error) {
+			return append(args, t.StatusID, t.BoardID, t.CategoryID, t.SubcategoryID, t.PriorityID, t.ClosedBy,
+				wireMicros(t.ClosedAt), wireMicros(t.DueDate), t.IsClosed), nil
+		},
+	},
+	{
+		"client_id, contact_name_id, location_id, assigned_to, assigned_team_id, response_state",
+		func(a, b *ticket.Ticket) bool {
+			return a.ClientID == b.ClientID && equal(a.ContactNameID, b.ContactNameID) && equal(a.LocationID, b.LocationID) &&
+				equal(a.AssignedTo, b.AssignedTo) && equal(a.AssignedTeamID, b.AssignedTeamID) && equal(a.ResponseState, b.ResponseState)
+		},
+		func(args []any, t *ticket.Ticket) ([]any, error) {
+			return append(args, t.ClientID, t.ContactNameID, t.LocationID, t.AssignedTo, t.AssignedTeamID, t.ResponseState), nil
+		},
+	},
 }
 
-// text returns a column that may be null as a value that compares.
-func text(s *string) any {
-	if s == nil {
-		return nil
-	}
-	return *s
+// equal compares what two pointers point at; nil is nothing else's equal.
+func equal[T comparable](a, b *T) bool {
+	return a == b || a != nil && b != nil && *a == *b
 }
 
 // saveTicket writes what has changed. Columns go in groups: few statements serve
 // all changes, and a title costs no rewrite of everything else.
 func (t *tx) saveTicket(old, next *ticket.Ticket, lastSeq int64) error {
-	was, err := ticketColumnGroups(old)
-	if err != nil {
-		return err
-	}
-	is, err := ticketColumnGroups(next)
-	if err != nil {
-		return err
-	}
 	args := make([]any, 0, 26)
-	args = append(args, text(next.UpdatedBy), next.UpdatedAt.UnixMicro(), micros(next.LastOccurredAt), lastSeq)
+	args = append(args, next.UpdatedBy, next.UpdatedAt.UnixMicro(), micros(next.LastOccurredAt), lastSeq)
 	which := 0
-	for i := range is {
-		if slices.Equal(was[i], is[i]) {
+	for i := range ticketGroups {
+		g := &ticketGroups[i]
+		if g.same(old, next) {
 			continue
 		}
 		which |= 1 << i
-		for _, c := range is[i] {
-			args = append(args, c.value)
+		var err error
+		if args, err = g.values(args, next); err != nil {
+			return err
 		}
 	}
 	args = append(args, next.TenantID, next.TicketID)
-	if err := t.change("update tickets", t.w.ticketUpdate(which, is), args...); err != nil {
+	if err := t.change("update tickets", t.w.ticketUpdate(which), args...); err != nil {
 		return err
 	}
 	t.remember(next, lastSeq)
@@ -283,20 +294,20 @@ func (t *tx) saveTicket(old, next *ticket.Ticket, lastSeq int64) error {
 
 // ticketUpdate returns the statement that writes the groups of which, one bit for
 // each, and what every change moves.
-func (w *writer) ticketUpdate(which int, groups [3][]column) string {
+func (w *writer) ticketUpdate(which int) string {
 	if q := w.updates[which]; q != "" {
 		return q
 	}
 	var q strings.Builder
 	q.WriteString("update tickets set updated_by = $1, updated_at = $2, last_occurred_at = $3, last_seq = $4")
 	n := 4
-	for i, g := range groups {
+	for i := range ticketGroups {
 		if which&(1<<i) == 0 {
 			continue
 		}
-		for _, c := range g {
+		for name := range strings.SplitSeq(ticketGroups[i].columns, ", ") {
 			n++
-			fmt.Fprintf(&q, ", %s = $%d", c.name, n)
+			fmt.Fprintf(&q, ", %s = $%d", name, n)
 		}
 	}
 	fmt.Fprintf(&q, " where tenant_id = $%d and ticket_id = $%d", n+1, n+2)
