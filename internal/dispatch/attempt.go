@@ -158,12 +158,16 @@ func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (
 // of the contract's.
 func Header(custom map[string]string, d delivery.Delivery) http.Header {
 	h := make(http.Header, len(custom)+8)
+	values := make([]string, 0, len(custom)+8) // of all of them
+	set := func(k, v string) bool {
+		values = append(values, v)
+		h[k] = values[len(values)-1 : len(values) : len(values)]
+		return true
+	}
 	for k, v := range custom {
-		h[k] = []string{v}
+		set(k, v)
 	}
-	for k, v := range d.Headers {
-		h[k] = []string{v}
-	}
+	d.Headers(set)
 	return h
 }
 
@@ -190,15 +194,20 @@ func (e *Engine) observe(t store.Target, c store.Claimed, a delivery.Answer, v d
 	}
 	e.metrics.attempts.WithLabelValues(string(v.Status), class).Inc()
 	e.metrics.duration.Observe(a.Duration.Seconds())
+	level := slog.LevelInfo
+	if v.Status != delivery.Delivered {
+		level = slog.LevelWarn
+	}
+	if !e.cfg.Log.Enabled(context.Background(), level) {
+		return
+	}
 	attrs := []slog.Attr{
 		slog.String("tenant", c.TenantID), slog.String("webhook", c.WebhookID), slog.String("host", hostOf(t.URL)),
 		slog.String("event", c.EventID), slog.String("event_type", c.EventType), slog.String("delivery", c.DeliveryID),
 		slog.Int("attempt", c.Attempt), slog.String("status", string(v.Status)), slog.Int("code", a.StatusCode),
 		slog.Duration("took", a.Duration),
 	}
-	level := slog.LevelInfo
 	if v.Status != delivery.Delivered {
-		level = slog.LevelWarn
 		attrs = append(attrs, slog.String("error_type", class), slog.String("error", v.ErrorMessage))
 	}
 	if !v.RetryAt.IsZero() {

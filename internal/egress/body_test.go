@@ -142,7 +142,7 @@ func TestCompressionBombs(t *testing.T) {
 				c.Write(tt.bomb)
 			}
 		})
-		want := storedText(bytes.Repeat(tt.bomb, 1+keptBodyBytes/len(tt.bomb)), delivery.MaxStoredBody)
+		want := storedText(string(bytes.Repeat(tt.bomb, 1+keptBodyBytes/len(tt.bomb))), delivery.MaxStoredBody)
 		client := localClient(t)
 		cost := costOf(hostile/10, func() {
 			a := client.Do(t.Context(), post(r.url(), patience))

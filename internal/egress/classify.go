@@ -161,5 +161,5 @@ func excerpt(s string) string {
 		}
 		return r
 	}, s)
-	return storedText([]byte(s), 200)
+	return storedText(s, 200)
 }

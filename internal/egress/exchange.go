@@ -64,10 +64,12 @@ func (x *exchange) run(c *Client, r Request) delivery.Answer {
 		return a
 	}
 	x.host = u.Host
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, x.trace()), r.Method, u.String(), nil)
+	// The URL comes after: it need not be put into words and be parsed again.
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, x.trace()), r.Method, "/", nil)
 	if err != nil {
 		return delivery.Answer{Err: delivery.ErrUnknown, Message: "the request cannot be built: method " + fmt.Sprintf("%.20q", r.Method)}
 	}
+	req.URL, req.Host = u, u.Host
 	// A bytes.Reader lets head and body leave in one write. GetBody stays nil,
 	// see Do.
 	req.Body = io.NopCloser(bytes.NewReader(r.Body))
@@ -129,7 +131,7 @@ func (x *exchange) receive(ctx context.Context, resp *http.Response) delivery.An
 		return x.judged(a)
 	}
 	raw, err := readBody(resp.Body)
-	a.Body = storedText(raw, delivery.MaxStoredBody)
+	a.Body = storedText(string(raw), delivery.MaxStoredBody)
 	if err != nil {
 		return x.failed(ctx, a, err)
 	}
@@ -139,6 +141,9 @@ func (x *exchange) receive(ctx context.Context, resp *http.Response) delivery.An
 // readBody reads up to maxBodyBytes and returns the first keptBodyBytes of them.
 // err is nil at the end of the body and where it is cut.
 func readBody(body io.Reader) (kept []byte, err error) {
+	if body == http.NoBody {
+		return nil, nil
+	}
 	kept, err = io.ReadAll(io.LimitReader(body, keptBodyBytes))
 	if err == nil && len(kept) == keptBodyBytes {
 		_, err = io.Copy(io.Discard, io.LimitReader(body, maxBodyBytes-keptBodyBytes))
@@ -195,17 +200,17 @@ func (x *exchange) remoteAddr() netip.AddrPort {
 func storedHeaders(h http.Header) map[string]string {
 	out := make(map[string]string, len(h))
 	for name, values := range h {
-		out[strings.ToLower(name)] = storedText([]byte(strings.Join(values, ", ")), maxHeaderBytes)
+		out[strings.ToLower(name)] = storedText(strings.Join(values, ", "), maxHeaderBytes)
 	}
 	return out
 }
 
 // storedText makes text of a receiver's bytes that any store and any JSON
 // parser takes: valid UTF-8, no NUL, at most limit UTF-16 units, no half pair.
-func storedText(raw []byte, limit int) string {
+func storedText(raw string, limit int) string {
 	n, clean := 0, true
 	for units := 0; n < len(raw); {
-		r, size := utf8.DecodeRune(raw[n:])
+		r, size := utf8.DecodeRuneInString(raw[n:])
 		units++
 		if r > 0xffff {
 			units++
@@ -218,12 +223,10 @@ func storedText(raw []byte, limit int) string {
 	}
 	raw = raw[:n]
 	if clean {
-		return string(raw)
+		return raw
 	}
 	var b strings.Builder
-	for len(raw) > 0 {
-		r, size := utf8.DecodeRune(raw)
-		raw = raw[size:]
+	for _, r := range raw { // what is no UTF-8 comes as RuneError
 		if r == 0 {
 			r = utf8.RuneError
 		}

@@ -48,7 +48,7 @@ func TestStoredText(t *testing.T) {
 		{"\xed\xa0\x80", 9, "\ufffd\ufffd\ufffd"},
 	}
 	for _, tt := range tests {
-		if got := storedText([]byte(tt.raw), tt.limit); got != tt.want {
+		if got := storedText(tt.raw, tt.limit); got != tt.want {
 			t.Errorf("%q to %d: got %q, want %q", tt.raw, tt.limit, got, tt.want)
 		}
 	}

@@ -14,15 +14,19 @@ import (
 func outgoing(h http.Header, userAgent string) http.Header {
 	out := make(http.Header, len(h)+1)
 	out["User-Agent"] = []string{userAgent}
-	taken := make(map[string]bool, len(h))
 	for name, values := range h {
 		if contractSpelling(name) {
 			out[name] = values
-			taken[strings.ToLower(name)] = true
 		}
 	}
-	if len(taken) == len(h) {
+	if len(out) == len(h)+1 { // no custom ones
 		return out
+	}
+	taken := make(map[string]bool, len(h))
+	for name := range out {
+		if name != "User-Agent" {
+			taken[strings.ToLower(name)] = true
+		}
 	}
 	// In order, so that of two spellings the same one wins each time.
 	for _, name := range slices.Sorted(maps.Keys(h)) {
