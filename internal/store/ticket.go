@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -227,18 +226,17 @@ type ticketGroup struct {
 
 // ticketGroups are the columns that a change can move, by what moves them together:
 // its words, its place in the workflow, and its people.
-var ticketGroups = [...]ticketGroup{
-	{
+func ticketGroups() [3]ticketGroup {
+	return [...]ticketGroup{{
 		"title, url, attributes, tags",
 		func(a, b *ticket.Ticket) bool {
-			return a.Title == b.Title && equal(a.URL, b.URL) && bytes.Equal(a.Attributes, b.Attributes) && slices.Equal(a.Tags, b.Tags)
+			return a.Title == b.Title && equal(a.URL, b.URL) && slices.Equal(a.Attributes, b.Attributes) && slices.Equal(a.Tags, b.Tags)
 		},
 		func(args []any, t *ticket.Ticket) ([]any, error) {
 			tags, err := jsonText(t.Tags)
 			return append(args, t.Title, t.URL, attributesText(t), tags), err
 		},
-	},
-	{
+	}, {
 		"status_id, board_id, category_id, subcategory_id, priority_id, closed_by, closed_at, due_date, is_closed",
 		func(a, b *ticket.Ticket) bool {
 			return a.StatusID == b.StatusID && a.BoardID == b.BoardID && equal(a.CategoryID, b.CategoryID) &&
@@ -249,8 +247,7 @@ var ticketGroups = [...]ticketGroup{
 			return append(args, t.StatusID, t.BoardID, t.CategoryID, t.SubcategoryID, t.PriorityID, t.ClosedBy,
 				wireMicros(t.ClosedAt), wireMicros(t.DueDate), t.IsClosed), nil
 		},
-	},
-	{
+	}, {
 		"client_id, contact_name_id, location_id, assigned_to, assigned_team_id, response_state",
 		func(a, b *ticket.Ticket) bool {
 			return a.ClientID == b.ClientID && equal(a.ContactNameID, b.ContactNameID) && equal(a.LocationID, b.LocationID) &&
@@ -259,7 +256,7 @@ var ticketGroups = [...]ticketGroup{
 		func(args []any, t *ticket.Ticket) ([]any, error) {
 			return append(args, t.ClientID, t.ContactNameID, t.LocationID, t.AssignedTo, t.AssignedTeamID, t.ResponseState), nil
 		},
-	},
+	}}
 }
 
 // equal compares what two pointers point at; nil is nothing else's equal.
@@ -273,8 +270,7 @@ func (t *tx) saveTicket(old, next *ticket.Ticket, lastSeq int64) error {
 	args := make([]any, 0, 26)
 	args = append(args, next.UpdatedBy, next.UpdatedAt.UnixMicro(), micros(next.LastOccurredAt), lastSeq)
 	which := 0
-	for i := range ticketGroups {
-		g := &ticketGroups[i]
+	for i, g := range ticketGroups() {
 		if g.same(old, next) {
 			continue
 		}
@@ -301,11 +297,11 @@ func (w *writer) ticketUpdate(which int) string {
 	var q strings.Builder
 	q.WriteString("update tickets set updated_by = $1, updated_at = $2, last_occurred_at = $3, last_seq = $4")
 	n := 4
-	for i := range ticketGroups {
+	for i, g := range ticketGroups() {
 		if which&(1<<i) == 0 {
 			continue
 		}
-		for name := range strings.SplitSeq(ticketGroups[i].columns, ", ") {
+		for name := range strings.SplitSeq(g.columns, ", ") {
 			n++
 			fmt.Fprintf(&q, ", %s = $%d", name, n)
 		}

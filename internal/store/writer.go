@@ -40,12 +40,12 @@ type writer struct {
 	closed bool
 	failed atomic.Bool // the last commit that had something to write could not be made
 
-	stmts      map[string]prepared            // owned by the writer goroutine
-	updates    [1 << len(ticketGroups)]string // texts of ticketUpdate; owned by the writer goroutine
-	subscribed map[string]*subscriptions      // by tenant; owned by the writer goroutine
-	recent     recent                         // owned by the writer goroutine
-	handovers  handovers                      // owned by the writer goroutine
-	shared     shared                         // owned by the writer goroutine
+	stmts      map[string]prepared       // owned by the writer goroutine
+	updates    [8]string                 // texts of ticketUpdate; owned by the writer goroutine
+	subscribed map[string]*subscriptions // by tenant; owned by the writer goroutine
+	recent     recent                    // owned by the writer goroutine
+	handovers  handovers                 // owned by the writer goroutine
+	shared     shared                    // owned by the writer goroutine
 }
 
 type call struct {
