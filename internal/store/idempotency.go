@@ -45,13 +45,15 @@ func (i *Idempotency) answerPlace() string {
 	return "idempotency_keys.body/" + i.TenantID + "/" + i.KeyID + "/" + i.Route + "/" + i.Key
 }
 
-// recordAnswer stores the answer of the call, if ctx asks for it. An answer that
-// is older than a day does not count any more and is replaced.
-func (t *tx) recordAnswer(ctx context.Context, v any) error {
-	i, ok := ctx.Value(idempotencyKey{}).(*Idempotency)
-	if !ok || i == nil {
-		return nil
-	}
+// idempotencyOf returns the key that ctx has, nil without one.
+func idempotencyOf(ctx context.Context) *Idempotency {
+	i, _ := ctx.Value(idempotencyKey{}).(*Idempotency)
+	return i
+}
+
+// recordAnswer stores the answer of a call. One that is older than a day does not
+// count any more and is replaced.
+func (t *tx) recordAnswer(i *Idempotency, v any) error {
 	status, body, err := i.Render(v)
 	if err != nil {
 		return fmt.Errorf("render the answer: %w", err)
@@ -75,10 +77,11 @@ func (t *tx) recordAnswer(ctx context.Context, v any) error {
 // KeepAnswer stores an answer that was only known after the write, as that of a
 // test or a manual retry is. Without a key in ctx it does nothing.
 func (s *Store) KeepAnswer(ctx context.Context, result any) error {
-	if i, ok := ctx.Value(idempotencyKey{}).(*Idempotency); !ok || i == nil {
+	i := idempotencyOf(ctx)
+	if i == nil {
 		return nil
 	}
-	return s.do(ctx, func(t *tx) error { return t.recordAnswer(ctx, result) })
+	return s.do(ctx, func(t *tx) error { return t.recordAnswer(i, result) })
 }
 
 // Answer returns the answer that was stored for the key within the last 24

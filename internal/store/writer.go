@@ -180,13 +180,12 @@ func write[T any](ctx context.Context, s *Store, fn func(*tx) (T, error)) (T, er
 
 func writeTo[T any](ctx context.Context, s *Store, on ticketKey, fn func(*tx) (T, error)) (T, error) {
 	var out T
-	err := s.doTo(ctx, on, func(t *tx) error {
-		v, err := fn(t)
-		if err != nil {
+	idem := idempotencyOf(ctx)
+	err := s.doTo(ctx, on, func(t *tx) (err error) {
+		if out, err = fn(t); err != nil || idem == nil {
 			return err
 		}
-		out = v
-		return t.recordAnswer(ctx, v)
+		return t.recordAnswer(idem, out)
 	})
 	if err != nil {
 		var zero T
