@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +179,50 @@ func givenBeforeLoss(t *testing.T, pl place) {
 	after := int64(0)
 	if _, err := p.b.takeLists(t.Context(), n, &after); err != nil || len(p.kb.handed()) != 1 {
 		t.Errorf("%d taken when nothing was lost, %v", len(p.kb.handed()), err)
+	}
+}
+
+// What a node takes until it has joined again is another's too: its dispatcher must not
+// have anything of it once the node may send.
+func TestWhatIsTakenBeforeJoiningAgainIsDropped(t *testing.T) {
+	t.Parallel()
+	onServers(t, takenBeforeJoining)
+}
+
+func takenBeforeJoining(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	sends, accepts, heard := p.meet(t)
+	// The writer does nothing until the list is read and the node knows that it is none.
+	busy, free := make(chan struct{}), make(chan struct{})
+	held := make(chan error, 1)
+	go func() {
+		held <- sends.enter(&call{done: make(chan struct{}), aside: func() { close(busy); <-free }})
+	}()
+	<-busy
+	accepts.create(start(), accepts.draft("one"))
+	awaitQueue(sends.Store, 1)
+	if _, err := accepts.side.ExecContext(t.Context(), `delete from nodes where node_id = $1`, sends.node.Load().id); err != nil {
+		t.Fatal(err)
+	}
+	joined := make(chan error, 1)
+	go func() {
+		_, err := sends.renew(context.WithoutCancel(t.Context()), sends.node.Load())
+		joined <- err
+	}()
+	awaitQueue(sends.Store, 2)
+	close(free)
+	if err := errors.Join(<-held, <-joined); err != nil {
+		t.Fatal(err)
+	}
+	heard.mu.Lock()
+	kept, lost := heard.got[heard.kept:], heard.lost
+	heard.mu.Unlock()
+	if len(kept) != 0 || lost == 0 {
+		t.Errorf("the dispatcher was told %d times that all is lost, and keeps %d deliveries", lost, len(kept))
+	}
+	l := &line{desk: sends, hook: p.la.hook}
+	if got := l.claim(start()); len(got.Deliveries) != 1 {
+		t.Errorf("%d deliveries are in the queue", len(got.Deliveries))
 	}
 }
 

@@ -59,6 +59,7 @@ type dispatcher struct {
 	got  []Claimed
 	news []Committed
 	lost int
+	kept int // of got, what came before it was last told that all is lost
 }
 
 func (k *dispatcher) intake() *Intake {
@@ -71,7 +72,7 @@ func (k *dispatcher) intake() *Intake {
 			defer k.mu.Unlock()
 			k.got, k.news = append(k.got, c.Handed...), append(k.news, c)
 		},
-		Lost: func() { k.mu.Lock(); defer k.mu.Unlock(); k.lost++ },
+		Lost: func() { k.mu.Lock(); defer k.mu.Unlock(); k.lost, k.kept = k.lost+1, len(k.got) },
 	}
 }
 
@@ -265,6 +266,45 @@ func comeBack(t *testing.T, pl place) {
 	p.expire(t, p.b)
 	if dead, n := renew(); !dead || n != 1 {
 		t.Errorf("long after the database %d nodes, dead: %t", n, dead)
+	}
+}
+
+// A node that has begun to take over, and could not go on, does so with a later beat:
+// the row of the one that has ended is gone by then.
+func TestATakeoverGoesOn(t *testing.T) {
+	t.Parallel()
+	onServers(t, takeoverGoesOn)
+}
+
+func takeoverGoesOn(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	id := stranger(t, p.a)
+	p.a.create(start(), p.a.draft("orphan"))
+	if _, err := p.b.side.ExecContext(t.Context(), `update nodes set lease_until = 0 where node_id = $1`, id); err != nil {
+		t.Fatal(err)
+	}
+	// It ends after its first transaction, which waits for the writer until then.
+	ctx, cancel := context.WithCancel(t.Context())
+	release := hold(t, p.b.Store)
+	done := make(chan error, 1)
+	go func() { done <- p.b.takeOver(ctx) }()
+	awaitQueue(p.b.Store, 1)
+	cancel()
+	release()
+	if err := <-done; err == nil || p.a.count("handovers") != 1 {
+		t.Fatalf("it has taken over: %v", err)
+	}
+	p.b.node.Load().since.Store(new(start())) // for long enough to judge others
+	if must(p.b.renew(t.Context(), p.b.node.Load()))(t) {
+		if err := p.b.takeOver(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := p.lb.claim(start()); len(got.Deliveries) != 1 || p.a.count("handovers") != 0 {
+		t.Errorf("%d deliveries are in the queue, %d lists are left", len(got.Deliveries), p.a.count("handovers"))
+	}
+	if must(p.b.renew(t.Context(), p.b.node.Load()))(t) {
+		t.Error("there is still something to take over")
 	}
 }
 
