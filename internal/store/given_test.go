@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -266,6 +267,56 @@ func givenFull(t *testing.T, pl place) {
 	n.full.note(p.la.lane(), time.Now().Add(-fullPause))
 	accepts.create(start(), accepts.draft("given"))
 	heard.await(t, "what it was given", func(c Committed) bool { return len(c.Handed) == 1 })
+}
+
+// What there is no room for is queued in pages: every node waits while one commits.
+func TestWhatIsRefusedIsQueuedInPages(t *testing.T) {
+	t.Parallel()
+	onServers(t, refusedInPages)
+}
+
+func refusedInPages(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	sends, accepts, heard := p.meet(t)
+	theirs := 1
+	for range 49 {
+		if l := p.a.hook(start()); sends.Mine(l.lane()) {
+			theirs++
+		}
+	}
+	heard.fill(true)
+	events := showPage/theirs + 2
+	release := hold(t, accepts.Store)
+	var all sync.WaitGroup
+	for range events {
+		all.Go(func() { accepts.create(start(), accepts.draft("refused")) })
+	}
+	awaitQueue(accepts.Store, events)
+	release()
+	all.Wait()
+	for end := time.Now().Add(20 * time.Second); accepts.count("deliveries") < theirs*events && time.Now().Before(end); <-time.After(time.Millisecond) {
+		continue
+	}
+	var rows, most int
+	err := sends.side.QueryRowContext(t.Context(), `select sum(n), max(n) from (select count(*) as n from deliveries group by xmin::text) c`).Scan(&rows, &most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rows != theirs*events || most > showPage {
+		t.Errorf("%d rows, %d of them in one transaction", rows, most)
+	}
+}
+
+// Hints fit into what PostgreSQL lets one NOTIFY say, however many there are.
+func TestHintsFit(t *testing.T) {
+	t.Parallel()
+	h := hints{bell: make(chan struct{}, 1)}
+	for range hintLanes {
+		h.add(hint{lanes: []Lane{{NewID(), NewID()}}, full: []Lane{{NewID(), NewID()}}, gave: []string{NewID()}, beat: true})
+	}
+	if n := len(h.take()); n >= 8000 {
+		t.Errorf("%d bytes", n)
+	}
 }
 
 // A node remembers the names that tickets show, until another changes one.

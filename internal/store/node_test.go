@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -266,6 +267,53 @@ func comeBack(t *testing.T, pl place) {
 	p.expire(t, p.b)
 	if dead, n := renew(); !dead || n != 1 {
 		t.Errorf("long after the database %d nodes, dead: %t", n, dead)
+	}
+}
+
+// A node that cannot join again, since a list of its own cannot be read, goes on to
+// write, also when others of the batch fail too.
+func TestANodeThatCannotJoinAgain(t *testing.T) {
+	t.Parallel()
+	onServers(t, cannotJoin)
+}
+
+func cannotJoin(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	p.a.node.Load().members.Store(&membership{nodes: []string{p.a.node.Load().id}})
+	p.a.create(start(), p.a.draft("one"))
+	if _, err := p.b.side.ExecContext(t.Context(), `insert into handovers (handover_id, owner, list) values (1, $1, $2)`,
+		p.a.node.Load().id, []byte{listVersion + 1}); err != nil {
+		t.Fatal(err)
+	}
+	errLate := errors.New("after the write")
+	err := together(t, p.a.Store,
+		func() error {
+			return p.a.do(t.Context(), func(x *tx) error {
+				return errors.Join(x.change("", `insert into handovers (handover_id, list) values (2, $1)`, []byte{}), errLate)
+			})
+		},
+		func() error {
+			rec, err := p.a.Record(t.Context(), []Result{p.la.answered(&p.la.hook, p.ka.handed()[0], status(200), start())})
+			if err == nil && rec[0].Fenced {
+				err = errors.New("the result was refused")
+			}
+			return err
+		},
+		func() error {
+			if err := p.a.enroll(t.Context(), p.a.node.Load()); !errors.Is(err, errList) {
+				return fmt.Errorf("it has joined: %w", err)
+			}
+			return nil
+		},
+	)
+	if !errors.Is(err, errLate) || err.Error() != errLate.Error() {
+		t.Error(err)
+	}
+	if _, err := p.b.side.ExecContext(t.Context(), `delete from handovers where handover_id = 1`); err != nil {
+		t.Fatal(err)
+	}
+	if got := shapes(p.la.log(DeliveryQuery{})); !slices.Equal(got, []string{"1/0 delivered"}) {
+		t.Errorf("the log shows %v", got)
 	}
 }
 
