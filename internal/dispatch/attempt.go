@@ -24,13 +24,17 @@ import (
 const panicPause = time.Second
 
 // start sends one claimed delivery on its own goroutine. The result goes to the
-// recorder; an attempt that we broke off gives its lease back and counts for
-// nothing.
+// recorder; an attempt that we broke off, or that another node may make by now,
+// gives its lease back and counts for nothing.
 func (e *Engine) start(t store.Target, c store.Claimed) {
 	e.metrics.inFlight.Inc()
 	e.attempts.Go(func() {
 		defer e.metrics.inFlight.Dec()
-		r, sent := e.attempt(e.sending, t, c)
+		var r store.Result
+		sent := e.cfg.Store.InOffice() // a claim may have come back late
+		if sent {
+			r, sent = e.attempt(e.sending, t, c)
+		}
 		if !sent {
 			e.release(c)
 			e.done(finished{lane: c.Lane()})

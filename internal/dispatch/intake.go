@@ -33,7 +33,7 @@ type intake struct {
 	left   store.Committed
 	due    map[store.Lane]struct{} // of left.Due
 	rooms  map[store.Lane]*room
-	lost   bool // another node has what is in memory, see fence
+	lost   bool // another node has what is in memory, see lose
 	held   int  // reserved, on their way to a lane, or in its memory
 	bytes  int  // of their bodies
 }
@@ -147,17 +147,19 @@ func (in *intake) commit(c store.Committed) {
 	}
 }
 
-// take returns what has come in, and with it the room that it had reserved.
-func (in *intake) take() store.Committed {
+// take returns what has come in, and with it the room that it had reserved. lost says
+// that another node has what came before.
+func (in *intake) take() (out store.Committed, lost bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	out := in.left
+	out, lost = in.left, in.lost
+	in.lost = false
 	in.left = store.Committed{}
 	clear(in.due)
 	for i := range out.Handed {
 		in.rooms[out.Handed[i].Lane()].reserved--
 	}
-	return out
+	return out, lost
 }
 
 // lose notes that another node has taken over what is in memory, and drops what is
@@ -174,15 +176,6 @@ func (in *intake) lose() {
 	in.left.Handed = nil
 	in.mu.Unlock()
 	nudge(in.bell)
-}
-
-// takeLost reports whether lose was called since it was last asked.
-func (in *intake) takeLost() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	was := in.lost
-	in.lost = false
-	return was
 }
 
 // open sets how many more deliveries may be handed to a lane.

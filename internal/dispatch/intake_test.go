@@ -35,7 +35,8 @@ func TestIntakeLeavesRoom(t *testing.T) {
 			}
 			in.commit(store.Committed{Handed: held[:len(held)/2]})
 			in.cancel(held[len(held)/2:])
-			for _, d := range in.take().Handed {
+			c, _ := in.take()
+			for _, d := range c.Handed {
 				in.leave(d.Lane(), []store.Claimed{d})
 			}
 			if in.held != 0 || in.bytes != 0 {
@@ -47,6 +48,30 @@ func TestIntakeLeavesRoom(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A loss is taken together with what came after it, and with nothing from before.
+func TestIntakeLosesAllAtOnce(t *testing.T) {
+	t.Parallel()
+	in := newIntake(16)
+	for attempt := range 3 {
+		var c store.Claimed
+		c.TenantID, c.WebhookID, c.Attempt = "t", "h", attempt
+		if !in.reserve(c.Lane(), 1) {
+			t.Fatal("there is no room")
+		}
+		in.commit(store.Committed{Handed: []store.Claimed{c}})
+		if attempt < 2 {
+			in.lose()
+		}
+	}
+	c, lost := in.take()
+	if !lost || len(c.Handed) != 1 || c.Handed[0].Attempt != 2 {
+		t.Errorf("lost: %t, and %+v came after it", lost, c.Handed)
+	}
+	if c, lost = in.take(); lost || len(c.Handed) != 0 {
+		t.Errorf("lost again: %t, with %+v", lost, c.Handed)
 	}
 }
 

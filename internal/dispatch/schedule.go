@@ -151,14 +151,14 @@ func (s *scheduler) end() {
 	for _, l := range s.lanes {
 		left = append(left, l.memory...)
 	}
-	left = append(left, s.intake.take().Handed...)
-	s.e.release(left...)
+	c, _ := s.intake.take()
+	s.e.release(append(left, c.Handed...)...)
 }
 
 // collect takes over what commits have left.
 func (s *scheduler) collect() {
-	c := s.intake.take()
-	if s.intake.takeLost() {
+	c, lost := s.intake.take()
+	if lost {
 		s.forgetAll()
 	}
 	s.heed(&c)

@@ -337,6 +337,7 @@ func TestCopyOfASourceThatHasChanged(t *testing.T) {
 // Numbers go on: no event, delivery or list of handovers gets one that was copied.
 func TestCopyContinuesNumbers(t *testing.T) {
 	t.Parallel()
+	const copied = 5000 * listsOfCommit
 	from, to := place{dir: t.TempDir()}, onPostgres(t)
 	to.dir = from.dir
 	var d *desk
@@ -347,7 +348,7 @@ func TestCopyContinuesNumbers(t *testing.T) {
 		}
 		if err := d.do(t.Context(), func(x *tx) error {
 			return errors.Join(
-				x.change("", `insert into handovers (handover_id, owner, list) values (5000, 'gone', $1)`, []byte{}),
+				x.change("", `insert into handovers (handover_id, owner, list) values ($1, 'gone', $2)`, int64(copied), []byte{}),
 				x.change("", insertNumbered+` values (7000, 'a', 'old', 'c', 'd', 'e', 'f', 1, 0, 'delivered', 1, 1)`))
 		}); err != nil {
 			t.Fatal(err)
@@ -373,16 +374,16 @@ func TestCopyContinuesNumbers(t *testing.T) {
 		if !slices.Equal(seqs, []int64{1, 2, 3, next}) {
 			t.Errorf("the events are %v, want 1, 2, 3 and %d", seqs, next)
 		}
-		var delivery, transaction int64
+		var delivery, list int64
 		if err := on.do(t.Context(), func(x *tx) error {
-			transaction = x.w.recent.version
+			list = x.w.listID(0)
 			return x.row(strings.Replace(insertNumbered, "(id, ", "(", 1) +
 				` values ('a', 'new', 'c', 'd', 'e', 'f', 1, 0, 'delivered', 1, 1) returning id`).Scan(&delivery)
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if delivery != 7001 || on.dialect.server && transaction <= 5000 {
-			t.Errorf("the next delivery is %d, want 7001; the next transaction %d, want more than 5000", delivery, transaction)
+		if delivery != 7001 || on.dialect.server && (list <= copied || list > copied+1000*listsOfCommit) {
+			t.Errorf("the next delivery is %d, want 7001; the next list %d, want one soon after %d", delivery, list, copied)
 		}
 	}
 }

@@ -197,8 +197,9 @@ func (h *held) continueNumbers(ctx context.Context, tables []table) error {
 			return fmt.Errorf("analyze %s: %w", t.name, err)
 		}
 	}
-	// A list of handovers has the number of its transaction.
-	_, err := h.conn.ExecContext(ctx, `select setval('gate_version', greatest(v.last_value, (select max(handover_id) from handovers))) from gate_version v`)
+	// A list of handovers is numbered after its transaction, see listID.
+	_, err := h.conn.ExecContext(ctx, `select setval('gate_version', greatest(v.last_value, (select max(handover_id) / $1 + 1 from handovers)))
+		from gate_version v`, listsOfCommit)
 	if err != nil {
 		return fmt.Errorf("continue the numbers of transactions: %w", err)
 	}

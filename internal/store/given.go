@@ -270,9 +270,12 @@ func (s *Store) refuse(ctx context.Context, n *node, lists []*givenList, refused
 	}
 	lists = slices.DeleteFunc(lists, func(g *givenList) bool { return len(g.took) > 0 || g.unreadable })
 	for wait := 50 * time.Millisecond; len(refused)+len(lists) > 0 && s.losses.Load() == losses; wait = min(2*wait, time.Second) {
-		err := s.Release(ctx, refused)
+		page := refused[:min(len(refused), showPage)] // every node waits for it
+		err := s.Release(ctx, page)
 		if err == nil {
-			refused = nil
+			if refused = refused[len(page):]; len(refused) > 0 {
+				continue
+			}
 			err = s.do(ctx, func(t *tx) error {
 				for _, g := range lists {
 					if err := t.recoverList(g.id); err != nil {

@@ -3,7 +3,9 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -181,6 +183,50 @@ func givenBeforeLoss(t *testing.T, pl place) {
 	}
 }
 
+// What a node takes until it has joined again is another's too: its dispatcher must not
+// have anything of it once the node may send.
+func TestWhatIsTakenBeforeJoiningAgainIsDropped(t *testing.T) {
+	t.Parallel()
+	onServers(t, takenBeforeJoining)
+}
+
+func takenBeforeJoining(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	sends, accepts, heard := p.meet(t)
+	// The writer does nothing until the list is read and the node knows that it is none.
+	busy, free := make(chan struct{}), make(chan struct{})
+	held := make(chan error, 1)
+	go func() {
+		held <- sends.enter(&call{done: make(chan struct{}), aside: func() { close(busy); <-free }})
+	}()
+	<-busy
+	accepts.create(start(), accepts.draft("one"))
+	awaitQueue(sends.Store, 1)
+	if _, err := accepts.side.ExecContext(t.Context(), `delete from nodes where node_id = $1`, sends.node.Load().id); err != nil {
+		t.Fatal(err)
+	}
+	joined := make(chan error, 1)
+	go func() {
+		_, err := sends.renew(context.WithoutCancel(t.Context()), sends.node.Load())
+		joined <- err
+	}()
+	awaitQueue(sends.Store, 2)
+	close(free)
+	if err := errors.Join(<-held, <-joined); err != nil {
+		t.Fatal(err)
+	}
+	heard.mu.Lock()
+	kept, lost := heard.got[heard.kept:], heard.lost
+	heard.mu.Unlock()
+	if len(kept) != 0 || lost == 0 {
+		t.Errorf("the dispatcher was told %d times that all is lost, and keeps %d deliveries", lost, len(kept))
+	}
+	l := &line{desk: sends, hook: p.la.hook}
+	if got := l.claim(start()); len(got.Deliveries) != 1 {
+		t.Errorf("%d deliveries are in the queue", len(got.Deliveries))
+	}
+}
+
 // deafen keeps a store from reading, and with it from taking what it is given.
 func deafen(t *testing.T, d *desk) {
 	t.Helper()
@@ -221,6 +267,56 @@ func givenFull(t *testing.T, pl place) {
 	n.full.note(p.la.lane(), time.Now().Add(-fullPause))
 	accepts.create(start(), accepts.draft("given"))
 	heard.await(t, "what it was given", func(c Committed) bool { return len(c.Handed) == 1 })
+}
+
+// What there is no room for is queued in pages: every node waits while one commits.
+func TestWhatIsRefusedIsQueuedInPages(t *testing.T) {
+	t.Parallel()
+	onServers(t, refusedInPages)
+}
+
+func refusedInPages(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	sends, accepts, heard := p.meet(t)
+	theirs := 1
+	for range 49 {
+		if l := p.a.hook(start()); sends.Mine(l.lane()) {
+			theirs++
+		}
+	}
+	heard.fill(true)
+	events := showPage/theirs + 2
+	release := hold(t, accepts.Store)
+	var all sync.WaitGroup
+	for range events {
+		all.Go(func() { accepts.create(start(), accepts.draft("refused")) })
+	}
+	awaitQueue(accepts.Store, events)
+	release()
+	all.Wait()
+	for end := time.Now().Add(20 * time.Second); accepts.count("deliveries") < theirs*events && time.Now().Before(end); <-time.After(time.Millisecond) {
+		continue
+	}
+	var rows, most int
+	err := sends.side.QueryRowContext(t.Context(), `select sum(n), max(n) from (select count(*) as n from deliveries group by xmin::text) c`).Scan(&rows, &most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rows != theirs*events || most > showPage {
+		t.Errorf("%d rows, %d of them in one transaction", rows, most)
+	}
+}
+
+// Hints fit into what PostgreSQL lets one NOTIFY say, however many there are.
+func TestHintsFit(t *testing.T) {
+	t.Parallel()
+	h := hints{bell: make(chan struct{}, 1)}
+	for range hintLanes {
+		h.add(hint{lanes: []Lane{{NewID(), NewID()}}, full: []Lane{{NewID(), NewID()}}, gave: []string{NewID()}, beat: true})
+	}
+	if n := len(h.take()); n >= 8000 {
+		t.Errorf("%d bytes", n)
+	}
 }
 
 // A node remembers the names that tickets show, until another changes one.

@@ -49,8 +49,10 @@ func (h *handovers) settle(d *handed) {
 	h.settled = append(h.settled, d)
 }
 
-// unsettle takes back what was settled after a mark: its rows were rolled back.
+// unsettle takes back what was settled after a mark: its rows were rolled back. After
+// lose there is less than that.
 func (h *handovers) unsettle(mark int) {
+	mark = min(mark, len(h.settled))
 	for i := mark; i < len(h.settled); i++ {
 		d := h.settled[i]
 		h.by[d.DeliveryID] = d

@@ -23,7 +23,7 @@ const (
 	hintAll     = "all"
 	hintGave    = "gave:" // and the node
 	hintFull    = "full:" // and the lane
-	hintLanes   = 60      // that fit into one NOTIFY, with as many that are full and some nodes; with more, all are looked at
+	hintLanes   = 58      // that fit into one NOTIFY, with as many that are full and some nodes; with more, all are looked at
 )
 
 // hint is something for other nodes to know.

@@ -131,11 +131,16 @@ func (s *Store) Leave(ctx context.Context) error {
 	return err
 }
 
-// enroll inserts the row of the node. What it held before, and nobody has taken
-// over yet, goes into the queue: it may not know any more what it has sent.
+// enroll inserts the row of the node. What it held before is another's, or goes into
+// the queue: it may not know any more what it has sent. Its dispatcher hears that on
+// the writer's goroutine: before, a commit could still hand it something, or a list
+// be taken.
 func (s *Store) enroll(ctx context.Context, n *node) error {
 	return s.do(ctx, func(t *tx) error {
 		t.w.lose()
+		if in := s.intake.Load(); in != nil {
+			in.Lost()
+		}
 		if _, err := t.releaseHeldBy(`= $2`, maxInPage, n.id); err != nil {
 			return err
 		}
@@ -277,7 +282,7 @@ func (s *Store) keepLease(n *node) {
 }
 
 // renew renews the lease and learns who lives. dead says that there is a node to
-// take over from.
+// take over from, or a list of one that somebody has not finished with.
 func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 	before := s.cfg.Now()
 	var now, webhooks int64
@@ -286,7 +291,8 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 	err = s.side.QueryRowContext(ctx, `with held as (
 			update nodes set lease_until = `+databaseNow+` + $2 where node_id = $1 returning node_id)
 		select `+databaseNow+`, exists (select 1 from held), g.webhooks,
-			exists (select 1 from nodes where lease_until <= `+databaseNow+` and node_id <> $1),
+			exists (select 1 from nodes where lease_until <= `+databaseNow+` and node_id <> $1)
+				or exists (select 1 from handovers where owner not in (select node_id from nodes)),
 			coalesce((select string_agg(node_id, ',' order by node_id) from nodes 
 				where (lease_until > `+databaseNow+` or node_id = $1) and not leaving), ''),
 			coalesce((select string_agg(node_id, ',' order by node_id) from nodes where not leaving), '')
@@ -295,11 +301,7 @@ func (s *Store) renew(ctx context.Context, n *node) (dead bool, err error) {
 		return false, fmt.Errorf("renew the lease of the node: %w", err)
 	}
 	after := s.cfg.Now()
-	if in := s.intake.Load(); !held {
-		// Another has taken over. What is in memory here is his.
-		if in != nil {
-			in.Lost()
-		}
+	if !held { // another has taken over
 		if err := s.enroll(ctx, n); err != nil {
 			return false, fmt.Errorf("join the nodes again: %w", err)
 		}

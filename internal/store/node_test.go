@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -59,6 +60,7 @@ type dispatcher struct {
 	got  []Claimed
 	news []Committed
 	lost int
+	kept int // of got, what came before it was last told that all is lost
 }
 
 func (k *dispatcher) intake() *Intake {
@@ -71,7 +73,7 @@ func (k *dispatcher) intake() *Intake {
 			defer k.mu.Unlock()
 			k.got, k.news = append(k.got, c.Handed...), append(k.news, c)
 		},
-		Lost: func() { k.mu.Lock(); defer k.mu.Unlock(); k.lost++ },
+		Lost: func() { k.mu.Lock(); defer k.mu.Unlock(); k.lost, k.kept = k.lost+1, len(k.got) },
 	}
 }
 
@@ -265,6 +267,92 @@ func comeBack(t *testing.T, pl place) {
 	p.expire(t, p.b)
 	if dead, n := renew(); !dead || n != 1 {
 		t.Errorf("long after the database %d nodes, dead: %t", n, dead)
+	}
+}
+
+// A node that cannot join again, since a list of its own cannot be read, goes on to
+// write, also when others of the batch fail too.
+func TestANodeThatCannotJoinAgain(t *testing.T) {
+	t.Parallel()
+	onServers(t, cannotJoin)
+}
+
+func cannotJoin(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	p.a.node.Load().members.Store(&membership{nodes: []string{p.a.node.Load().id}})
+	p.a.create(start(), p.a.draft("one"))
+	if _, err := p.b.side.ExecContext(t.Context(), `insert into handovers (handover_id, owner, list) values (1, $1, $2)`,
+		p.a.node.Load().id, []byte{listVersion + 1}); err != nil {
+		t.Fatal(err)
+	}
+	errLate := errors.New("after the write")
+	err := together(t, p.a.Store,
+		func() error {
+			return p.a.do(t.Context(), func(x *tx) error {
+				return errors.Join(x.change("", `insert into handovers (handover_id, list) values (2, $1)`, []byte{}), errLate)
+			})
+		},
+		func() error {
+			rec, err := p.a.Record(t.Context(), []Result{p.la.answered(&p.la.hook, p.ka.handed()[0], status(200), start())})
+			if err == nil && rec[0].Fenced {
+				err = errors.New("the result was refused")
+			}
+			return err
+		},
+		func() error {
+			if err := p.a.enroll(t.Context(), p.a.node.Load()); !errors.Is(err, errList) {
+				return fmt.Errorf("it has joined: %w", err)
+			}
+			return nil
+		},
+	)
+	if !errors.Is(err, errLate) || err.Error() != errLate.Error() {
+		t.Error(err)
+	}
+	if _, err := p.b.side.ExecContext(t.Context(), `delete from handovers where handover_id = 1`); err != nil {
+		t.Fatal(err)
+	}
+	if got := shapes(p.la.log(DeliveryQuery{})); !slices.Equal(got, []string{"1/0 delivered"}) {
+		t.Errorf("the log shows %v", got)
+	}
+}
+
+// A node that has begun to take over, and could not go on, does so with a later beat:
+// the row of the one that has ended is gone by then.
+func TestATakeoverGoesOn(t *testing.T) {
+	t.Parallel()
+	onServers(t, takeoverGoesOn)
+}
+
+func takeoverGoesOn(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	id := stranger(t, p.a)
+	p.a.create(start(), p.a.draft("orphan"))
+	if _, err := p.b.side.ExecContext(t.Context(), `update nodes set lease_until = 0 where node_id = $1`, id); err != nil {
+		t.Fatal(err)
+	}
+	// It ends after its first transaction, which waits for the writer until then.
+	ctx, cancel := context.WithCancel(t.Context())
+	release := hold(t, p.b.Store)
+	done := make(chan error, 1)
+	go func() { done <- p.b.takeOver(ctx) }()
+	awaitQueue(p.b.Store, 1)
+	cancel()
+	release()
+	if err := <-done; err == nil || p.a.count("handovers") != 1 {
+		t.Fatalf("it has taken over: %v", err)
+	}
+	p.b.node.Load().since.Store(new(start())) // for long enough to judge others
+	if must(p.b.renew(t.Context(), p.b.node.Load()))(t) {
+		if err := p.b.takeOver(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := p.lb.claim(start()); len(got.Deliveries) != 1 || p.a.count("handovers") != 0 {
+		t.Errorf("%d deliveries are in the queue, %d lists are left", len(got.Deliveries), p.a.count("handovers"))
+	}
+	if must(p.b.renew(t.Context(), p.b.node.Load()))(t) {
+		t.Error("there is still something to take over")
 	}
 }
 
