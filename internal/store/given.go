@@ -31,8 +31,8 @@ func (w *writer) listID(n int) int64 { return w.recent.version*listsOfCommit + i
 // giveTo gives a delivery to the node that sends it, and reports false if that is
 // not possible now.
 func (t *tx) giveTo(now time.Time, o owed, d delivery.Delivery) bool {
-	node := t.w.s.senderOf(o.lane)
-	if t.w.shared.away || !t.w.shared.nodes[node] || t.w.s.node.Load().full.has(o.lane, t.w.s.cfg.Now()) {
+	n, node := t.w.s.node.Load(), t.w.s.senderOf(o.lane)
+	if n == nil || t.w.shared.away || !t.w.shared.nodes[node] || n.full.has(o.lane, t.w.s.cfg.Now()) {
 		return false
 	}
 	t.given = append(t.given, Claimed{Delivery: d, Owner: node, Since: now, own: o.body, seq: o.seq})
@@ -80,8 +80,8 @@ func (n *node) look() {
 	}
 }
 
-// takeGiven takes what other nodes give until the node leaves. After an error the
-// next beat tries again.
+// takeGiven takes what other nodes give until the node leaves. After an error it rests:
+// a node that is overloaded must not read the same lists with every hint.
 func (s *Store) takeGiven(n *node) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -101,7 +101,12 @@ func (s *Store) takeGiven(n *node) {
 		for more := true; more; {
 			var err error
 			if more, err = s.takeLists(ctx, n, &after); err != nil {
-				break
+				more = false
+				select {
+				case <-n.quit:
+				case <-time.After(hearPause):
+					n.look()
+				}
 			}
 		}
 	}
@@ -135,11 +140,12 @@ func (s *Store) takeLists(ctx context.Context, n *node, after *int64) (more bool
 		return false, err
 	}
 	var refused []Claimed
+	var full []Lane
 	kept := true
 	err = s.enter(&call{done: make(chan struct{}), aside: func() {
 		// What was read before this node lost everything is another's.
 		if kept = s.losses.Load() == losses; kept {
-			refused = s.writer.adopt(lists)
+			refused, full = s.writer.adopt(lists)
 		}
 	}})
 	if err != nil {
@@ -147,7 +153,10 @@ func (s *Store) takeLists(ctx context.Context, n *node, after *int64) (more bool
 	}
 	*after = lists[len(lists)-1].id
 	if kept {
-		s.refuse(ctx, n, lists, refused, losses)
+		if len(full) > 0 {
+			n.hints.add(hint{full: full})
+		}
+		s.refuse(ctx, lists, refused, losses)
 	}
 	return len(lists) == givenPage, nil
 }
@@ -230,8 +239,9 @@ func (s *Store) readGiven(ctx context.Context, n *node, lists []*givenList) erro
 }
 
 // adopt remembers given lists as if the commits had been its own, and hands what
-// there is room for to the dispatcher. The rest is to be released.
-func (w *writer) adopt(lists []*givenList) (refused []Claimed) {
+// there is room for to the dispatcher. The rest is to be released; full are the lanes
+// of it that have no room.
+func (w *writer) adopt(lists []*givenList) (refused []Claimed, full []Lane) {
 	in := w.s.intake.Load()
 	var all Committed
 	for _, g := range lists {
@@ -242,10 +252,14 @@ func (w *writer) adopt(lists []*givenList) (refused []Claimed) {
 		w.handovers.open = append(w.handovers.open, h)
 		for _, c := range g.took {
 			w.handovers.by[c.DeliveryID] = &handed{Claimed: c, of: h}
-			if in != nil && w.s.Mine(c.Lane()) && in.Reserve(c.Lane(), len(c.Body)) {
+			ours := in != nil && w.s.Mine(c.Lane())
+			if ours && in.Reserve(c.Lane(), len(c.Body)) {
 				all.Handed = append(all.Handed, c)
-			} else {
-				refused = append(refused, c)
+				continue
+			}
+			refused = append(refused, c)
+			if ours && !slices.Contains(full, c.Lane()) {
+				full = append(full, c.Lane())
 			}
 		}
 	}
@@ -253,21 +267,12 @@ func (w *writer) adopt(lists []*givenList) (refused []Claimed) {
 	if len(all.Handed) > 0 {
 		in.Commit(all)
 	}
-	return refused
+	return refused, full
 }
 
 // refuse queues what there is no room for, and ends lists whose events are gone. It
 // does not give up as long as all that is this node's to do.
-func (s *Store) refuse(ctx context.Context, n *node, lists []*givenList, refused []Claimed, losses int64) {
-	var full []Lane
-	for i := range refused {
-		if l := refused[i].Lane(); !slices.Contains(full, l) {
-			full = append(full, l)
-		}
-	}
-	if len(full) > 0 {
-		n.hints.add(hint{full: full})
-	}
+func (s *Store) refuse(ctx context.Context, lists []*givenList, refused []Claimed, losses int64) {
 	lists = slices.DeleteFunc(lists, func(g *givenList) bool { return len(g.took) > 0 || g.unreadable })
 	for wait := 50 * time.Millisecond; len(refused)+len(lists) > 0 && s.losses.Load() == losses; wait = min(2*wait, time.Second) {
 		page := refused[:min(len(refused), showPage)] // every node waits for it

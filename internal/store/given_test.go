@@ -427,3 +427,59 @@ func TestAKeyReadBeforeItsChangeIsNotKept(t *testing.T) {
 		t.Error("nothing is remembered")
 	}
 }
+
+// A list that cannot be read is in the way of no other, and no secret.
+func TestAListThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	onServers(t, givenUnreadable)
+}
+
+func givenUnreadable(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	id := stranger(t, p.a)
+	damage := func(number int, owner string) {
+		t.Helper()
+		if _, err := p.b.side.ExecContext(t.Context(), `insert into handovers (handover_id, owner, list) values ($1, $2, $3)`,
+			number, owner, []byte{99, 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage(1, id)
+	p.a.create(start(), p.a.draft("behind it"))
+	if _, err := p.b.side.ExecContext(t.Context(), `update nodes set lease_until = 0 where node_id = $1`, id); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.b.takeOver(t.Context()); err == nil || !strings.Contains(err.Error(), "handover 1:") {
+		t.Errorf("the takeover says %v", err)
+	}
+	if got := p.lb.claim(start()); len(got.Deliveries) != 1 || p.b.count("handovers") != 1 {
+		t.Errorf("claimed %+v, %d lists are left", got, p.b.count("handovers"))
+	}
+	// Its owner goes on.
+	damage(2, p.a.node.Load().id)
+	if err := p.a.enroll(t.Context(), p.a.node.Load()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A node that retires stays one that retires when it has to join again.
+func TestANodeThatRetiresJoinsAgain(t *testing.T) {
+	t.Parallel()
+	onServers(t, retiresTwice)
+}
+
+func retiresTwice(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	n := p.a.node.Load()
+	if err := p.a.Retire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.b.side.ExecContext(t.Context(), `delete from nodes where node_id = $1`, n.id); err != nil {
+		t.Fatal(err)
+	}
+	must(p.a.renew(t.Context(), n))(t)
+	must(p.b.renew(t.Context(), p.b.node.Load()))(t)
+	if !p.b.Mine(p.la.lane()) || p.b.Among() != 1 {
+		t.Errorf("the other counts %d nodes", p.b.Among())
+	}
+}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -51,6 +52,7 @@ type node struct {
 	webhooks atomic.Int64               // what gate.webhooks was when it was last looked at
 	hints    hints
 	taking   atomic.Bool   // over, from another
+	retired  atomic.Bool   // see Retire
 	given    chan struct{} // another may have given it something
 	full     fullLanes
 }
@@ -97,6 +99,7 @@ func (s *Store) Retire(ctx context.Context) error {
 	if n == nil {
 		return nil
 	}
+	n.retired.Store(true)
 	if _, err := s.side.ExecContext(ctx, `update nodes set leaving = true where node_id = $1`, n.id); err != nil {
 		return fmt.Errorf("retire from the nodes: %w", err)
 	}
@@ -118,7 +121,7 @@ func (s *Store) Leave(ctx context.Context) error {
 		err = s.do(ctx, func(t *tx) error {
 			// What it was given and has not taken any more.
 			t.w.lose()
-			if _, err := t.releaseHeldBy(`= $2`, maxInPage, n.id); err != nil {
+			if _, _, err := t.releaseHeldBy(`= $2`, maxInPage, n.id); err != nil {
 				return err
 			}
 			return t.change("leave the nodes", `delete from nodes where node_id = $1`, n.id)
@@ -141,12 +144,13 @@ func (s *Store) enroll(ctx context.Context, n *node) error {
 		if in := s.intake.Load(); in != nil {
 			in.Lost()
 		}
-		if _, err := t.releaseHeldBy(`= $2`, maxInPage, n.id); err != nil {
+		if _, _, err := t.releaseHeldBy(`= $2`, maxInPage, n.id); err != nil {
 			return err
 		}
-		return t.change("join the nodes", `insert into nodes (node_id, joined_at, lease_until)
-			values ($1, `+databaseNow+`, `+databaseNow+` + $2) on conflict (node_id) do update set lease_until = excluded.lease_until`,
-			n.id, nodeLease.Microseconds())
+		return t.change("join the nodes", `insert into nodes (node_id, joined_at, lease_until, leaving)
+			values ($1, `+databaseNow+`, `+databaseNow+` + $2, $3)
+			on conflict (node_id) do update set lease_until = excluded.lease_until`,
+			n.id, nodeLease.Microseconds(), n.retired.Load())
 	})
 }
 
@@ -166,36 +170,37 @@ func (s *Store) InOffice() bool {
 // oldest node does. For a moment two may believe it, and what they do is right
 // also then.
 func (s *Store) Leads() bool {
-	m := s.membership()
-	return m == nil || len(m.nodes) > 0 && m.nodes[0] == s.node.Load().id
+	m, me := s.membership()
+	return m == nil || len(m.nodes) > 0 && m.nodes[0] == me
 }
 
 // Among returns how many nodes share the work, this one included.
 func (s *Store) Among() int {
-	if m := s.membership(); m != nil {
+	if m, _ := s.membership(); m != nil {
 		return max(1, len(m.nodes))
 	}
 	return 1
 }
 
-func (s *Store) membership() *membership {
+// membership returns who lives, and the id of this process's node; nil without one.
+func (s *Store) membership() (m *membership, me string) {
 	n := s.node.Load()
 	if n == nil {
-		return nil
+		return nil, ""
 	}
-	return n.members.Load()
+	return n.members.Load(), n.id
 }
 
 // Mine reports whether this process sends what the lane is owed.
 func (s *Store) Mine(l Lane) bool {
-	m := s.membership()
-	return m == nil || ranksFirst(m.nodes, s.node.Load().id, l)
+	m, me := s.membership()
+	return m == nil || ranksFirst(m.nodes, me, l)
 }
 
 // senderOf returns the node that sends what the lane is owed; "" when there is none,
 // and on an embedded database.
 func (s *Store) senderOf(l Lane) string {
-	if m := s.membership(); m != nil {
+	if m, _ := s.membership(); m != nil {
 		return first(m.nodes, l)
 	}
 	return ""
@@ -205,7 +210,7 @@ func (s *Store) senderOf(l Lane) string {
 // then nothing should be sent before the pause is over, and the limit be taken for
 // used up.
 func (s *Store) Gained(l Lane) (pause time.Duration, gained bool) {
-	m := s.membership()
+	m, me := s.membership()
 	if m == nil {
 		return 0, false
 	}
@@ -213,7 +218,6 @@ func (s *Store) Gained(l Lane) (pause time.Duration, gained bool) {
 	if age > gainedMemory {
 		return 0, false
 	}
-	me := s.node.Load().id
 	for _, nodes := range m.before {
 		if len(nodes) > 0 && !ranksFirst(nodes, me, l) {
 			return max(0, gainedPause-age), true
@@ -371,36 +375,53 @@ const (
 	maxInPage  = 1_000_000
 )
 
-// takeOver queues what nodes hold whose lease has ended, and ends them.
+// takeOver queues what nodes hold whose lease has ended, and ends them. A list that
+// cannot be read stays, and is an error when all else is done.
 func (s *Store) takeOver(ctx context.Context) error {
+	var unreadable error
 	_, err := write(ctx, s, func(t *tx) (int64, error) {
 		return t.exec(`delete from nodes where lease_until <= ` + databaseNow)
 	})
 	for more := true; err == nil && more; {
 		more, err = write(ctx, s, func(t *tx) (bool, error) {
-			return t.releaseHeldBy(`not in (select node_id from nodes)`, orphanPage)
+			more, bad, err := t.releaseHeldBy(`not in (select node_id from nodes)`, orphanPage)
+			unreadable = bad
+			return more, err
 		})
 	}
-	if err != nil {
+	if err = errors.Join(err, unreadable); err != nil {
 		return fmt.Errorf("take over from a node that has ended: %w", err)
 	}
 	return nil
 }
 
 // releaseHeldBy voids the leases and ends the lists whose owner meets a condition,
-// with at most one argument, a page of each, and reports whether there may be more.
-func (t *tx) releaseHeldBy(owner string, page int, arg ...any) (more bool, err error) {
-	rows, err := t.query(`select handover_id from handovers where owner `+owner+` order by handover_id limit $1`, append([]any{page/10 + 1}, arg...)...)
+// with at most one argument, a page of each, and reports whether there may be more. It
+// passes over lists that cannot be read, and says so in unreadable.
+func (t *tx) releaseHeldBy(owner string, page int, arg ...any) (more bool, unreadable, err error) {
+	rows, err := t.query(`select handover_id, list from handovers where owner `+owner+` order by handover_id limit $1`, append([]any{page/10 + 1}, arg...)...)
 	lists, err := collect(rows, err, func(r scanner) (id int64, err error) {
-		err = r.Scan(&id)
-		return id, err
+		var list []byte
+		if err := r.Scan(&id, &list); err != nil {
+			return 0, err
+		}
+		if _, err := readList(list); err != nil {
+			unreadable = errors.Join(unreadable, fmt.Errorf("handover %d: %w", id, err))
+			return 0, nil
+		}
+		return id, nil
 	})
 	if err != nil {
-		return false, fmt.Errorf("read handovers: %w", err)
+		return false, nil, fmt.Errorf("read handovers: %w", err)
 	}
+	recovered := 0
 	for _, id := range lists {
+		if id == 0 {
+			continue
+		}
+		recovered++
 		if err := t.recoverList(id); err != nil {
-			return false, err
+			return false, nil, err
 		}
 	}
 	rows, err = t.query(`update deliveries set lease_owner = null, lease_until = null
@@ -412,7 +433,7 @@ func (t *tx) releaseHeldBy(owner string, page int, arg ...any) (more bool, err e
 		return l, err
 	})
 	if err != nil {
-		return false, fmt.Errorf("release deliveries: %w", err)
+		return false, nil, fmt.Errorf("release deliveries: %w", err)
 	}
 	for _, l := range lanes {
 		t.due(l)
@@ -421,9 +442,9 @@ func (t *tx) releaseHeldBy(owner string, page int, arg ...any) (more bool, err e
 		where mail_id in (select mail_id from mail_outbox where sent_at is null and failed_at is null
 			and lease_until is not null and lease_owner `+owner+` limit $1)`, append([]any{page}, arg...)...)
 	if err != nil {
-		return false, fmt.Errorf("release mails: %w", err)
+		return false, nil, fmt.Errorf("release mails: %w", err)
 	}
-	return len(lists) > page/10 || len(lanes) == page, nil
+	return len(lists) > page/10 && recovered > 0 || len(lanes) == page, unreadable, nil
 }
 
 // anchor is a moment on two clocks.
