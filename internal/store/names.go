@@ -1,6 +1,10 @@
 package store
 
-import "github.com/ticketwire/ticketwire/internal/ticket"
+import (
+	"fmt"
+
+	"github.com/ticketwire/ticketwire/internal/ticket"
+)
 
 // A ticket shows the names of what it refers to, from ten other tables. On a server,
 // where another node may have changed any ticket since this one passed the gate, a
@@ -78,3 +82,76 @@ func (n knownNames) dress(t *ticket.Ticket) bool {
 	t.EnteredByName, t.AssignedToName = get(&t.EnteredBy).name, get(t.AssignedTo).name
 	return all
 }
+
+// fetch remembers the tickets that the calls of a batch will ask for. Those that are
+// neither remembered nor read already it reads in one round trip, and not in one for
+// each. It takes another one for those with a name that is not remembered.
+func (w *writer) fetch(batch []*call, tickets bareTickets) error {
+	t := &tx{w: w}
+	err := t.ask(tickets.of(batch, w.recent.tickets))
+	var whole []asked
+	for i := range tickets {
+		tk := &tickets[i]
+		if w.recent.names.dress(&tk.Ticket) {
+			t.remember(&tk.Ticket, tk.lastSeq)
+		} else {
+			whole = append(whole, asked{text: wholeTicket, args: []any{tk.TenantID, tk.TicketID}, scan: t.learnTicket})
+		}
+	}
+	if err == nil {
+		err = t.ask(whole)
+	}
+	if err != nil {
+		return fmt.Errorf("read tickets: %w", err)
+	}
+	return nil
+}
+
+// bareTickets are tickets that were read without their names.
+type bareTickets []known
+
+// of asks for the tickets that the calls of a batch will ask for, but for those that
+// are known or here already.
+func (b *bareTickets) of(batch []*call, remembered map[ticketKey]known) (list []asked) {
+	listed := map[ticketKey]bool{{}: true}
+	for i := range *b {
+		listed[ticketKey{(*b)[i].TenantID, (*b)[i].TicketID}] = true
+	}
+	for _, c := range batch {
+		if _, is := remembered[c.on]; is || listed[c.on] {
+			continue
+		}
+		listed[c.on] = true
+		list = append(list, asked{text: bareTicket, args: []any{c.on.tenant, c.on.id}, scan: func(row scanner) error {
+			var k known
+			var err error
+			k.Ticket, err = scanTicket(alsoScan{row, &k.lastSeq})
+			*b = append(*b, k)
+			return err
+		}})
+	}
+	return list
+}
+
+// wholeTicket reads a ticket with all names, and the number of its newest event.
+const wholeTicket = ticketFields + `, t.last_seq` + ticketFrom + `where t.tenant_id = $1 and t.ticket_id = $2`
+
+// learnTicket remembers the ticket of a row, and the names that it shows.
+func (t *tx) learnTicket(row scanner) error {
+	var seq int64
+	tk, err := scanTicket(alsoScan{row, &seq})
+	if err == nil {
+		t.remember(&tk, seq)
+		t.w.recent.names.learn(&tk)
+	}
+	return err
+}
+
+// alsoScan is a row with one column more than who scans it knows of.
+type alsoScan struct {
+	scanner
+	last any
+}
+
+// Scan reads the columns into dest and the last one into its own place.
+func (a alsoScan) Scan(dest ...any) error { return a.scanner.Scan(append(dest, a.last)...) }
