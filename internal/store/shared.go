@@ -28,8 +28,13 @@ const (
 	gateNumber = `7468624` // any number; ours
 	takeGate   = `select pg_advisory_xact_lock(` + gateNumber + `)`
 	passGate   = `select nextval('gate_version'), webhooks, pg_current_xact_id()::text,
-		(select coalesce(max(seq), 0) from events where seq >= $1) from gate`
+		(select coalesce(max(seq), 0) from events where seq >= $1), ` + lifeOfServer + ` from gate`
 	whoIsNode = `select node_id, leaving from nodes`
+	// lifeOfServer is another number after each crash of the server, and none until
+	// beginLife: the table is not logged, so that a crash empties it.
+	lifeOfServer = `coalesce((select tokens from rate_buckets where tenant_id = '' and api_key_id = ''), 0)`
+	beginLife    = `insert into rate_buckets (tenant_id, api_key_id, tokens, allowed, filled_at)
+		values ('', '', 1 + random(), false, 0) on conflict do nothing`
 	moveHooks = `update gate set webhooks = webhooks + 1`
 )
 
@@ -70,6 +75,7 @@ func (w *writer) aborted() bool {
 // shared is what the writer of a server knows of its transaction.
 type shared struct {
 	xid      string          // of the transaction at hand
+	life     float64         // of the server, as it began; 0: not known
 	newest   int64           // an event that was committed, the newest or one before it: no day before it has to be looked at for the newest
 	webhooks int64           // gate.webhooks as it is in it
 	moved    bool            // it has moved that by one
@@ -95,6 +101,7 @@ var errUnsettled = errors.New("what became of an earlier commit is not known yet
 // ended under it. The server knows.
 type unsure struct {
 	xid   string
+	life  float64 // of the server that gave the xid
 	batch []*call
 	made  *handover
 }
@@ -123,7 +130,7 @@ func (w *writer) beginShared(batch []*call) error {
 		b.Queue(w.s.dialect.begin)
 		b.Queue(gateSettings, gateLimit)
 		b.Queue(takeGate)
-		b.Queue(passGate, sh.newest).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid, &seq) })
+		b.Queue(passGate, sh.newest).QueryRow(func(row pgx.Row) error { return row.Scan(&version, &sh.webhooks, &sh.xid, &seq, &sh.life) })
 		if n != nil {
 			sh.away = true
 			b.Queue(whoIsNode).Query(func(rows pgx.Rows) error { return sh.meet(rows, n.id) })
@@ -159,7 +166,11 @@ func (w *writer) beginShared(batch []*call) error {
 		w.recent.seq = seq
 	}
 	w.recent.version, sh.known = version, sh.webhooks
-	if err := w.fetch(batch, tickets); err != nil {
+	err = w.fetch(batch, tickets)
+	if err == nil && sh.life == 0 {
+		err = w.postpone("begin the life of the server", beginLife, nil)
+	}
+	if err != nil {
 		return errors.Join(err, w.rollback())
 	}
 	return nil
@@ -264,7 +275,7 @@ func (w *writer) commitShared(batch []*call, made *handover) error {
 		w.shared.known++
 	}
 	if err != nil && w.broken() {
-		w.shared.unsure = &unsure{xid: w.shared.xid, batch: batch, made: made}
+		w.shared.unsure = &unsure{xid: w.shared.xid, life: w.shared.life, batch: batch, made: made}
 	}
 	return err
 }
@@ -284,6 +295,9 @@ func (w *writer) tryAgain(batch []*call, err error) error {
 			return err
 		}
 		committed, cerr := w.connect(batch)
+		if errors.Is(cerr, errAmbiguous) {
+			return cerr // it may have been made: it must not run again
+		}
 		if cerr == nil {
 			if committed {
 				return nil
@@ -322,7 +336,7 @@ func (w *writer) connect(batch []*call) (committed bool, err error) {
 	if u == nil {
 		return false, w.recoverLate()
 	}
-	made, err := w.outcome(u.xid)
+	made, sure, err := w.outcome(u)
 	if err != nil {
 		return false, err
 	}
@@ -331,6 +345,16 @@ func (w *writer) connect(batch []*call) (committed bool, err error) {
 	switch {
 	case !made:
 		w.handovers.unsettle(0)
+	case !sure:
+		// Rather twice than not at all: what it has recorded is recorded again, and
+		// what it owes is queued if its list is there.
+		w.handovers.unsettle(0)
+		if u.made != nil {
+			w.shared.late = append(w.shared.late, u.made.id)
+		}
+		if ours {
+			return false, errors.Join(errAmbiguous, w.recoverLate())
+		}
 	case ours:
 		w.keep(batch, u.made)
 	default:
@@ -344,21 +368,30 @@ func (w *writer) connect(batch []*call) (committed bool, err error) {
 	return made && ours, w.recoverLate()
 }
 
+// errAmbiguous is the end of a commit that nobody can tell any more.
+var errAmbiguous = errors.New("the server has crashed under a commit, which it may have made or not")
+
 // outcome asks what became of a transaction. One that the server has never heard
 // of died with another server.
-func (w *writer) outcome(xid string) (committed bool, err error) {
+//
+// A server that crashes forgets a transaction of which nothing has reached its log,
+// and gives its number to another after that. So if it has crashed since, and says
+// that the number was committed, it is not sure whose that is.
+func (w *writer) outcome(u *unsure) (committed, sure bool, err error) {
 	for end := w.s.cfg.Now().Add(w.shared.patience); ; {
 		var status sql.NullString
-		err := w.conn.QueryRowContext(context.Background(), `select pg_xact_status($1::text::xid8)`, xid).Scan(&status)
+		var life float64
+		err := w.conn.QueryRowContext(context.Background(), `select pg_xact_status($1::text::xid8), `+lifeOfServer, u.xid).Scan(&status, &life)
+		crashed := u.life == 0 || life != u.life
 		switch {
 		case postgresCode(err) == "22023":
-			return false, nil
+			return false, true, nil
 		case err != nil:
-			return false, fmt.Errorf("ask for the outcome of a commit: %w", err)
-		case status.String != "in progress":
-			return status.String == "committed", nil
+			return false, false, fmt.Errorf("ask for the outcome of a commit: %w", err)
+		case status.String != "in progress" || crashed:
+			return status.String == "committed", !crashed, nil
 		case w.s.cfg.Now().After(end):
-			return false, errors.New("ask for the outcome of a commit: the server is still at it")
+			return false, false, errors.New("ask for the outcome of a commit: the server is still at it")
 		}
 		<-time.After(20 * time.Millisecond)
 	}

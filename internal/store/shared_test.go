@@ -235,6 +235,52 @@ func unsureCommitOwes(t *testing.T, p place) {
 	}
 }
 
+// When the server has crashed since, the number of a transaction may be another's, so
+// that it was committed says nothing: the call fails, does not run again, and what it
+// owes is sent if it was made.
+func TestACommitUnderACrashIsAmbiguous(t *testing.T) {
+	t.Parallel()
+	onServers(t, ambiguousCommit)
+}
+
+func ambiguousCommit(t *testing.T, p place) {
+	direct := openAt(t, p, guide)
+	behind, r := throughRelay(t, p)
+	s := openAt(t, behind, guide)
+	d := newDesk(t, s, "acme")
+	l, k := d.hook(start()), d.take()
+	d.create(start(), d.draft("before"))
+	r.mode.Store(dropAndRefuse)
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.CreateTicket(t.Context(), start(), d.Actor, d.draft("unsure"))
+		done <- err
+	}()
+	count := func() (n int) {
+		t.Helper()
+		if err := direct.side.QueryRowContext(t.Context(), `select count(*) from tickets`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for end := time.Now().Add(20 * time.Second); count() < 2 && time.Now().Before(end); <-time.After(time.Millisecond) {
+		continue
+	}
+	// As a crash leaves the table.
+	if _, err := direct.side.ExecContext(t.Context(), `truncate rate_buckets`); err != nil {
+		t.Fatal(err)
+	}
+	r.mode.Store(relayAll)
+	wantKind(t, "a commit under a crash", <-done, fault.Unavailable)
+	d.create(start(), d.draft("after"))
+	if n := count(); n != 3 || len(k.got) != 2 {
+		t.Errorf("%d tickets, %d handed over", n, len(k.got))
+	}
+	if b := l.claimOne(start()); len(b.Deliveries) != 1 {
+		t.Errorf("claimed %+v", b)
+	}
+}
+
 // Sessions that are terminated under load, and transactions that the server gives
 // up (class 40), cost nobody anything: what was acknowledged is there once.
 func TestTerminatedSessionsLoseNothing(t *testing.T) {
