@@ -31,6 +31,8 @@ func notCopied(table string) (reason string) {
 		return "the processes of one server"
 	case "rate_buckets":
 		return "full again after a pause"
+	case "lives":
+		return "about one run of the server"
 	}
 	return ""
 }

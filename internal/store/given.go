@@ -83,15 +83,8 @@ func (n *node) look() {
 // takeGiven takes what other nodes give until the node leaves. After an error it rests:
 // a node that is overloaded must not read the same lists with every hint.
 func (s *Store) takeGiven(n *node) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := n.staying()
 	defer cancel()
-	go func() {
-		select {
-		case <-n.quit:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	for after := int64(0); ; {
 		select {
 		case <-n.quit:
@@ -248,7 +241,7 @@ func (w *writer) adopt(lists []*givenList) (refused []Claimed, full []Lane) {
 		if len(g.took) == 0 {
 			continue
 		}
-		h := &handover{id: g.id, since: g.took[0].CreatedAt, left: len(g.took)}
+		h := &handover{id: g.id, owner: g.took[0].Owner, since: g.took[0].CreatedAt, left: len(g.took)}
 		w.handovers.open = append(w.handovers.open, h)
 		for _, c := range g.took {
 			w.handovers.by[c.DeliveryID] = &handed{Claimed: c, of: h}

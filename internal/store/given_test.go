@@ -111,9 +111,7 @@ func givenNotTaken(t *testing.T, pl place) {
 	if n, rows := p.a.count("handovers"), p.a.count("deliveries"); n != 1 || rows != 1 {
 		t.Fatalf("%d lists, %d rows", n, rows)
 	}
-	if _, err := p.b.side.ExecContext(t.Context(), `update nodes set lease_until = 0 where node_id = $1`, id); err != nil {
-		t.Fatal(err)
-	}
+	p.expire(t, id)
 	for range 2 {
 		if err := p.b.takeOver(t.Context()); err != nil {
 			t.Fatal(err)
@@ -446,9 +444,7 @@ func givenUnreadable(t *testing.T, pl place) {
 	}
 	damage(1, id)
 	p.a.create(start(), p.a.draft("behind it"))
-	if _, err := p.b.side.ExecContext(t.Context(), `update nodes set lease_until = 0 where node_id = $1`, id); err != nil {
-		t.Fatal(err)
-	}
+	p.expire(t, id)
 	if err := p.b.takeOver(t.Context()); err == nil || !strings.Contains(err.Error(), "handover 1:") {
 		t.Errorf("the takeover says %v", err)
 	}

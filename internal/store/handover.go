@@ -30,6 +30,7 @@ type handed struct {
 // handover is a row of the table. It belongs to the writer's goroutine.
 type handover struct {
 	id    int64
+	owner string
 	since time.Time
 	left  int // of its deliveries, those without a row
 }
@@ -90,7 +91,7 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 		return nil, err
 	}
 	list := []byte{listVersion}
-	made, owner := &handover{}, ""
+	made := &handover{}
 	for _, c := range batch {
 		if c.err != nil {
 			continue
@@ -101,7 +102,7 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 				return nil, err
 			}
 			made.left++
-			owner = c.tx.out.Handed[i].Owner
+			made.owner = c.tx.out.Handed[i].Owner
 		}
 	}
 	if made.left == 0 {
@@ -109,13 +110,13 @@ func (w *writer) seal(batch []*call) (*handover, error) {
 	}
 	if w.s.dialect.server {
 		made.id = w.listID(0)
-		return made, w.change("insert handover", `insert into handovers (handover_id, owner, list) values ($1, $2, $3)`, made.id, owner, list)
+		return made, w.change("insert handover", `insert into handovers (handover_id, owner, list) values ($1, $2, $3)`, made.id, made.owner, list)
 	}
 	st, err := w.stmt(`insert into handovers (owner, list) values ($1, $2) returning handover_id`)
 	if err != nil {
 		return nil, err
 	}
-	if err := st.QueryRowContext(context.Background(), owner, list).Scan(&made.id); err != nil {
+	if err := st.QueryRowContext(context.Background(), made.owner, list).Scan(&made.id); err != nil {
 		return nil, fmt.Errorf("insert handover: %w", err)
 	}
 	return made, nil

@@ -130,15 +130,8 @@ const (
 // looked at: what was said before is lost. Behind a pooler nobody can be called,
 // and everything is looked at all the time.
 func (s *Store) hear(n *node) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := n.staying()
 	defer cancel()
-	go func() {
-		select {
-		case <-n.quit:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	for ctx.Err() == nil {
 		switch {
 		case !s.dialect.pooled:

@@ -26,10 +26,7 @@ type named struct {
 
 // bareTicket reads a ticket's own row as scanTicket wants it, with the number of its
 // newest event.
-const bareTicket = `select t.tenant_id, t.ticket_id, t.ticket_number, t.title, t.url, t.client_id, t.contact_name_id,
-		t.location_id, t.status_id, t.board_id, t.category_id, t.subcategory_id, t.priority_id, t.entered_by, t.updated_by,
-		t.assigned_to, t.assigned_team_id, t.closed_by, t.entered_at, t.updated_at, t.closed_at, t.due_date, t.is_closed,
-		t.attributes, t.tags, t.source, t.ticket_origin, t.response_state, t.last_occurred_at,
+const bareTicket = `select ` + ownColumns + `,
 		'', t.is_closed, '', '', '', null, null, null, null, null, null, null, null, '', '', '', '', t.last_seq
 	from tickets t where t.tenant_id = $1 and t.ticket_id = $2`
 

@@ -256,6 +256,19 @@ func first(nodes []string, l Lane) (node string) {
 	return node
 }
 
+// staying returns a context that ends when the node leaves, or with cancel.
+func (n *node) staying() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		select {
+		case <-n.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 // keepLease renews the lease until the node leaves.
 func (s *Store) keepLease(n *node) {
 	timer := time.NewTimer(nodeBeat)

@@ -152,7 +152,7 @@ func takenOver(t *testing.T, pl place) {
 	if got := p.lb.claim(start()); len(got.Deliveries) != 0 {
 		t.Fatalf("the other node claims what is being sent: %+v", got)
 	}
-	p.expire(t, p.a)
+	p.expire(t, p.a.node.Load().id)
 	p.b.node.Load().since.Store(new(start())) // for long enough to judge others
 	if !must(p.b.renew(t.Context(), p.b.node.Load()))(t) {
 		t.Fatal("nobody is found dead")
@@ -259,12 +259,12 @@ func comeBack(t *testing.T, pl place) {
 		t.Fatalf("%d nodes, dead: %t", n, dead)
 	}
 	a.until.Store(new(start())) // it is over
-	p.expire(t, p.b)
+	p.expire(t, p.b.node.Load().id)
 	if dead, n := renew(); dead || n != 2 {
 		t.Errorf("after the database %d nodes, dead: %t", n, dead)
 	}
 	a.since.Store(new(start())) // for long enough to judge others
-	p.expire(t, p.b)
+	p.expire(t, p.b.node.Load().id)
 	if dead, n := renew(); !dead || n != 1 {
 		t.Errorf("long after the database %d nodes, dead: %t", n, dead)
 	}
@@ -326,9 +326,7 @@ func takeoverGoesOn(t *testing.T, pl place) {
 	p := newPair(t, pl)
 	id := stranger(t, p.a)
 	p.a.create(start(), p.a.draft("orphan"))
-	if _, err := p.b.side.ExecContext(t.Context(), `update nodes set lease_until = 0 where node_id = $1`, id); err != nil {
-		t.Fatal(err)
-	}
+	p.expire(t, id)
 	// It ends after its first transaction, which waits for the writer until then.
 	ctx, cancel := context.WithCancel(t.Context())
 	release := hold(t, p.b.Store)
@@ -355,9 +353,9 @@ func takeoverGoesOn(t *testing.T, pl place) {
 }
 
 // expire ends the lease of a node, as time does.
-func (p *pair) expire(t *testing.T, d *desk) {
+func (p *pair) expire(t *testing.T, id string) {
 	t.Helper()
-	if _, err := p.b.side.ExecContext(t.Context(), `update nodes set lease_until = 0 where node_id = $1`, d.node.Load().id); err != nil {
+	if _, err := p.b.side.ExecContext(t.Context(), `update nodes set lease_until = 0 where node_id = $1`, id); err != nil {
 		t.Fatal(err)
 	}
 }

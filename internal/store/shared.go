@@ -30,12 +30,11 @@ const (
 	passGate   = `select nextval('gate_version'), webhooks, pg_current_xact_id()::text,
 		(select coalesce(max(seq), 0) from events where seq >= $1), ` + lifeOfServer + ` from gate`
 	whoIsNode = `select node_id, leaving from nodes`
-	// lifeOfServer is another number after each crash of the server, and none until
+	// lifeOfServer is another number after each crash of the server, and 0 until
 	// beginLife: the table is not logged, so that a crash empties it.
-	lifeOfServer = `coalesce((select tokens from rate_buckets where tenant_id = '' and api_key_id = ''), 0)`
-	beginLife    = `insert into rate_buckets (tenant_id, api_key_id, tokens, allowed, filled_at)
-		values ('', '', 1 + random(), false, 0) on conflict do nothing`
-	moveHooks = `update gate set webhooks = webhooks + 1`
+	lifeOfServer = `coalesce((select life from lives), 0)`
+	beginLife    = `insert into lives (life) values (1 + random()) on conflict do nothing`
+	moveHooks    = `update gate set webhooks = webhooks + 1`
 )
 
 // deferred is a statement whose count of rows does not matter. It is sent with the
@@ -89,7 +88,7 @@ type shared struct {
 	err      error // of a deferred statement, which may belong to any call of the transaction
 	unsure   *unsure
 	patience time.Duration // see serverPatience
-	late     []int64       // handovers whose commit was found out about when nobody waited for it any more
+	late     []*handover   // whose commit was found out about when nobody waited for it any more
 }
 
 // settled reports whether everything is known about the transactions before.
@@ -350,7 +349,7 @@ func (w *writer) connect(batch []*call) (committed bool, err error) {
 		// what it owes is queued if its list is there.
 		w.handovers.unsettle(0)
 		if u.made != nil {
-			w.shared.late = append(w.shared.late, u.made.id)
+			w.shared.late = append(w.shared.late, u.made)
 		}
 		if ours {
 			return false, errors.Join(errAmbiguous, w.recoverLate())
@@ -362,7 +361,7 @@ func (w *writer) connect(batch []*call) (committed bool, err error) {
 		// handed over goes into the queue.
 		w.keep(nil, nil)
 		if u.made != nil {
-			w.shared.late = append(w.shared.late, u.made.id)
+			w.shared.late = append(w.shared.late, u.made)
 		}
 	}
 	return made && ours, w.recoverLate()
@@ -401,7 +400,7 @@ func (w *writer) outcome(u *unsure) (committed, sure bool, err error) {
 func (w *writer) recoverLate() error {
 	for late := w.shared.late; len(late) > 0; late = late[1:] {
 		w.shared.late = nil
-		c := &call{fn: func(t *tx) error { return t.recoverList(late[0]) }}
+		c := &call{fn: func(t *tx) error { return t.recoverLate(late[0]) }}
 		err := w.try([]*call{c})
 		if err == nil {
 			err = c.err
@@ -413,6 +412,17 @@ func (w *writer) recoverLate() error {
 		w.report([]*call{c})
 	}
 	return nil
+}
+
+// recoverLate queues what a list owes if it was made. After a crash another node may
+// have made one of its number.
+func (t *tx) recoverLate(h *handover) error {
+	var made bool
+	err := t.row(`select exists (select 1 from handovers where handover_id = $1 and owner = $2)`, h.id, h.owner).Scan(&made)
+	if err != nil || !made {
+		return err
+	}
+	return t.recoverList(h.id)
 }
 
 // postpone defers a statement.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/ticket"
+	"github.com/ticketwire/ticketwire/test/postgres"
 )
 
 // relay stands between a store and its server, and breaks what goes through.
@@ -235,6 +236,58 @@ func unsureCommitOwes(t *testing.T, p place) {
 	}
 }
 
+// A server that is killed forgets a transaction of which nothing has reached its log,
+// and gives its number to another. The one that was forgotten is not taken for made.
+func TestTheNumberOfALostTransactionIsAnothers(t *testing.T) {
+	t.Parallel()
+	server := postgres.Own(t)
+	p := place{dir: t.TempDir(), url: server.URL()}
+	lost, other := openAt(t, p, guide), openAt(t, p, guide)
+	status := func(s *Store, xid string) (status string) {
+		t.Helper()
+		if err := s.side.QueryRowContext(t.Context(), `select coalesce(pg_xact_status($1::text::xid8), '')`, xid).Scan(&status); err != nil && postgresCode(err) != "22023" {
+			t.Fatal(err)
+		}
+		return status
+	}
+	mail := func(id string) func(*tx) error {
+		return func(x *tx) error {
+			_, err := x.exec(`insert into mail_outbox (mail_id, tenant_id, dedupe_key, recipient, subject, text_body, html_body, due_at, created_at)
+				values ($1, 't', $1, 'r', 's', 't', 'h', 0, 0)`, id)
+			return err
+		}
+	}
+	reused := false
+	for try := range 20 {
+		id, killed := fmt.Sprint("mail ", try), false
+		err := lost.do(t.Context(), func(x *tx) error {
+			if err := mail(id)(x); err != nil || killed {
+				return err
+			}
+			killed = true
+			xid := x.w.shared.xid
+			server.Stop(t, "QUIT")
+			server.Start(t)
+			if err := other.do(t.Context(), mail(id+" of another")); err != nil {
+				return err
+			}
+			reused = reused || status(other, xid) == "committed"
+			return nil
+		})
+		var kept int
+		if serr := other.reader(t.Context()).row(`select count(*) from mail_outbox where mail_id = $1`, id).Scan(&kept); serr != nil {
+			t.Fatal(serr)
+		}
+		if err == nil && kept != 1 || err != nil && !fault.Is(err, fault.Unavailable) {
+			t.Errorf("the call returned %v and left %d rows", err, kept)
+		}
+		if reused {
+			return
+		}
+	}
+	t.Error("no number was given again: nothing is proven")
+}
+
 // When the server has crashed since, the number of a transaction may be another's, so
 // that it was committed says nothing: the call fails, does not run again, and what it
 // owes is sent if it was made.
@@ -267,7 +320,7 @@ func ambiguousCommit(t *testing.T, p place) {
 		continue
 	}
 	// As a crash leaves the table.
-	if _, err := direct.side.ExecContext(t.Context(), `truncate rate_buckets`); err != nil {
+	if _, err := direct.side.ExecContext(t.Context(), `truncate lives`); err != nil {
 		t.Fatal(err)
 	}
 	r.mode.Store(relayAll)

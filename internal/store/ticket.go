@@ -41,10 +41,13 @@ const ticketFrom = ` from tickets t
 
 const ticketColumns = ticketFields + ticketFrom
 
-const ticketFields = `select t.tenant_id, t.ticket_id, t.ticket_number, t.title, t.url, t.client_id, t.contact_name_id,
+// ownColumns are those of the ticket's own row; scanTicket wants the names after them.
+const ownColumns = `t.tenant_id, t.ticket_id, t.ticket_number, t.title, t.url, t.client_id, t.contact_name_id,
 	t.location_id, t.status_id, t.board_id, t.category_id, t.subcategory_id, t.priority_id, t.entered_by, t.updated_by,
 	t.assigned_to, t.assigned_team_id, t.closed_by, t.entered_at, t.updated_at, t.closed_at, t.due_date, t.is_closed,
-	t.attributes, t.tags, t.source, t.ticket_origin, t.response_state, t.last_occurred_at,
+	t.attributes, t.tags, t.source, t.ticket_origin, t.response_state, t.last_occurred_at`
+
+const ticketFields = `select ` + ownColumns + `,
 	coalesce(s.name, ''), coalesce(s.is_closed, t.is_closed), coalesce(p.priority_name, ''), coalesce(b.board_name, ''),
 	coalesce(c.client_name, ''), c.email, c.phone_no, n.full_name, n.email, n.phone_number, l.location_name,
 	g.category_name, h.category_name, coalesce(e.first_name, ''), coalesce(e.last_name, ''),
