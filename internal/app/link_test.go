@@ -3,7 +3,6 @@
 package app_test
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,9 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/app"
-	"github.com/ticketwire/ticketwire/internal/delivery"
 )
 
 // post sends a form of the console and returns status and page; redirects are not
@@ -114,23 +111,10 @@ func TestLinkLimitCountsClients(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			a, err := app.New(t.Context(), app.Config{
-				Listen: "127.0.0.1:0", TrustedProxies: tt.trusted, DataDir: t.TempDir(), Policy: delivery.DefaultPolicy(),
+			a := run(t, app.Config{
+				Listen: "127.0.0.1:0", TrustedProxies: tt.trusted, DataDir: t.TempDir(),
 				SMTPURL: "smtp://127.0.0.1:25?tls=none", MailFrom: "desk@example.com", // nobody has an account, so nothing is sent
-				Rate: api.DefaultRate(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := a.Start(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-				defer cancel()
-				if err := a.Stop(ctx); err != nil {
-					t.Error(err)
-				}
+				Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 			})
 			front := appendingProxy(t, appendingProxy(t, a.PublicURL()))
 			// Around the proxies, somebody is who he is, whoever he says he is.

@@ -32,17 +32,15 @@ type series struct {
 // rule has to work with from the first minute.
 func scraped(t *testing.T) (metrics map[string]*series, text string) {
 	t.Helper()
-	text = scrape(t, run(t, t.TempDir(), "", time.Now))
+	text = scrape(t, run(t, measured(t.TempDir(), "", time.Now)))
 	return parse(text), text
 }
 
-// run is a server that runs until the test ends, embedded or on a database.
-func run(t *testing.T, dir, databaseURL string, now func() time.Time) *app.App {
+// run starts a server that runs until the test ends.
+func run(t *testing.T, cfg app.Config) *app.App {
 	t.Helper()
-	a, err := app.New(t.Context(), app.Config{
-		Listen: "127.0.0.1:0", DataDir: dir, DatabaseURL: databaseURL, Now: now, Version: "1.2.3", Policy: delivery.DefaultPolicy(),
-		Retention: time.Hour, Rate: api.DefaultRate(), Log: slog.New(slog.DiscardHandler),
-	})
+	cfg.Policy, cfg.Rate = delivery.DefaultPolicy(), api.DefaultRate()
+	a, err := app.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +55,14 @@ func run(t *testing.T, dir, databaseURL string, now func() time.Time) *app.App {
 		}
 	})
 	return a
+}
+
+// measured is the configuration of a server whose metrics are looked at.
+func measured(dir, databaseURL string, now func() time.Time) app.Config {
+	return app.Config{
+		Listen: "127.0.0.1:0", DataDir: dir, DatabaseURL: databaseURL, Now: now, Version: "1.2.3",
+		Retention: time.Hour, Log: slog.New(slog.DiscardHandler),
+	}
 }
 
 // scrape returns what Prometheus gets.
@@ -86,13 +92,13 @@ func TestNodesExportHowManyTheyAre(t *testing.T) {
 		lines := regexp.MustCompile(`(?m)^ticketwire_(?:nodes|in_office) .*$`).FindAllString(scrape(t, a), -1)
 		return strings.Join(lines, ", ")
 	}
-	if got, want := told(run(t, t.TempDir(), "", time.Now)), "ticketwire_in_office 1, ticketwire_nodes 1"; got != want {
+	if got, want := told(run(t, measured(t.TempDir(), "", time.Now))), "ticketwire_in_office 1, ticketwire_nodes 1"; got != want {
 		t.Errorf("embedded: %s, want %s", got, want)
 	}
 	dir, url := t.TempDir(), postgres.URL(t, postgres.Start(t)) // the directory has the key only
 	var ahead atomic.Int64
-	first := run(t, dir, url, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
-	for _, a := range []*app.App{run(t, dir, url, time.Now), first} {
+	first := run(t, measured(dir, url, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }))
+	for _, a := range []*app.App{run(t, measured(dir, url, time.Now)), first} {
 		await(t, "two nodes that share the work", func() bool { return told(a) == "ticketwire_in_office 1, ticketwire_nodes 2" })
 	}
 	await(t, "a node without its lease", func() bool {

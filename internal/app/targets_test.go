@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -13,9 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/app"
-	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/store"
 )
 
@@ -24,23 +21,10 @@ import (
 func TestWebhooksCannotCallTheService(t *testing.T) {
 	t.Parallel()
 	for _, listen := range []string{"127.0.0.1:0", ":0"} {
-		a, err := app.New(t.Context(), app.Config{
-			Listen: listen, DataDir: t.TempDir(), PublicURL: "https://198.51.100.7", Policy: delivery.DefaultPolicy(),
+		a := run(t, app.Config{
+			Listen: listen, DataDir: t.TempDir(), PublicURL: "https://198.51.100.7",
 			AllowTargets: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
-			Rate:         api.DefaultRate(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := a.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			if err := a.Stop(ctx); err != nil {
-				t.Error(err)
-			}
+			Log:          slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 		b, err := a.Store().Bootstrap(t.Context(), time.Now(), store.BootstrapDraft{
 			Tenant: "Acme", Email: "ada@acme.example", FirstName: "Ada", LastName: "Lovelace",
