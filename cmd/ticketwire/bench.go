@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ticketwire/ticketwire/internal/store"
 )
 
 type benchCmd struct {
@@ -175,6 +177,11 @@ func (c *benchCmd) check() error {
 		return usageError{errors.New("--nodes is for the figure nodes, which --only leaves out"), "ticketwire bench --only bare,nodes --nodes 2 --postgres postgres://..."}
 	case c.Nodes > 1 && c.Postgres == "", c.Postgres == "" && slices.Contains(c.Only, "nodes"):
 		return usageError{errors.New("nodes share a database: --postgres is missing"), "ticketwire bench --nodes 2 --postgres postgres://..."}
+	}
+	if c.Postgres != "" {
+		if err := store.CheckURL(c.Postgres); err != nil {
+			return usageError{fmt.Errorf("--postgres: %w", err), "ticketwire bench --postgres postgres://bench@localhost/postgres"}
+		}
 	}
 	for _, name := range c.Only {
 		at := slices.IndexFunc(benchFigures(), func(f benchFigure) bool { return f.name == name })

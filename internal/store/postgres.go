@@ -105,10 +105,25 @@ func openPostgres(target string, conns int, now func() time.Time, pooled bool) (
 	return db, nil
 }
 
-func postgresConfig(target string, now func() time.Time) (*pgx.ConnConfig, error) {
+// CheckURL reports what is wrong with the form of a connection string. It connects to
+// nothing.
+func CheckURL(target string) error {
+	_, err := parseURL(target)
+	return err
+}
+
+func parseURL(target string) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(target)
 	if err != nil {
 		return nil, fmt.Errorf("want postgres://USER:PASSWORD@HOST/NAME: %w", err) // it quotes no password
+	}
+	return cfg, nil
+}
+
+func postgresConfig(target string, now func() time.Time) (*pgx.ConnConfig, error) {
+	cfg, err := parseURL(target)
+	if err != nil {
+		return nil, err
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectLimit
