@@ -81,6 +81,11 @@ func TestPagesAreAccessible(t *testing.T) {
 		}
 		tb.window(1024, 768, "light") // two columns with the least room
 		tb.fits()
+		tb.lengthen()
+		for _, width := range []int64{1280, 1024, 360} {
+			tb.window(width, 740, "light")
+			tb.fits()
+		}
 		if t.Failed() {
 			t.Fatalf("that was %s", state)
 		}
