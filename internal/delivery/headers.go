@@ -46,7 +46,8 @@ const (
 
 // ReservedHeader reports whether a webhook may not set this header, in any
 // letter case: it is ours, or it changes how the request is framed (contract
-// P6). Authorization is allowed.
+// P6), or it would have the answer come in a form that the log cannot show.
+// Authorization is allowed.
 func ReservedHeader(name string) bool {
 	name = strings.ToLower(name)
 	for _, prefix := range [...]string{"x-alga-", "webhook-", "content-", "proxy-"} {
@@ -55,7 +56,8 @@ func ReservedHeader(name string) bool {
 		}
 	}
 	switch name {
-	case "host", "connection", "te", "trailer", "transfer-encoding", "upgrade", "keep-alive", "expect":
+	case "host", "connection", "te", "trailer", "transfer-encoding", "upgrade", "keep-alive", "expect",
+		"accept-encoding", "http2-settings":
 		return true
 	}
 	return false

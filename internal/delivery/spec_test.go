@@ -248,6 +248,7 @@ func TestReservedHeader(t *testing.T) {
 		"X-Alga-Signature", "x-alga-event-id", "X-ALGA-ANYTHING", "webhook-id", "Webhook-Signature",
 		"Content-Type", "content-length", "CONTENT-ENCODING", "Host", "Connection", "TE", "Trailer",
 		"Transfer-Encoding", "upgrade", "Keep-Alive", "Proxy-Authorization", "proxy-connection", "Expect",
+		"Accept-Encoding", "HTTP2-Settings",
 	} {
 		if !delivery.ReservedHeader(name) {
 			t.Errorf("%s can be set", name)

@@ -63,6 +63,22 @@ func TestRequestBytes(t *testing.T) {
 	}
 }
 
+// A header that is never sent must not be taken when a webhook is saved.
+func TestWhatIsNotSentIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
+		"accept-encoding", "content-encoding", "http2-settings", "proxy-connection", "proxy-authorization",
+	} {
+		if sent := outgoing(http.Header{name: {"x"}}, "Ticketwire"); len(sent) != 1 {
+			t.Errorf("%s is sent: %v", name, sent)
+		}
+		if !delivery.ReservedHeader(name) {
+			t.Errorf("%s is taken, and not sent", name)
+		}
+	}
+}
+
 func TestCustomUserAgentReplacesOurs(t *testing.T) {
 	t.Parallel()
 	got := outgoing(http.Header{"user-agent": {"mine"}}, "Ticketwire")
