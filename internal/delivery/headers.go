@@ -46,8 +46,7 @@ const (
 
 // ReservedHeader reports whether a webhook may not set this header, in any
 // letter case: it is ours, or it changes how the request is framed (contract
-// P6), or it would have the answer come in a form that the log cannot show.
-// Authorization is allowed.
+// P6). Authorization is allowed.
 func ReservedHeader(name string) bool {
 	name = strings.ToLower(name)
 	for _, prefix := range [...]string{"x-alga-", "webhook-", "content-", "proxy-"} {
@@ -56,8 +55,7 @@ func ReservedHeader(name string) bool {
 		}
 	}
 	switch name {
-	case "host", "connection", "te", "trailer", "transfer-encoding", "upgrade", "keep-alive", "expect",
-		"accept-encoding", "http2-settings":
+	case "host", "connection", "te", "trailer", "transfer-encoding", "upgrade", "keep-alive", "expect", "http2-settings":
 		return true
 	}
 	return false

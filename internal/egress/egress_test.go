@@ -52,6 +52,7 @@ func TestRequestBytes(t *testing.T) {
 		"Host: " + r.addr + "\r\n" +
 		"User-Agent: Ticketwire/1.2\r\n" +
 		"Content-Length: 7\r\n" +
+		"Accept-Encoding: gzip\r\n" +
 		"X-Alga-Signature: t=1,v1=00\r\n" +
 		"X-Alga-Webhook-Id: w1\r\n" +
 		"X-Custom: b\r\n" +
@@ -68,7 +69,7 @@ func TestWhatIsNotSentIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
 		"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
-		"accept-encoding", "content-encoding", "http2-settings", "proxy-connection", "proxy-authorization",
+		"content-encoding", "http2-settings", "proxy-connection", "proxy-authorization",
 	} {
 		if sent := outgoing(http.Header{name: {"x"}}, "Ticketwire"); len(sent) != 1 {
 			t.Errorf("%s is sent: %v", name, sent)
