@@ -65,3 +65,31 @@ func TestReceiptIsBounded(t *testing.T) {
 		t.Errorf("of a signed body that is no envelope is kept %+v", r)
 	}
 }
+
+// AlgaPSA keeps whatever a filter has beside its ids, and goes by the ids.
+func TestFilterOfAlgaPSA(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		filter string
+		ours   bool
+		want   bool // the event of ticket a
+	}{
+		{`null`, false, true},
+		{`{}`, false, true},
+		{`{"entity_ids": []}`, false, true},
+		{`{"entity_ids": ["A"], "tags": ["vip"], "conditions": {"priority": "High"}, "entity_types": ["ticket"]}`, false, true},
+		{`{"entity_ids": ["b"], "conditions": "any"}`, false, false},
+		{`{"conditions": [{"field": "title", "operator": "equals", "value": "x"}]}`, false, true},
+		{`{"conditions": [{"field": "title", "operator": "equals", "value": "x"}]}`, true, false},
+		{`{"tags": ["VIP"]}`, true, true},
+	} {
+		w, err := wantedBy(&client.Webhook{EventTypes: []string{webhook.TicketUpdated}, EventFilter: json.RawMessage(tt.filter)}, tt.ours)
+		if err != nil {
+			t.Errorf("%s: %v", tt.filter, err)
+			continue
+		}
+		if got := w.event(webhook.TicketUpdated, "a", json.RawMessage(`{"ticket_id":"a","title":"y","tags":["vip"]}`)); got != tt.want {
+			t.Errorf("%s, ours %t: wanted %t, want %t", tt.filter, tt.ours, got, tt.want)
+		}
+	}
+}
