@@ -390,7 +390,7 @@ func (c *Collector) truth(ctx context.Context) (*Reading, error) {
 			page, err = c.caller.api.Events(ctx, c.place.Feed, filter)
 			return err
 		})
-		if poll != nil && poll.HTTP == http.StatusNotFound {
+		if feedless(err) {
 			c.noFeed = true
 			return nil, c.sweepNow(ctx)
 		}
