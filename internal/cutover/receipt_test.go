@@ -115,7 +115,7 @@ func TestServersWithoutAFeed(t *testing.T) {
 			w.WriteHeader(tt.status)
 			io.WriteString(w, tt.body)
 		}))
-		defer s.Close()
+		t.Cleanup(s.Close)
 		a, err := newAsker(s.URL, "key", nil, 1, time.Now)
 		if err != nil {
 			t.Fatal(err)
