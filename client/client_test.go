@@ -141,6 +141,10 @@ func exchanges() []exchange {
 				{TicketID: "1", Tags: Tags{"red"}, Raw: json.RawMessage(`{"ticket_id":"1","tags":[{"tag_id":"x","tag_text":"red"}]}`)},
 				{TicketID: "2", Raw: json.RawMessage(`{"ticket_id":"2","tags":null}`)},
 			}},
+		{"Tickets with a comma in a tag", func(ctx context.Context, c *Client) (any, error) {
+			return c.TicketsPage(ctx, TicketFilter{Tags: []string{"a,b", "c"}, StatusIDs: []string{"[1"}}, 1, 1)
+		}, "GET", "/api/v1/tickets?limit=1&page=1&status_ids=" + url.QueryEscape(`["[1"]`) + "&tags=" + url.QueryEscape(`["a,b","c"]`), "", 200,
+			`{"data":[]}`, &TicketPage{Data: []Ticket{}}},
 		{"TicketsPage", func(ctx context.Context, c *Client) (any, error) {
 			return c.TicketsPage(ctx, TicketFilter{Sort: "ticket_id", Other: url.Values{"is_open": {"true"}}}, 3, 1)
 		}, "GET", "/api/v1/tickets?is_open=true&limit=1&page=3&sort=ticket_id", "", 200,

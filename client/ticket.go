@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -165,7 +166,7 @@ func (f TicketFilter) values() url.Values {
 		"entered_by": f.EnteredBy, "assigned_to": f.AssignedTo,
 		"client_name": f.ClientName, "contact_name": f.ContactName, "status_name": f.StatusName,
 		"priority_name": f.PriorityName, "board_name": f.BoardName,
-		"status_ids": strings.Join(f.StatusIDs, ","), "tags": strings.Join(f.Tags, ","),
+		"status_ids": listed(f.StatusIDs), "tags": listed(f.Tags),
 		"sort": f.Sort, "order": f.Order,
 	} {
 		q.text(key, v)
@@ -180,6 +181,20 @@ func (f TicketFilter) values() url.Values {
 	q.time("closed_from", f.ClosedFrom)
 	q.time("closed_to", f.ClosedTo)
 	return url.Values(q)
+}
+
+// listed writes a list with commas, or as JSON where an element has one of its own
+// (contract section 2.3).
+func listed(list []string) string {
+	plain := strings.Join(list, ",")
+	if !strings.HasPrefix(plain, "[") && !slices.ContainsFunc(list, func(s string) bool { return strings.Contains(s, ",") }) {
+		return plain
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return plain // texts always encode
+	}
+	return string(text)
 }
 
 // Tickets walks through the tickets that fit the filter, page by page. An error

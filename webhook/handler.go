@@ -48,7 +48,7 @@ const (
 	StoreFailed    Outcome = "store_failed"    // 503: the Deduper or the inbox returned an error
 	BadSignature   Outcome = "bad_signature"   // 401
 	BadEnvelope    Outcome = "bad_envelope"    // 400: not an envelope, or headers that disagree
-	BadRequest     Outcome = "bad_request"     // 400: the body could not be read; 405: not a POST
+	BadRequest     Outcome = "bad_request"     // 400: the body could not be read; 405: a method without a body
 	TooLarge       Outcome = "too_large"       // 413
 )
 
@@ -251,9 +251,11 @@ func (h *Handler) Counts() map[Outcome]int64 {
 
 // handle decides what becomes of a request, and the text of the answer.
 func (h *Handler) handle(w http.ResponseWriter, r *http.Request) (Receipt, string) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		return Receipt{Outcome: BadRequest, Status: http.StatusMethodNotAllowed}, "webhooks are sent with POST"
+	switch r.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch: // the method of a webhook can be chosen
+	default:
+		w.Header().Set("Allow", "POST, PUT, PATCH")
+		return Receipt{Outcome: BadRequest, Status: http.StatusMethodNotAllowed}, "webhooks are sent with POST, PUT or PATCH"
 	}
 	e, body, bad := h.verifier.receive(w, r)
 	if bad != nil {

@@ -112,6 +112,9 @@ func TestHandlerAnswers(t *testing.T) {
 		reactions int32
 	}{
 		{"good", good(), 200, Processed, "ok", 1},
+		{"put", with(func(r *http.Request) { r.Method = http.MethodPut }), 200, Processed, "ok", 1},
+		{"patch", with(func(r *http.Request) { r.Method = http.MethodPatch }), 200, Processed, "ok", 1},
+		{"delete", with(func(r *http.Request) { r.Method = http.MethodDelete }), 405, BadRequest, "POST", 0},
 		{"get", httptest.NewRequest(http.MethodGet, "/", nil), 405, BadRequest, "POST", 0},
 		{"no signature", with(func(r *http.Request) { r.Header.Del(SignatureHeader) }), 401, BadSignature, "missing_header", 0},
 		{"wrong signature", with(func(r *http.Request) {
@@ -155,7 +158,7 @@ func TestHandlerAnswers(t *testing.T) {
 			if got := b.reactions.Load(); got != tt.reactions {
 				t.Errorf("%d reactions, want %d", got, tt.reactions)
 			}
-			if tt.status == 405 && w.Header().Get("Allow") != "POST" {
+			if tt.status == 405 && w.Header().Get("Allow") != "POST, PUT, PATCH" {
 				t.Errorf("Allow = %q", w.Header().Get("Allow"))
 			}
 			if got := strings.Count(b.logs.String(), "\n"); got != 1 {

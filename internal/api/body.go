@@ -287,16 +287,20 @@ func (o *object) number(key string, lo, hi float64) *float64 {
 	if !is {
 		return nil
 	}
+	return o.numberAt(o.at(key), raw, lo, hi)
+}
+
+func (o *object) numberAt(path []any, raw json.RawMessage, lo, hi float64) *float64 {
 	var f float64
 	if typeName(raw) != "number" || json.Unmarshal(raw, &f) != nil {
-		o.wrongType(o.at(key), "number", raw)
+		o.wrongType(path, "number", raw)
 		return nil
 	}
 	switch {
 	case f < lo:
-		o.size(o.at(key), "too_small", "number", int(lo))
+		o.size(path, "too_small", "number", int(lo))
 	case f > hi:
-		o.size(o.at(key), "too_big", "number", int(min(hi, math.MaxInt32)))
+		o.size(path, "too_big", "number", int(min(hi, math.MaxInt32)))
 	default:
 		return &f
 	}
@@ -305,12 +309,21 @@ func (o *object) number(key string, lo, hi float64) *float64 {
 
 // integer reads a whole number between lo and hi.
 func (o *object) integer(key string, lo, hi int64) *int64 {
-	f := o.number(key, float64(lo), float64(hi))
+	raw, is := o.fields[key]
+	if !is {
+		return nil
+	}
+	return o.integerAt(o.at(key), raw, lo, hi)
+}
+
+// integerAt takes 1000.0 and 1e3 too: to JSON they are the same number.
+func (o *object) integerAt(path []any, raw json.RawMessage, lo, hi int64) *int64 {
+	f := o.numberAt(path, raw, float64(lo), float64(hi))
 	if f == nil {
 		return nil
 	}
 	if *f != math.Trunc(*f) {
-		o.issue(o.at(key), "invalid_type", "Expected integer, received float", map[string]any{"expected": "integer", "received": "float"})
+		o.issue(path, "invalid_type", "Expected integer, received float", map[string]any{"expected": "integer", "received": "float"})
 		return nil
 	}
 	n := int64(*f)

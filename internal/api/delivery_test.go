@@ -113,6 +113,7 @@ func TestDeliveryRecord(t *testing.T) {
 func TestDeliveryFilters(t *testing.T) {
 	t.Parallel()
 	c := newStillClock()
+	c.advance(678 * time.Microsecond) // which no record shows
 	h := newHarness(t, func(s *settings) { s.now = c.now })
 	says := &answers{}
 	rc := h.receiver(t, says.handle)
@@ -145,6 +146,7 @@ func TestDeliveryFilters(t *testing.T) {
 		return strings.Join(out, " ")
 	}
 	today, tomorrow := c.now().Format(time.DateOnly), c.now().Add(24*time.Hour).Format(time.DateOnly)
+	shown := h.do(t, "GET", "/webhooks/"+id+"/deliveries?event_id="+event, h.a.APIKey, nil).text("data", 0, "attempted_at")
 	for query, want := range map[string]string{
 		"":                                "abandoned delivered pending retrying",
 		"status=failed":                   "abandoned retrying", // contract D13
@@ -162,6 +164,8 @@ func TestDeliveryFilters(t *testing.T) {
 		"to_date=2000-01-01":                                        "",
 		"limit=3&page=2":                                            "delivered",
 		"limit=1000":                                                "abandoned delivered pending retrying",
+		"limit=9223372036854775807":                                 "abandoned delivered pending retrying",
+		"event_id=" + event + "&from_date=" + shown + "&to_date=" + shown: "delivered",
 	} {
 		if got := count(query); got != want {
 			t.Errorf("%q lists %q, want %q", query, got, want)

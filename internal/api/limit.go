@@ -168,9 +168,10 @@ func (s *Server) limit(c *call, w http.ResponseWriter) error {
 		return err
 	}
 	h := w.Header()
-	h.Set("X-RateLimit-Limit", strconv.Itoa(b.limit))
-	h.Set("X-RateLimit-Remaining", strconv.Itoa(b.remaining))
-	h.Set("X-RateLimit-Reset", webhook.At(b.full).String())
+	// Not by Set, which would spell them X-Ratelimit.
+	h["X-RateLimit-Limit"] = []string{strconv.Itoa(b.limit)}
+	h["X-RateLimit-Remaining"] = []string{strconv.Itoa(b.remaining)}
+	h["X-RateLimit-Reset"] = []string{webhook.At(b.full).String()}
 	if b.allowed {
 		return nil
 	}
@@ -179,7 +180,7 @@ func (s *Server) limit(c *call, w http.ResponseWriter) error {
 		s.cfg.Log.WarnContext(c.ctx, "rate limit exceeded, let through in observation mode", "tenant", c.who.TenantID, "key", c.who.KeyID)
 		return nil
 	}
-	h.Set("X-RateLimit-Reset", webhook.At(c.now.Add(b.wait)).String())
+	h["X-RateLimit-Reset"] = []string{webhook.At(c.now.Add(b.wait)).String()}
 	h.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(b.wait.Seconds())))))
 	e := fault.New(fault.RateLimited, "Too many requests")
 	e.Details = map[string]any{"retry_after_ms": int(math.Ceil(float64(b.wait) / float64(time.Millisecond))), "remaining": b.remaining}

@@ -3,6 +3,9 @@ package api_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,6 +74,30 @@ func TestRateLimit(t *testing.T) {
 	rejected := h.do(t, "GET", "/tickets", "no-such-key", nil)
 	if got, want := budget(t, c, rejected), "401 limit  remaining  reset - retry "; got != want {
 		t.Errorf("without a caller: %s, want %s", got, want)
+	}
+}
+
+// On the wire the names are spelled as documented, for those who look for them
+// with regard to case. A client of this language would not show it.
+func TestRateLimitSpelling(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(s *settings) { s.rate = api.Rate{MaxTokens: 1, RefillPerMin: 1} })
+	for _, status := range []int{http.StatusOK, http.StatusTooManyRequests} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/tickets", nil)
+		r.Header.Set("X-API-Key", h.a.APIKey)
+		w := httptest.NewRecorder()
+		h.api.ServeHTTP(w, r)
+		var got []string
+		for name := range w.Result().Header {
+			if strings.HasPrefix(strings.ToLower(name), "x-ratelimit-") {
+				got = append(got, name)
+			}
+		}
+		slices.Sort(got)
+		want := []string{"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
+		if !slices.Equal(got, want) || w.Code != status {
+			t.Errorf("%d with %q, want %d with %q", w.Code, got, status, want)
+		}
 	}
 }
 

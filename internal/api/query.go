@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -190,11 +191,16 @@ func (p *params) datetime(key string) *time.Time {
 }
 
 // moment is datetime for filters that people type: a bare date means its first
-// instant in UTC, or its last where it ends a range.
+// instant in UTC, or its last where it ends a range. So does a millisecond, which is
+// as exactly as records show a time: a range that ends at what one shows has it.
 func (p *params) moment(key string, end bool) *time.Time {
 	day, err := time.Parse(time.DateOnly, p.v.Get(key))
 	if err != nil {
-		return p.datetime(key)
+		at := p.datetime(key)
+		if end && at != nil && at.Equal(at.Truncate(time.Millisecond)) {
+			at = new(at.Add(time.Millisecond - time.Microsecond))
+		}
+		return at
 	}
 	p.filters[key] = p.v.Get(key)
 	if end {
@@ -281,7 +287,7 @@ const maxPage = 20_000_000
 func (p *params) paging(defSort string, sorts []string, capLimit bool) paging {
 	hi := 100
 	if capLimit {
-		hi = 1 << 30
+		hi = math.MaxInt
 	}
 	return paging{
 		page:  p.integer("page", 1, 1, maxPage),

@@ -215,11 +215,7 @@ func readRetry(o *object, p *specPatch) {
 	if list, given := r.items("schedule", 0, 0); given {
 		cfg.Schedule = make([]int64, len(list))
 		for i, raw := range list {
-			var ms int64
-			if typeName(raw) != "number" || json.Unmarshal(raw, &ms) != nil {
-				r.issue(r.at("schedule", i), "invalid_type", "Expected integer", map[string]any{"expected": "integer", "received": typeName(raw)})
-			}
-			cfg.Schedule[i] = ms
+			cfg.Schedule[i] = orZero(r.integerAt(r.at("schedule", i), raw, -anyInt, anyInt))
 		}
 	}
 	p.set(func(s *delivery.Spec) { s.RetryConfig = cfg })

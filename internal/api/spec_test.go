@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -93,6 +94,18 @@ func TestFieldsAreAccepted(t *testing.T) {
 
 // TestFieldsAreRefused: what would have no effect, or could never work, is a 400
 // that names the field.
+// A number is the same number in every spelling that JSON has for it.
+func TestWholeNumbersInAnySpelling(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	sent := json.RawMessage(`{"schedule": [6e4, 60000.0, 60000], "max_attempts": 3.0, "timeout": 1e3}`)
+	got := h.createWebhook(t, nowhere, map[string]any{"retry_config": sent})["retry_config"]
+	want := map[string]any{"schedule": []any{60000.0, 60000.0, 60000.0}, "max_attempts": 3.0, "timeout": 1000.0}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestFieldsAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

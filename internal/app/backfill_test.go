@@ -566,6 +566,47 @@ func TestBackfillReadsTheRecord(t *testing.T) {
 	})
 }
 
+// AlgaPSA keeps the mark of a webhook that it has disabled when that is switched on
+// again: what it has missed begins before the mark, once, and then it is over.
+func TestBackfillOfAWebhookThatIsOnAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := openOutage(t, nil)
+		ids := []string{o.createTicket(), o.createTicket()}
+		sleep(48 * time.Hour)
+		off := time.Now()
+		o.call("PUT", "/webhooks/"+o.hook, map[string]any{"is_active": false})
+		ids = o.edits(ids, 5*time.Hour, 5)
+		o.call("PUT", "/webhooks/"+o.hook, map[string]any{"is_active": true})
+		sleep(time.Hour)
+		o.retitle(ids[0], 9) // its last success
+		sleep(time.Hour)
+		o.breaks(func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case strings.HasPrefix(r.URL.Path, "/api/v1/events"), strings.HasSuffix(r.URL.Path, "/deliveries"):
+				return answers(http.StatusNotFound)(w, r)
+			case !strings.HasSuffix(r.URL.Path, "/webhooks/"+o.hook):
+				return false
+			}
+			record := o.call("GET", "/webhooks/"+o.hook, nil)["data"].(map[string]any)
+			record["auto_disabled_at"] = webhook.At(off)
+			if err := json.NewEncoder(w).Encode(map[string]any{"data": record}); err != nil {
+				t.Error(err)
+			}
+			return true
+		})
+		p, _ := o.mustBackfill(nil)
+		if want := off.Add(-24*time.Hour - 5*time.Minute); !p.Needed || !p.From.Equal(want) {
+			t.Errorf("needed %t from %s, want from %s: %q", p.Needed, p.From, want, p.Why)
+		}
+		o.agrees()
+		sleep(time.Hour)
+		if p, _ := o.mustBackfill(nil); p.Needed {
+			t.Errorf("needed again from %s: %q", p.From, p.Why)
+		}
+	})
+}
+
 // A count sends nothing and says what would be sent.
 func TestBackfillCounts(t *testing.T) {
 	t.Parallel()

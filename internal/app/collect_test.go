@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -246,8 +247,8 @@ func TestCollectorNotesTheServersOwnSwitch(t *testing.T) {
 	})
 }
 
-// AlgaPSA has no feed, takes no notice of the filters of the log, and spells its
-// keys in camel case.
+// AlgaPSA has no feed, takes no notice of the filters of the log, spells its keys in
+// camel case, and keeps auto_disabled_at of a webhook that is on again.
 func TestCollectorAgainstAlgaPSA(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -260,7 +261,7 @@ func TestCollectorAgainstAlgaPSA(t *testing.T) {
 			switch {
 			case r.URL.Path == "/api/v1/events":
 				return answers(http.StatusNotFound)(w, r)
-			case !strings.HasSuffix(r.URL.Path, "/deliveries"):
+			case !strings.HasSuffix(r.URL.Path, "/deliveries") && !strings.HasSuffix(r.URL.Path, hook):
 				return false
 			}
 			q := r.URL.Query()
@@ -282,6 +283,10 @@ func TestCollectorAgainstAlgaPSA(t *testing.T) {
 				t.Error(err)
 			}
 			w.Header().Set("Content-Type", "application/json")
+			if strings.HasSuffix(r.URL.Path, hook) { // it was disabled once, and is on again
+				w.Write(bytes.Replace(body, []byte(`"auto_disabled_at":null`), []byte(`"auto_disabled_at":"1999-12-31T23:00:00.000Z"`), 1))
+				return true
+			}
 			w.Write(camelCase(t, body))
 			return true
 		})
@@ -312,8 +317,8 @@ func TestCollectorAgainstAlgaPSA(t *testing.T) {
 		if !swept {
 			t.Errorf("the last state of the ticket is not in %+v", got.truth)
 		}
-		if s := got.subscriptions; len(s) != 1 || s[0].GivesUpAfter != (2*time.Hour+36*time.Minute).Seconds() {
-			t.Errorf("subscriptions %+v", s)
+		if s := got.subscriptions; len(s) != 1 || !s[0].Active || len(got.gaps) != 0 || s[0].GivesUpAfter != (2*time.Hour+36*time.Minute).Seconds() {
+			t.Errorf("subscriptions %+v, gaps %+v", s, got.gaps)
 		}
 	})
 }

@@ -87,13 +87,25 @@ func (a *asker) hasFeed(ctx context.Context) (bool, error) {
 		_, err := a.api.EventsEnd(ctx)
 		return err
 	})
-	if answer, is := errors.AsType[*client.Error](err); is {
-		switch answer.Status {
-		case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-			return false, nil
-		}
+	if feedless(err) {
+		return false, nil
 	}
 	return err == nil, err
+}
+
+// feedless reports whether the answer to a question for events is that of a server
+// that has no feed. AlgaPSA refuses the tenants of its smaller product every path
+// that is not on their list (contract section 1.1).
+func feedless(err error) bool {
+	answer, is := errors.AsType[*client.Error](err)
+	if !is {
+		return false
+	}
+	switch answer.Status {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	}
+	return answer.Code == "PRODUCT_ACCESS_DENIED"
 }
 
 // changed hands over every ticket whose updated_at is from or later, in that

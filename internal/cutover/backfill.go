@@ -215,6 +215,10 @@ func (b *Backfill) lookAtWebhook(ctx context.Context) error {
 	return err
 }
 
+// disabledAfter is how long a webhook fails before its server disables it (contract
+// section 4.11).
+const disabledAfter = 24 * time.Hour
+
 // detect finds the beginning of what was missed: the earliest of the signs that
 // there are. It goes back by overlap behind that, for what was under way.
 func (b *Backfill) detect(ctx context.Context, p *Plan, now time.Time) error {
@@ -239,12 +243,17 @@ func (b *Backfill) detect(ctx context.Context, p *Plan, now time.Time) error {
 		}
 		switch {
 		case since == nil:
-		case h.AutoDisabledAt != nil:
+		case !h.IsActive && h.AutoDisabledAt != nil:
 			sign(*since, true, "the webhook was disabled at %s; its last success was at %s", stamp(*h.AutoDisabledAt), stamp(*since))
 		case !h.IsActive:
 			sign(*since, true, "the webhook is not active; its last success was at %s", stamp(*since))
 		case h.LastFailureAt != nil && h.LastFailureAt.After(*since):
 			sign(*since, false, "the webhook fails; its last success was at %s", stamp(*since))
+		}
+		// AlgaPSA keeps the mark of a webhook that is on again (contract W7), and its
+		// last success tells nothing of what was before.
+		if off := h.AutoDisabledAt; h.IsActive && off != nil && off.After(b.ledger.done) && now.Sub(*off) < serverKeeps {
+			sign(off.Add(-disabledAfter), true, "the webhook was disabled at %s, after a day of failures, and is on again", stamp(*off))
 		}
 		if err := b.abandoned(ctx, now, sign); err != nil {
 			return err

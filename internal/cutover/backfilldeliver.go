@@ -224,13 +224,23 @@ type wanted struct {
 }
 
 // wantedBy reads the subscription of a webhook. AlgaPSA looks at the ids of its
-// filter and at nothing else in it (contract section 4.6).
+// filter and at nothing else in it, which can have any form (contract section 4.6).
 func wantedBy(h *client.Webhook, ours bool) (*wanted, error) {
 	w := &wanted{types: h.EventTypes}
+	var ids *struct {
+		EntityIDs []string `json:"entity_ids"`
+	}
+	var filter any = &ids
+	if ours {
+		filter = &w.filter
+	}
 	if len(h.EventFilter) > 0 {
-		if err := json.Unmarshal(h.EventFilter, &w.filter); err != nil {
+		if err := json.Unmarshal(h.EventFilter, filter); err != nil {
 			return nil, fmt.Errorf("event_filter of the webhook: %w", err)
 		}
+	}
+	if ids != nil {
+		w.filter = &delivery.Filter{EntityIDs: ids.EntityIDs}
 	}
 	if len(h.PayloadFields) > 0 {
 		if err := json.Unmarshal(h.PayloadFields, &w.fields); err != nil {
@@ -240,9 +250,6 @@ func wantedBy(h *client.Webhook, ours bool) (*wanted, error) {
 	if w.filter != nil {
 		for i, id := range w.filter.EntityIDs {
 			w.filter.EntityIDs[i] = strings.ToLower(id)
-		}
-		if !ours {
-			w.filter.Tags, w.filter.Conditions = nil, nil
 		}
 	}
 	return w, nil

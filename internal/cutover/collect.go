@@ -278,7 +278,8 @@ func (c *Collector) webhook(ctx context.Context) (*Reading, error) {
 	}
 	earliest, latest := poll.serverTime()
 	s := Subscription{
-		WebhookID: w.WebhookID, Active: w.IsActive && w.AutoDisabledAt == nil, EventTypes: w.EventTypes,
+		// Not by auto_disabled_at: AlgaPSA never clears it (contract W7).
+		WebhookID: w.WebhookID, Active: w.IsActive, EventTypes: w.EventTypes,
 		Filter: notNull(w.EventFilter), Fields: notNull(w.PayloadFields), GivesUpAfter: c.givesUpAfter(w.RetryConfig).Seconds(),
 	}
 	var filter struct {
@@ -389,7 +390,7 @@ func (c *Collector) truth(ctx context.Context) (*Reading, error) {
 			page, err = c.caller.api.Events(ctx, c.place.Feed, filter)
 			return err
 		})
-		if poll != nil && poll.HTTP == http.StatusNotFound {
+		if feedless(err) {
 			c.noFeed = true
 			return nil, c.sweepNow(ctx)
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -80,7 +79,7 @@ func (p *Poller) lastOwn(ctx context.Context, setup *Setup, c Change) (*Change, 
 	err := p.feedOf(ctx, c, func(e *client.Event) error {
 		return consider(e.OccurredAt, updatedAtOf(e.Data), e.Data)
 	})
-	if answer, is := errors.AsType[*client.Error](err); !is || answer.Status != http.StatusNotFound {
+	if !feedless(err) {
 		return last, err
 	}
 	err = p.receiptsOf(c, func(r *Receipt) error {

@@ -2,7 +2,9 @@ package cutover
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -63,5 +65,63 @@ func TestReceiptIsBounded(t *testing.T) {
 	r = NewReceipt(at, at, h, []byte(`{"event_id":"E9","event_type":7}`), webhook.Receipt{Outcome: webhook.BadEnvelope, Status: 400})
 	if r.EventID != "E9" || !r.Signed || r.Body != "" {
 		t.Errorf("of a signed body that is no envelope is kept %+v", r)
+	}
+}
+
+// AlgaPSA keeps whatever a filter has beside its ids, and goes by the ids.
+func TestFilterOfAlgaPSA(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		filter string
+		ours   bool
+		want   bool // the event of ticket a
+	}{
+		{`null`, false, true},
+		{`{}`, false, true},
+		{`{"entity_ids": []}`, false, true},
+		{`{"entity_ids": ["A"], "tags": ["vip"], "conditions": {"priority": "High"}, "entity_types": ["ticket"]}`, false, true},
+		{`{"entity_ids": ["b"], "conditions": "any"}`, false, false},
+		{`{"conditions": [{"field": "title", "operator": "equals", "value": "x"}]}`, false, true},
+		{`{"conditions": [{"field": "title", "operator": "equals", "value": "x"}]}`, true, false},
+		{`{"tags": ["VIP"]}`, true, true},
+	} {
+		w, err := wantedBy(&client.Webhook{EventTypes: []string{webhook.TicketUpdated}, EventFilter: json.RawMessage(tt.filter)}, tt.ours)
+		if err != nil {
+			t.Errorf("%s: %v", tt.filter, err)
+			continue
+		}
+		if got := w.event(webhook.TicketUpdated, "a", json.RawMessage(`{"ticket_id":"a","title":"y","tags":["vip"]}`)); got != tt.want {
+			t.Errorf("%s, ours %t: wanted %t, want %t", tt.filter, tt.ours, got, tt.want)
+		}
+	}
+}
+
+// Who is not let in because of the product has no feed either; who may not read it
+// is told so.
+func TestServersWithoutAFeed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		status int
+		body   string
+		feed   bool
+		fails  bool
+	}{
+		{http.StatusOK, `{"data":[],"next_cursor":"c1-1","has_more":false}`, true, false},
+		{http.StatusNotFound, `<html>not found</html>`, false, false},
+		{http.StatusForbidden, `{"error":{"code":"PRODUCT_ACCESS_DENIED","message":"no"}}`, false, false},
+		{http.StatusForbidden, `{"error":{"code":"FORBIDDEN","message":"no"}}`, false, true},
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(tt.status)
+			io.WriteString(w, tt.body)
+		}))
+		t.Cleanup(s.Close)
+		a, err := newAsker(s.URL, "key", nil, 1, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if feed, err := a.hasFeed(t.Context()); feed != tt.feed || (err != nil) != tt.fails {
+			t.Errorf("%d %s: feed %t, error %v", tt.status, tt.body, feed, err)
+		}
 	}
 }

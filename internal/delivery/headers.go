@@ -55,7 +55,7 @@ func ReservedHeader(name string) bool {
 		}
 	}
 	switch name {
-	case "host", "connection", "te", "trailer", "transfer-encoding", "upgrade", "keep-alive", "expect":
+	case "host", "connection", "te", "trailer", "transfer-encoding", "upgrade", "keep-alive", "expect", "http2-settings":
 		return true
 	}
 	return false

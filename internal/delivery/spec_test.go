@@ -247,7 +247,7 @@ func TestReservedHeader(t *testing.T) {
 	for _, name := range []string{
 		"X-Alga-Signature", "x-alga-event-id", "X-ALGA-ANYTHING", "webhook-id", "Webhook-Signature",
 		"Content-Type", "content-length", "CONTENT-ENCODING", "Host", "Connection", "TE", "Trailer",
-		"Transfer-Encoding", "upgrade", "Keep-Alive", "Proxy-Authorization", "proxy-connection", "Expect",
+		"Transfer-Encoding", "upgrade", "Keep-Alive", "Proxy-Authorization", "proxy-connection", "Expect", "HTTP2-Settings",
 	} {
 		if !delivery.ReservedHeader(name) {
 			t.Errorf("%s can be set", name)
@@ -258,7 +258,7 @@ func TestReservedHeader(t *testing.T) {
 			t.Errorf("%s: issues %q", name, got)
 		}
 	}
-	for _, name := range []string{"Authorization", "X-Api-Key", "User-Agent", "X-Algae", "Hostname", "Accept"} {
+	for _, name := range []string{"Authorization", "X-Api-Key", "User-Agent", "X-Algae", "Hostname", "Accept", "Accept-Encoding"} {
 		if delivery.ReservedHeader(name) {
 			t.Errorf("%s is reserved", name)
 		}

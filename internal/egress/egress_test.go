@@ -52,6 +52,7 @@ func TestRequestBytes(t *testing.T) {
 		"Host: " + r.addr + "\r\n" +
 		"User-Agent: Ticketwire/1.2\r\n" +
 		"Content-Length: 7\r\n" +
+		"Accept-Encoding: gzip\r\n" +
 		"X-Alga-Signature: t=1,v1=00\r\n" +
 		"X-Alga-Webhook-Id: w1\r\n" +
 		"X-Custom: b\r\n" +
@@ -60,6 +61,22 @@ func TestRequestBytes(t *testing.T) {
 		"\r\n" + `{"a":1}`
 	if diff := cmp.Diff(want, <-seen); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)
+	}
+}
+
+// A header that is never sent must not be taken when a webhook is saved.
+func TestWhatIsNotSentIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
+		"content-encoding", "http2-settings", "proxy-connection", "proxy-authorization",
+	} {
+		if sent := outgoing(http.Header{name: {"x"}}, "Ticketwire"); len(sent) != 1 {
+			t.Errorf("%s is sent: %v", name, sent)
+		}
+		if !delivery.ReservedHeader(name) {
+			t.Errorf("%s is taken, and not sent", name)
+		}
 	}
 }
 

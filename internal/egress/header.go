@@ -54,12 +54,13 @@ func contractSpelling(name string) bool {
 	return name == "content-type" || strings.HasPrefix(name, "X-Alga-") && name == http.CanonicalHeaderKey(name)
 }
 
-// owned reports whether a header belongs to the connection and not to the
-// message, or would make the receiver compress.
+// owned reports whether a header belongs to the connection and not to the message.
+// All of them are among those that no webhook may set, so nothing that was saved is
+// left out.
 func owned(lower string) bool {
 	switch lower {
 	case "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer",
-		"upgrade", "expect", "accept-encoding", "content-encoding", "http2-settings":
+		"upgrade", "expect", "content-encoding", "http2-settings":
 		return true
 	}
 	return strings.HasPrefix(lower, "proxy-")

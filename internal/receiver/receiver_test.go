@@ -286,7 +286,9 @@ func TestBehindAProxy(t *testing.T) {
 			encode(req, "", make([]byte, 2<<20))
 			req.Header.Set("Expect", "100-continue") // the answer comes first, and the connection ends
 		}, c, 413, "larger than"},
-		{"another method", func(req *http.Request, _ []byte) { req.Method = http.MethodPut }, c, 405, "POST"},
+		{"PUT", func(req *http.Request, _ []byte) { req.Method = http.MethodPut }, c, 200, "ok: kept"},
+		{"PATCH", func(req *http.Request, _ []byte) { req.Method = http.MethodPatch }, c, 200, "ok: kept"},
+		{"a method without a body", func(req *http.Request, _ []byte) { req.Method = http.MethodDelete }, c, 405, "POST"},
 		{"another path", func(req *http.Request, _ []byte) { req.URL.Path = DefaultPath }, c, 404, "not found"},
 		{"the operator's", func(req *http.Request, _ []byte) { req.URL.Path = "/metrics" }, c, 404, "not found"},
 	} {
@@ -297,7 +299,7 @@ func TestBehindAProxy(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d %s", x.what, status, text, x.want, x.says)
 		}
 	}
-	if n := len(got.await(t, 7)); n != 7 {
+	if n := len(got.await(t, 9)); n != 9 {
 		t.Errorf("%d reactions", n)
 	}
 }

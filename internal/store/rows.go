@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 )
@@ -112,19 +114,59 @@ func (w *where) list(values []string) string {
 	return strings.Join(marks, ", ")
 }
 
-// contains adds "one of the columns contains s", without regard to the case of
-// ASCII letters. An empty s adds nothing.
+// contains adds "one of the columns contains s", without regard to case. An empty s
+// adds nothing.
 func (w *where) contains(s string, columns ...string) {
 	if s == "" {
 		return
 	}
+	s, others := oneCase(s)
 	mark := w.arg(containing(s))
+	marks := make([][2]string, len(others))
+	for i, o := range others {
+		marks[i] = [2]string{w.arg(string(o.from)), w.arg(string(o.to))}
+	}
 	tests := make([]string, len(columns))
 	for i, c := range columns {
-		// The database folds both sides, so that they are folded alike.
-		tests[i] = "lower(" + c + ") like lower(" + mark + `) escape '\'`
+		// The database folds ASCII on both sides, so that it is folded alike, and
+		// nothing else.
+		c = "lower(" + c + ")"
+		for _, m := range marks {
+			c = "replace(" + c + ", " + m[0] + ", " + m[1] + ")"
+		}
+		tests[i] = c + " like lower(" + mark + `) escape '\'`
 	}
 	w.text = append(w.text, "("+strings.Join(tests, " or ")+")")
+}
+
+// respelt is a letter and the one in another case to put for it.
+type respelt struct{ from, to rune }
+
+// maxRespelt bounds how deep replace is nested in a statement. No search has so many
+// different letters beyond ASCII; what a text has more counts with its case.
+const maxRespelt = 100
+
+// oneCase returns s with each letter beyond ASCII in one case only, and what has to
+// be put for its other cases where s is looked for.
+func oneCase(s string) (string, []respelt) {
+	var others []respelt
+	chosen := map[rune]rune{}
+	s = strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf {
+			return r
+		}
+		if c, is := chosen[r]; is {
+			return c
+		}
+		for f := unicode.SimpleFold(r); f != r && len(others) < maxRespelt; f = unicode.SimpleFold(f) {
+			if f >= utf8.RuneSelf { // an ASCII letter stays one, see contains
+				chosen[f] = r
+				others = append(others, respelt{from: f, to: r})
+			}
+		}
+		return r
+	}, s)
+	return s, others
 }
 
 // page returns the limit clause of a page, counted from 1. A page number beyond

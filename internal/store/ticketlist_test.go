@@ -21,6 +21,7 @@ func TestTicketLists(t *testing.T) {
 		"every sort is stable":  listSorts,
 		"rows equal the ticket": listRows,
 		"search":                search,
+		"case beyond ASCII":     listCases,
 		"stats":                 stats,
 	})
 }
@@ -331,5 +332,47 @@ func resourceDefaults(t *testing.T, open opener) {
 	must(d.CreateStatus(t.Context(), start(), d.TenantID, ticket.Status{Name: "y", BoardID: d.rows.BoardID, IsDefault: true}))(t)
 	if st := must(d.Status(t.Context(), d.TenantID, d.rows.Statuses["Open"]))(t); st.IsDefault {
 		t.Error("the board has two default statuses")
+	}
+}
+
+// Case does not count in any script (contract section 2.3), and a letter that only
+// looks like another is another.
+func listCases(t *testing.T, open opener) {
+	d := newDesk(t, open(t), "acme")
+	d.create(start(), d.draft("MÜLLER Straße 100% ΟΔΟΣ Ёлка"))
+	d.create(start().Add(time.Minute), d.draft("Muller strasse"))
+	var many []rune
+	for r := 'а'; r <= 'я'; r++ {
+		many = append(many, r)
+	}
+	for r := 'α'; r <= 'ω'; r++ {
+		many = append(many, r)
+	}
+	d.create(start().Add(2*time.Minute), d.draft(string(many)+"x"))
+	for _, c := range []struct{ text, want string }{ // want is how the one title ends
+		{"müller", "Ёлка"},
+		{"MÜLLER STRAẞE 100%", "Ёлка"},
+		{"οδος", "Ёлка"},
+		{"οδοσ", "Ёлка"},
+		{"ёЛКА", "Ёлка"},
+		{"MULLER", "strasse"},
+		{"ü_", ""},
+		{strings.Repeat("ß", 1000), ""},
+		{strings.ToUpper(string(many)), "x"},
+		{string(many) + "X", "x"},
+		{strings.ToUpper(string(many)) + "ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ", ""}, // more than are respelt
+	} {
+		check := func(how string, list []ticket.Ticket, err error) {
+			if fits := len(list) == 0 && c.want == "" ||
+				len(list) == 1 && c.want != "" && strings.HasSuffix(list[0].Title, c.want); !fits || err != nil {
+				t.Errorf("%s %q: %d tickets, error %v, want one that ends in %q", how, c.text, len(list), err, c.want)
+			}
+		}
+		list, _, err := d.Tickets(t.Context(), d.TenantID, ticket.Query{Title: c.text})
+		check("title", list, err)
+		list, _, err = d.Tickets(t.Context(), d.TenantID, ticket.Query{Search: c.text})
+		check("search", list, err)
+		list, err = d.SearchTickets(t.Context(), d.TenantID, ticket.SearchQuery{Text: c.text, Limit: 9})
+		check("the search route with", list, err)
 	}
 }

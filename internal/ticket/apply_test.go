@@ -472,6 +472,10 @@ func TestLinkOfATicket(t *testing.T) {
 		"https://example.com/a?b=c": true, "mailto:ada@example.com": true, "file:///a": true,
 		"": false, "nowhere": false, "/a": false, "https:": false, "https://exa mple": false, "a\x00:b": false,
 		"https://" + strings.Repeat("a", MaxLink): false,
+		// What `new URL()` says, which is what Zod asks.
+		"https://example.com/100%": true, "https://example.com/%zz#a%": true, "https://u:50%@example.com/": true,
+		" https://example.com/a ": true, "https://example.com:65535/": true, "https://example.com:65536/": false,
+		"50%:a": false,
 	} {
 		if issue, bad := linkIssue(text); bad == want {
 			t.Errorf("%.40q: bad is %v, %s", text, bad, issue.Message)

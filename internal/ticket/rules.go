@@ -3,6 +3,7 @@ package ticket
 import (
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -22,10 +23,21 @@ const (
 // do.
 const MaxLink = 2048
 
-// IsLink reports whether a text is an address with a scheme, as Zod's url() has it.
+// IsLink reports whether a text is an address with a scheme, as Zod's url() has it:
+// what a browser would open (contract section 1.2). A browser takes a % that begins
+// no escape, and space around the address; net/url takes neither.
 func IsLink(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && u.Scheme != "" && (u.Host != "" || u.Opaque != "" || u.Path != "")
+	scheme, rest, _ := strings.Cut(strings.TrimSpace(s), ":")
+	u, err := url.Parse(scheme + ":" + strings.ReplaceAll(rest, "%", ""))
+	if err != nil || u.Scheme == "" {
+		return false
+	}
+	if port := u.Port(); port != "" {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return false
+		}
+	}
+	return u.Host != "" || u.Opaque != "" || u.Path != ""
 }
 
 // linkIssue checks a ticket's url.
