@@ -127,8 +127,8 @@ type Feed struct {
 // Events returns the next page of a tenant's events in the order of their
 // commits. A reader who follows Next sees every event exactly once, whatever is
 // written meanwhile: numbers are given out under the write lock, so an event that
-// becomes visible later has a higher one. A malformed cursor is Invalid with path
-// after.
+// becomes visible later has a higher one. A cursor that is malformed, or ahead of
+// all events, is Invalid with path after.
 func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, error) {
 	after, err := parseCursor(q.After)
 	if err != nil {
@@ -144,6 +144,11 @@ func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, e
 	top, err := topOf(r, tenant, after)
 	if err != nil {
 		return Feed{}, err
+	}
+	if top == 0 && after > 0 {
+		if err := refuseAhead(r, after); err != nil {
+			return Feed{}, err
+		}
 	}
 	feed := Feed{Envelopes: []json.RawMessage{}, Next: formatCursor(max(top, after))}
 	rows, err := feedRows(r, tenant, after, top, q)
@@ -167,6 +172,20 @@ func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, e
 		feed.Envelopes = append(feed.Envelopes, e.body)
 	}
 	return feed, nil
+}
+
+// refuseAhead refuses a cursor ahead of the newest event of all. Retention leaves
+// that event alone, so the cursor is of a database that has gone since, as when a
+// backup was restored: what happens next would get numbers that its reader has passed.
+func refuseAhead(r *reader, after int64) error {
+	var reached bool
+	if err := r.row(`select exists (select 1 from events where seq >= $1)`, after).Scan(&reached); err != nil {
+		return fmt.Errorf("look behind a cursor: %w", err)
+	}
+	if !reached {
+		return fault.Field("after", "The cursor is ahead of the feed, as after a backup was restored: begin without it, or with since")
+	}
+	return nil
 }
 
 // feedRows reads one event more than the page holds, to know whether there is

@@ -178,6 +178,8 @@ func cursorOutlivesRetention(t *testing.T, open opener) {
 		d.create(start(), d.draft(fmt.Sprint(i)))
 	}
 	cursor := must(d.Events(t.Context(), d.TenantID, FeedQuery{}))(t).Next
+	other := newDesk(t, d.Store, "other") // the newest event stays, and it is this one's
+	other.create(start(), other.draft("newest"))
 	if err := d.do(t.Context(), func(x *tx) error {
 		_, err := x.exec(`delete from events where tenant_id = $1`, d.TenantID)
 		return err
@@ -200,6 +202,15 @@ func badCursors(t *testing.T, open opener) {
 		_, err := d.Events(t.Context(), d.TenantID, FeedQuery{After: cursor})
 		wantKind(t, cursor, err, fault.Invalid)
 	}
+	// A cursor of what a restored backup does not have.
+	d.create(start(), d.draft("in the backup"))
+	cursor := must(d.Events(t.Context(), d.TenantID, FeedQuery{}))(t).Next
+	seq := must(parseCursor(cursor))(t)
+	if page := must(d.Events(t.Context(), d.TenantID, FeedQuery{After: cursor}))(t); page.Next != cursor {
+		t.Errorf("the cursor went from %s to %s", cursor, page.Next)
+	}
+	_, err := d.Events(t.Context(), d.TenantID, FeedQuery{After: formatCursor(seq + 1)})
+	wantKind(t, "a cursor ahead of the feed", err, fault.Invalid)
 }
 
 func oneEvent(t *testing.T, open opener) {
