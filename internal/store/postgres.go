@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -203,6 +204,20 @@ func Unreachable(err error) bool {
 		errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, net.ErrClosed)
 }
 
+// sessionEnded reports whether an error says that the server has ended the session;
+// others may be well.
+func sessionEnded(err error) bool {
+	switch postgresCode(err) {
+	case adminShutdown, crashShutdown, idleSessionTimeout:
+		return true
+	case "":
+		_, refused := errors.AsType[*pgconn.ConnectError](err)
+		return !refused && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, driver.ErrBadConn) ||
+			errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE))
+	}
+	return false
+}
+
 // keyCheck is what the first process seals and the others open.
 const keyCheck = "gate.key_check"
 
@@ -276,6 +291,9 @@ const (
 	lockNotAvailable      = "55P03"
 	checkViolation        = "23514"
 	insufficientPrivilege = "42501"
+	adminShutdown         = "57P01"
+	crashShutdown         = "57P02"
+	idleSessionTimeout    = "57P05"
 )
 
 // postgresCode is the SQLSTATE of an error of the server, "" for any other error.
