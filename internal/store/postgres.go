@@ -180,12 +180,12 @@ func checkServer(ctx context.Context, target string, now func() time.Time) (pool
 	case version < oldestPostgres*10000:
 		return false, fmt.Errorf("PostgreSQL %d is too old, %d or later is needed", version/10000, oldestPostgres)
 	case !may:
-		return false, errors.New("the user of --database-url may not create tables; grant it create on the schema (grant create on schema public to USER)")
+		return false, errors.New("the user of the database may not create tables; grant it create on the schema (grant create on schema public to USER)")
 	case session == conn.PgConn().PID():
 		return false, nil
 	}
 	if _, err := conn.Exec(ctx, "begin"); err != nil {
-		return true, fmt.Errorf("--database-url leads to a pooler that begins no transaction; its pool_mode must be transaction or session, not statement: %w", err)
+		return true, fmt.Errorf("the connection leads to a pooler that begins no transaction; its pool_mode must be transaction or session, not statement: %w", err)
 	}
 	return true, nil
 }
