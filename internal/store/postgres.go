@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -179,12 +180,12 @@ func checkServer(ctx context.Context, target string, now func() time.Time) (pool
 	case version < oldestPostgres*10000:
 		return false, fmt.Errorf("PostgreSQL %d is too old, %d or later is needed", version/10000, oldestPostgres)
 	case !may:
-		return false, errors.New("the user of --database-url may not create tables; grant it create on the schema (grant create on schema public to USER)")
+		return false, errors.New("the user of the database may not create tables; grant it create on the schema (grant create on schema public to USER)")
 	case session == conn.PgConn().PID():
 		return false, nil
 	}
 	if _, err := conn.Exec(ctx, "begin"); err != nil {
-		return true, fmt.Errorf("--database-url leads to a pooler that begins no transaction; its pool_mode must be transaction or session, not statement: %w", err)
+		return true, fmt.Errorf("the connection leads to a pooler that begins no transaction; its pool_mode must be transaction or session, not statement: %w", err)
 	}
 	return true, nil
 }
@@ -201,6 +202,20 @@ func Unreachable(err error) bool {
 	_, network := errors.AsType[*net.OpError](err)
 	return network || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
 		errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, net.ErrClosed)
+}
+
+// sessionEnded reports whether an error says that the server has ended the session;
+// others may be well.
+func sessionEnded(err error) bool {
+	switch postgresCode(err) {
+	case adminShutdown, crashShutdown, idleSessionTimeout:
+		return true
+	case "":
+		_, refused := errors.AsType[*pgconn.ConnectError](err)
+		return !refused && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, driver.ErrBadConn) ||
+			errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE))
+	}
+	return false
 }
 
 // keyCheck is what the first process seals and the others open.
@@ -276,6 +291,9 @@ const (
 	lockNotAvailable      = "55P03"
 	checkViolation        = "23514"
 	insufficientPrivilege = "42501"
+	adminShutdown         = "57P01"
+	crashShutdown         = "57P02"
+	idleSessionTimeout    = "57P05"
 )
 
 // postgresCode is the SQLSTATE of an error of the server, "" for any other error.

@@ -399,6 +399,35 @@ func terminatedSessions(t *testing.T, p place) {
 	}
 }
 
+// A session that the server has ended while nobody used it refuses no read.
+func TestReadsOutliveTheirSessions(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, p place) {
+		d := newDesk(t, openAt(t, p), "acme")
+		d.create(start(), d.draft("one"))
+		operator := openAt(t, p)
+		// As many sessions as there may be, all in use at once.
+		atOnce := func(query string) {
+			t.Helper()
+			var wg sync.WaitGroup
+			for range 2 * d.read.Stats().MaxOpenConnections {
+				wg.Go(func() {
+					if _, err := d.ListTickets(t.Context(), d.TenantID, ticket.Query{Search: query}, ""); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+		}
+		for range 5 {
+			atOnce("one")
+			must(operator.read.ExecContext(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
+				where datname = current_database() and pid <> pg_backend_pid() and state = 'idle'`))(t)
+			atOnce("one")
+		}
+	})
+}
+
 // PostgreSQL keeps no byte 0 in a text, and nothing that is not UTF-8.
 func TestTextsThatPostgresDoesNotTake(t *testing.T) {
 	t.Parallel()

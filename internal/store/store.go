@@ -242,28 +242,46 @@ func (s *Store) reader(ctx context.Context) *reader { return &reader{ctx: ctx, s
 
 func (r *reader) query(q string, args ...any) (*sql.Rows, error) {
 	r.s.dialect.texts(args)
-	st, err := r.s.prepared(r.ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	return st.QueryContext(r.ctx, args...)
+	return again(r.s, func() (*sql.Rows, error) {
+		st, err := r.s.prepared(r.ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		return st.QueryContext(r.ctx, args...)
+	})
 }
 
 func (r *reader) row(q string, args ...any) *sql.Row {
 	r.s.dialect.texts(args)
-	st, err := r.s.prepared(r.ctx, q)
-	if err != nil {
-		// database/sql reports the same error again from the row.
-		return r.s.read.QueryRowContext(r.ctx, q, args...)
-	}
-	return st.QueryRowContext(r.ctx, args...)
+	row, _ := again(r.s, func() (row *sql.Row, err error) { // the row has the error too
+		st, err := r.s.prepared(r.ctx, q)
+		if err != nil {
+			// database/sql reports the same error again from the row.
+			row = r.s.read.QueryRowContext(r.ctx, q, args...)
+		} else {
+			row = st.QueryRowContext(r.ctx, args...)
+		}
+		return row, row.Err()
+	})
+	return row
 }
 
 // list runs a statement that was built for one call (filters, sort) and is not
 // worth keeping: a caller must not be able to fill the cache with variants.
 func (r *reader) list(q string, args ...any) (*sql.Rows, error) {
 	r.s.dialect.texts(args)
-	return r.s.read.QueryContext(r.ctx, q, args...)
+	return again(r.s, func() (*sql.Rows, error) { return r.s.read.QueryContext(r.ctx, q, args...) })
+}
+
+// again asks once more where the server had ended the session, which the first to
+// use it learns: a restart, or an operator, ends all of them, and that is no reason
+// to refuse a read that the next session answers. Each try uses one of them up.
+func again[T any](s *Store, ask func() (T, error)) (T, error) {
+	out, err := ask()
+	for tries := s.read.Stats().MaxOpenConnections; tries > 0 && sessionEnded(err); tries-- {
+		out, err = ask()
+	}
+	return out, err
 }
 
 func (s *Store) prepared(ctx context.Context, q string) (*sql.Stmt, error) {
