@@ -104,12 +104,11 @@ func readLabels(o *object, p *specPatch) {
 	if o.null("metadata") {
 		p.set(func(s *delivery.Spec) { s.Metadata = nil })
 	} else if raw := o.raw("metadata"); raw != nil {
-		var m map[string]any
-		if err := json.Unmarshal(raw, &m); err != nil || len(raw) > maxMetadata {
+		if len(raw) > maxMetadata {
 			o.custom("metadata", "must be an object of at most %d bytes of JSON", maxMetadata)
 			return
 		}
-		p.set(func(s *delivery.Spec) { s.Metadata = m })
+		p.set(func(s *delivery.Spec) { s.Metadata = raw })
 	}
 }
 

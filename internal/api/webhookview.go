@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -37,7 +38,7 @@ type webhookRecord struct {
 	IsTestMode            bool                   `json:"is_test_mode"`
 	VerifySSL             bool                   `json:"verify_ssl"`
 	TLS                   *tlsView               `json:"tls"`
-	Metadata              map[string]any         `json:"metadata"`
+	Metadata              json.RawMessage        `json:"metadata"`
 	Tags                  []string               `json:"tags"`
 	TotalDeliveries       int64                  `json:"total_deliveries"`
 	SuccessfulDeliveries  int64                  `json:"successful_deliveries"`

@@ -1,6 +1,9 @@
 package delivery
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Webhook is one subscription: what a tenant configured (Spec), and what has
 // happened to it since (Health). It never holds a signing secret: those stay
@@ -39,9 +42,9 @@ type Spec struct {
 	IsActive      bool
 	IsTestMode    bool // deliveries are marked is_test and count for nothing
 	RetryConfig   *RetryConfig
-	RateLimit     *RateLimit // nil: DefaultRatePerMinute
-	Metadata      map[string]any
-	Tags          []string // labels of the webhook itself, not a filter
+	RateLimit     *RateLimit      // nil: DefaultRatePerMinute
+	Metadata      json.RawMessage // an object as it was sent, with every digit of its numbers
+	Tags          []string        // labels of the webhook itself, not a filter
 }
 
 // PayloadFields is the payload_fields map of contract section 4.5: entity name

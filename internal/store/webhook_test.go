@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -46,7 +47,7 @@ func everyField(t *testing.T, open opener) {
 		TLS:         &delivery.TLS{ClientCert: "cert", ClientKey: "key", CABundle: "bundle"},
 		RetryConfig: &delivery.RetryConfig{Schedule: []int64{1000, 2000}, Timeout: new(int64(5000))},
 		RateLimit:   &delivery.RateLimit{Enabled: new(true), RequestsPerMinute: new(7)},
-		Metadata:    map[string]any{"n": 1.5, "list": []any{"a"}},
+		Metadata:    json.RawMessage(`{"n":9007199254740993,"list":["a"]}`),
 		Tags:        []string{"prod"},
 	}
 	created, secret, err := d.CreateWebhook(t.Context(), start(), d.Actor, full)
