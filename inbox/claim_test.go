@@ -269,6 +269,67 @@ func testOpenTogether(t *testing.T, p place) {
 
 // Another process holds the tables: the handler answers 503 in both ways of use,
 // in time, and takes the same event when the lock is gone.
+// spoilCommits lets every commit fail that has added an event: what was written is
+// checked at the end of the transaction only. mend ends that.
+func (p place) spoilCommits(t *testing.T) (mend func()) {
+	t.Helper()
+	name := p.prefix + "spoiled"
+	setup, drop := []string{
+		"create table " + name + "_parents (id integer primary key)",
+		"create table " + name + " (id integer references " + name + "_parents (id) deferrable initially deferred)",
+		"create trigger " + name + "_event after insert on " + p.prefix + "events begin insert into " + name + " values (1); end",
+	}, "drop trigger "+name+"_event"
+	if p.dialect == PostgreSQL {
+		setup, drop = []string{
+			"create function " + name + "() returns trigger language plpgsql as $$ begin raise exception 'spoiled'; end $$",
+			"create constraint trigger " + name + "_event after insert on " + p.prefix + "events deferrable initially deferred for each row execute function " + name + "()",
+		}, drop+" on "+p.prefix+"events"
+	}
+	db := p.pool(t)
+	for _, q := range setup {
+		_, err := db.ExecContext(t.Context(), q)
+		must(t, err)
+	}
+	return func() {
+		_, err := db.ExecContext(t.Context(), drop)
+		must(t, err)
+	}
+}
+
+// testCommitFails has a database that takes every statement and not the commit. Nothing
+// may be acknowledged then, and nothing be done.
+func testCommitFails(t *testing.T, p place) {
+	if p.dialect == SQLite {
+		p.dsn += "&_pragma=foreign_keys(on)"
+	}
+	var runs atomic.Int32
+	b := p.open(t)
+	mend := p.spoilCommits(t)
+	handlers := map[string]http.Handler{
+		"claim": webhook.NewHandler(secrets, counter(&runs), quiet(webhook.WithDeduper(b))...),
+		"keep":  webhook.NewInboxHandler(secrets, b.Keep, quiet()...),
+	}
+	for name, h := range handlers {
+		_, body := event(t, name, "T1", time.Now())
+		if code := post(h, body); code != http.StatusServiceUnavailable {
+			t.Errorf("%s: answer %d without a commit, want 503", name, code)
+		}
+	}
+	if s := stats(t, b); runs.Load() != 0 || s.Queued != 0 {
+		t.Errorf("%d reactions, %+v", runs.Load(), s)
+	}
+	mend()
+	for name, h := range handlers {
+		_, body := event(t, name, "T1", time.Now())
+		if code := post(h, body); code != http.StatusOK {
+			t.Errorf("%s: answer %d afterwards, want 200", name, code)
+		}
+	}
+	if s := stats(t, b); runs.Load() != 1 || s.Queued != 1 {
+		t.Errorf("%d reactions, %+v", runs.Load(), s)
+	}
+}
+
 func testLocked(t *testing.T, p place) {
 	var runs atomic.Int32
 	b := p.impatient().open(t)

@@ -125,6 +125,7 @@ var behaviours = map[string]func(*testing.T, place){
 	"keep beside work":   testKeepBesideWork,
 	"skip stale":         testSkipStale,
 	"drain":              testDrain,
+	"commit fails":       testCommitFails,
 	"locked":             testLocked,
 	"away":               testAway,
 	"purge":              testPurge,

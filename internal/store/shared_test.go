@@ -288,6 +288,29 @@ func TestTheNumberOfALostTransactionIsAnothers(t *testing.T) {
 	t.Error("no number was given again: nothing is proven")
 }
 
+// A server that takes over from another may not have come to the number of a
+// transaction yet: that one died with the other, and is made again.
+func TestANumberThatTheServerHasNotGiven(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, p place) {
+		p, r := throughRelay(t, p)
+		d := newDesk(t, openAt(t, p, guide), "acme")
+		r.mode.Store(dropBeforeCommit)
+		runs := 0
+		err := d.do(t.Context(), func(x *tx) error {
+			if runs++; runs == 1 {
+				x.w.shared.xid = "1000000000000"
+			}
+			_, err := x.exec(`insert into mail_outbox (mail_id, tenant_id, dedupe_key, recipient, subject, text_body, html_body, due_at, created_at)
+				values ('m', 't', 'm', 'r', 's', 't', 'h', 0, 0)`)
+			return err
+		})
+		if n := d.count("mail_outbox"); err != nil || runs != 2 || n != 1 {
+			t.Errorf("the call returned %v after %d runs and left %d rows", err, runs, n)
+		}
+	})
+}
+
 // When the server has crashed since, the number of a transaction may be another's, so
 // that it was committed says nothing: the call fails, does not run again, and what it
 // owes is sent if it was made.

@@ -17,6 +17,7 @@ func TestHandoversThatAreUndone(t *testing.T) {
 		"a commit that fails takes everything back":        commitFails,
 		"a call that fails after it has handed over":       failsHandedOver,
 		"a crash between two deliveries of one list":       crashInAList,
+		"a statement whose failure nobody has noticed":     failsUnnoticed,
 		"a release that fails is made when it comes again": releaseFails,
 	})
 }
@@ -187,5 +188,24 @@ func releaseFails(t *testing.T, open opener) {
 	}
 	if b := l.claimOne(start()); b.Deliveries[0].DeliveryID != first.DeliveryID {
 		t.Errorf("claimed %+v", b.Deliveries[0])
+	}
+}
+
+// failsUnnoticed has a call that goes on after a statement has failed. To PostgreSQL the
+// transaction is lost then, and its commit a rollback that reports no error.
+func failsUnnoticed(t *testing.T, open opener) {
+	d := newDesk(t, open(t, guide), "acme") // without webhooks nothing is left to be said but commit
+	errs := d.together(d.creates(t.Context(), "one"), func() error {
+		return d.do(context.Background(), func(x *tx) error {
+			_, _ = x.exec(`insert into tenants (tenant_id) values (null)`)
+			return nil
+		})
+	})
+	made := 0
+	if errs[0] == nil {
+		made = 1
+	}
+	if n := d.count("tickets"); n != made {
+		t.Errorf("the call returned %v, and there are %d tickets", errs[0], n)
 	}
 }
