@@ -398,6 +398,8 @@ func testPurge(t *testing.T, p place) {
 		must(t, b.Finish(ctx, now, claim(t, b, now, e, webhook.Fresh)))
 	}
 	keep(t, b, now, "queued", "T9", now)
+	worked := keep(t, b, now, "worked", "T7", now)
+	must(t, b.Finish(ctx, now, webhook.ClaimOf(worked)))
 	forgotten, _ := event(t, "forgotten", "T8", now)
 	claim(t, b, now, forgotten, webhook.Fresh) // and then: kill -9, and no redelivery
 
@@ -420,10 +422,11 @@ func testPurge(t *testing.T, p place) {
 			t.Errorf("one purge took %d rows with a limit of 10", n)
 		}
 	}
-	if len(steps) != 4 { // 26 events and 5 tickets, ten of each at a time
+	if len(steps) != 4 { // 27 events and 5 tickets, ten of each at a time
 		t.Errorf("purged %v", steps)
 	}
 	claim(t, b, late, old, webhook.Fresh)
+	claim(t, b, late, worked, webhook.Fresh)
 	if s := stats(t, b); s.Queued != 1 {
 		t.Errorf("%d queued after the purge, want 1: what is kept is never purged", s.Queued)
 	}

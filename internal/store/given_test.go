@@ -90,6 +90,32 @@ func givenRecorded(t *testing.T, pl place) {
 	}
 }
 
+// A list whose event is gone ends, and nothing is sent without a body.
+func TestWhatANodeIsGivenOfAnEventThatIsGone(t *testing.T) {
+	t.Parallel()
+	onServers(t, givenOfNothing)
+}
+
+func givenOfNothing(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	sends, accepts, heard := p.meet(t)
+	c := Claimed{seq: 1}
+	c.TenantID, c.WebhookID, c.EventID, c.DeliveryID = p.a.TenantID, p.la.hook.WebhookID, NewID(), NewID()
+	list := must(appendHanded([]byte{listVersion}, &c))(t)
+	n := sends.node.Load()
+	if _, err := accepts.side.ExecContext(t.Context(), `insert into handovers (handover_id, owner, list) values ($1, $2, $3)`,
+		int64(1)<<50+1, n.id, list); err != nil {
+		t.Fatal(err)
+	}
+	n.look()
+	for end := time.Now().Add(20 * time.Second); sends.count("handovers") > 0 && time.Now().Before(end); <-time.After(time.Millisecond) {
+		continue
+	}
+	if lists, got := sends.count("handovers"), heard.handed(); lists != 0 || len(got) != 0 {
+		t.Errorf("%d lists, handed over %+v", lists, got)
+	}
+}
+
 // What a node was given and has not taken is queued when it ends, once, whether it
 // leaves or is taken over; a node that leaves is given nothing.
 func TestWhatANodeHasNotTaken(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -233,6 +234,45 @@ func unsureCommitOwes(t *testing.T, p place) {
 	}
 	if err := d.Ping(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// Calls that wait behind a batch that has waited for a server in vain are told that
+// nothing became of them.
+func TestWhatWaitsForAServerInVain(t *testing.T) {
+	t.Parallel()
+	onServers(t, waitsInVain)
+}
+
+func waitsInVain(t *testing.T, p place) {
+	p, r := throughRelay(t, p)
+	s := openAt(t, p, guide, func(c *Config) { c.CommitLimit = 1 })
+	s.writer.shared.patience = 100 * time.Millisecond // its goroutine waits for a call
+	d := newDesk(t, s, "acme")
+	busy, free := make(chan struct{}), make(chan struct{})
+	errs := make(chan error, 3)
+	go func() {
+		var once sync.Once
+		errs <- d.do(context.Background(), func(*tx) error { once.Do(func() { close(busy); <-free }); return nil })
+	}()
+	<-busy
+	for range 2 {
+		go func() { errs <- d.creates(context.Background(), "waits")() }()
+	}
+	for len(d.writer.calls) < 2 {
+		runtime.Gosched()
+	}
+	r.mode.Store(refuseAll)
+	r.cut()
+	close(free)
+	for range 3 {
+		wantKind(t, "a call without a server", <-errs, fault.Unavailable)
+	}
+	r.mode.Store(relayAll)
+	d.create(start(), d.draft("after"))
+	var n int // by a connection that was not cut
+	if err := beside(t, s, guide).read.QueryRowContext(t.Context(), `select count(*) from tickets`).Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d tickets (%v)", n, err)
 	}
 }
 
