@@ -126,6 +126,7 @@ var behaviours = map[string]func(*testing.T, place){
 	"skip stale":         testSkipStale,
 	"drain":              testDrain,
 	"commit fails":       testCommitFails,
+	"given back":         testGivenBack,
 	"locked":             testLocked,
 	"away":               testAway,
 	"purge":              testPurge,

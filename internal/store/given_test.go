@@ -116,6 +116,38 @@ func givenOfNothing(t *testing.T, pl place) {
 	}
 }
 
+// A commit whose outcome was not known owes what its own list says, and not what a list
+// of another node says that has got its number since.
+func TestTheListOfAnotherIsLeftToIt(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, p place) {
+		d := newDesk(t, openAt(t, p, guide), "acme")
+		l := d.hook(start())
+		d.create(start(), d.draft("one"))
+		c := l.claimOne(start()).Deliveries[0]
+		c.DeliveryID = NewID()
+		list := must(appendHanded([]byte{listVersion}, &c))(t)
+		for _, owner := range []string{"other", "mine"} {
+			if _, err := d.side.ExecContext(t.Context(), `delete from handovers`); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.side.ExecContext(t.Context(), `insert into handovers (handover_id, owner, list) values (7, $1, $2)`, owner, list); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.do(t.Context(), func(x *tx) error { return x.recoverLate(&handover{id: 7, owner: "mine"}) }); err != nil {
+				t.Fatal(err)
+			}
+			mine := 0
+			if owner == "mine" {
+				mine = 1
+			}
+			if lists, rows := d.count("handovers"), d.count("deliveries"); lists != 1-mine || rows != 1+mine {
+				t.Errorf("of %s: %d lists, %d rows", owner, lists, rows)
+			}
+		}
+	})
+}
+
 // What a node was given and has not taken is queued when it ends, once, whether it
 // leaves or is taken over; a node that leaves is given nothing.
 func TestWhatANodeHasNotTaken(t *testing.T) {
