@@ -2,15 +2,12 @@ package dispatch_test
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -377,63 +374,5 @@ func TestHeaderWinsOverCustom(t *testing.T) {
 	}
 	if got := h["X-Team"]; len(got) != 1 || got[0] != "ops" {
 		t.Errorf("custom header is %q", got)
-	}
-}
-
-// A result that the store refuses, and not for an outage, does not keep others from
-// being recorded. Its delivery stays owed: it is sent again, until it can be recorded.
-func TestAResultThatCannotBeRecorded(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	good, bad := newReceiver(t, false), newReceiver(t, false)
-	healthy, refused := b.webhook(good.URL, nil), b.webhook(bad.URL, nil)
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(b.dir, "ticketwire.db")+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	db.SetMaxOpenConns(1)
-	exec := func(q string) {
-		t.Helper()
-		if _, err := db.ExecContext(t.Context(), q); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, change := range []string{"insert", "update"} {
-		exec(`create trigger refuse_` + change + ` before ` + change + ` on deliveries
-			when new.webhook_id = '` + refused + `' and new.status = 'delivered' begin select raise(abort, 'refused'); end`)
-	}
-	registry := prometheus.NewRegistry()
-	b.start(func(c *dispatch.Config) { c.Metrics = registry })
-	const n = 3
-	sent := map[string]int{}
-	for i := range n {
-		b.ticket(fmt.Sprint("ticket ", i))
-		good.next(t)
-		sent[bad.next(t)]++
-	}
-	// All results are there before one can be recorded, so that they share a batch.
-	exec(`begin immediate`)
-	good.open()
-	bad.open()
-	eventually(t, "all are answered", func() bool {
-		return gathered(t, registry, "ticketwire_delivery_duration_seconds", "") == 2*n
-	})
-	exec(`commit`)
-	eventually(t, "the other results are recorded", func() bool {
-		rows := b.log(healthy)
-		return !slices.ContainsFunc(rows, func(d delivery.Delivery) bool { return d.Status != delivery.Delivered }) && len(rows) == n
-	})
-	for range n {
-		sent[bad.next(t)]++
-	}
-	exec(`drop trigger refuse_insert`)
-	exec(`drop trigger refuse_update`)
-	eventually(t, "they are recorded", func() bool {
-		rows := b.log(refused)
-		return !slices.ContainsFunc(rows, func(d delivery.Delivery) bool { return d.Status != delivery.Delivered || d.Attempt != 1 }) && len(rows) == n
-	})
-	if len(sent) != n || len(good.hits) != 0 {
-		t.Errorf("sent %v; of the others %d were sent again", sent, len(good.hits))
 	}
 }
