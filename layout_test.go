@@ -388,6 +388,35 @@ func TestFilesAreFinishedAndShort(t *testing.T) {
 	}
 }
 
+// namedTest is a test that a document says something about.
+var namedTest = regexp.MustCompile("`((?:Test|test|Fuzz)[A-Z0-9][A-Za-z0-9]*)`")
+
+func TestDocumentsNameTestsThatExist(t *testing.T) {
+	t.Parallel()
+	there := map[string]bool{}
+	for _, s := range sources(t) {
+		for _, d := range s.file.Decls {
+			if f, is := d.(*ast.FuncDecl); is && s.test && f.Recv == nil {
+				there[f.Name.Name] = true
+			}
+		}
+	}
+	for _, name := range files(t) {
+		if path.Ext(name) != ".md" || strings.Contains(name, "/testdata/") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.FromSlash(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range namedTest.FindAllSubmatch(text, -1) {
+			if test := string(m[1]); !there[test] {
+				t.Errorf("%s speaks of %s, which is no test", name, test)
+			}
+		}
+	}
+}
+
 // onlyHere finds what is true on one machine alone: a path below a directory
 // that is somebody's own, and the address a lockfile was downloaded from.
 var onlyHere = regexp.MustCompile(
