@@ -368,3 +368,24 @@ func TestEditsDuringABackoff(t *testing.T) {
 		}
 	})
 }
+
+// A mail server that is away for two days gets each mail when it is back, once.
+func TestMailsOutlastTheirServer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openBubble(t, nil)
+		b.answer(http.StatusGone)
+		b.createWebhook(map[string]any{"event_types": []string{webhook.TicketCreated}})
+		b.refuseMail(true)
+		b.createTicket()
+		sleep(48 * time.Hour)
+		if n := len(b.mailed()); n != 0 {
+			t.Fatalf("%d mails were taken", n)
+		}
+		b.refuseMail(false)
+		sleep(12 * time.Hour)
+		if mails := b.mailed(); len(mails) != 1 || !strings.Contains(mails[0], "was disabled") {
+			t.Errorf("mailed %q", mails)
+		}
+	})
+}
