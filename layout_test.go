@@ -257,6 +257,42 @@ func TestTheClockIsReadAtTheEdges(t *testing.T) {
 	}
 }
 
+// What a receiver computes is a MAC that its sender must not learn byte by byte. The
+// linter refuses bytes.Equal there; a comparison of strings takes as long as they are
+// alike too.
+func TestMACsAreComparedInConstantTime(t *testing.T) {
+	t.Parallel()
+	checked := 0
+	for _, s := range sources(t) {
+		if s.test || s.dir != "webhook" || !slices.Contains(s.imports(), "crypto/hmac") {
+			continue
+		}
+		checked++
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			cmp, is := n.(*ast.BinaryExpr)
+			if !is || cmp.Op != token.EQL && cmp.Op != token.NEQ {
+				return true
+			}
+			for _, side := range []ast.Expr{cmp.X, cmp.Y} {
+				switch side := side.(type) {
+				case *ast.CallExpr:
+					if f, is := side.Fun.(*ast.Ident); !is || f.Name != "string" {
+						continue
+					}
+				case *ast.IndexExpr, *ast.SliceExpr: // an array is a sum
+				default:
+					continue
+				}
+				t.Errorf("%s:%d: compare MACs with hmac.Equal", s.name, s.line(n))
+			}
+			return true
+		})
+	}
+	if checked == 0 {
+		t.Error("no file was checked")
+	}
+}
+
 // A sleep is too short on a slow machine and too long on a fast one. Under
 // testing/synctest it costs nothing and is exact.
 func TestNothingSleeps(t *testing.T) {
@@ -347,6 +383,35 @@ func TestFilesAreFinishedAndShort(t *testing.T) {
 				if m := unfinished.FindString(c.Text); m != "" {
 					t.Errorf("%s:%d: %s: do it, or write an issue", s.name, s.line(c), m)
 				}
+			}
+		}
+	}
+}
+
+// namedTest is a test that a document says something about.
+var namedTest = regexp.MustCompile("`((?:Test|test|Fuzz)[A-Z0-9][A-Za-z0-9]*)`")
+
+func TestDocumentsNameTestsThatExist(t *testing.T) {
+	t.Parallel()
+	there := map[string]bool{}
+	for _, s := range sources(t) {
+		for _, d := range s.file.Decls {
+			if f, is := d.(*ast.FuncDecl); is && s.test && f.Recv == nil {
+				there[f.Name.Name] = true
+			}
+		}
+	}
+	for _, name := range files(t) {
+		if path.Ext(name) != ".md" || strings.Contains(name, "/testdata/") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.FromSlash(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range namedTest.FindAllSubmatch(text, -1) {
+			if test := string(m[1]); !there[test] {
+				t.Errorf("%s speaks of %s, which is no test", name, test)
 			}
 		}
 	}

@@ -269,6 +269,80 @@ func testOpenTogether(t *testing.T, p place) {
 
 // Another process holds the tables: the handler answers 503 in both ways of use,
 // in time, and takes the same event when the lock is gone.
+// testGivenBack asks about an event that another has given back between two statements:
+// whoever acknowledged it as done would lose it.
+func testGivenBack(t *testing.T, p place) {
+	b := p.open(t)
+	must(t, b.write(t.Context(), func(tx *sql.Tx) error {
+		state, err := b.state(t.Context(), tx, webhook.Key{EventID: "e1", EventType: webhook.TicketUpdated})
+		if state != webhook.Running {
+			t.Errorf("got %s, want running", state)
+		}
+		return err
+	}))
+}
+
+// spoilCommits lets every commit fail that has added an event: what was written is
+// checked at the end of the transaction only. mend ends that.
+func (p place) spoilCommits(t *testing.T) (mend func()) {
+	t.Helper()
+	name := p.prefix + "spoiled"
+	setup, drop := []string{
+		"create table " + name + "_parents (id integer primary key)",
+		"create table " + name + " (id integer references " + name + "_parents (id) deferrable initially deferred)",
+		"create trigger " + name + "_event after insert on " + p.prefix + "events begin insert into " + name + " values (1); end",
+	}, "drop trigger "+name+"_event"
+	if p.dialect == PostgreSQL {
+		setup, drop = []string{
+			"create function " + name + "() returns trigger language plpgsql as $$ begin raise exception 'spoiled'; end $$",
+			"create constraint trigger " + name + "_event after insert on " + p.prefix + "events deferrable initially deferred for each row execute function " + name + "()",
+		}, drop+" on "+p.prefix+"events"
+	}
+	db := p.pool(t)
+	for _, q := range setup {
+		_, err := db.ExecContext(t.Context(), q)
+		must(t, err)
+	}
+	return func() {
+		_, err := db.ExecContext(t.Context(), drop)
+		must(t, err)
+	}
+}
+
+// testCommitFails has a database that takes every statement and not the commit. Nothing
+// may be acknowledged then, and nothing be done.
+func testCommitFails(t *testing.T, p place) {
+	if p.dialect == SQLite {
+		p.dsn += "&_pragma=foreign_keys(on)"
+	}
+	var runs atomic.Int32
+	b := p.open(t)
+	mend := p.spoilCommits(t)
+	handlers := map[string]http.Handler{
+		"claim": webhook.NewHandler(secrets, counter(&runs), quiet(webhook.WithDeduper(b))...),
+		"keep":  webhook.NewInboxHandler(secrets, b.Keep, quiet()...),
+	}
+	for name, h := range handlers {
+		_, body := event(t, name, "T1", time.Now())
+		if code := post(h, body); code != http.StatusServiceUnavailable {
+			t.Errorf("%s: answer %d without a commit, want 503", name, code)
+		}
+	}
+	if s := stats(t, b); runs.Load() != 0 || s.Queued != 0 {
+		t.Errorf("%d reactions, %+v", runs.Load(), s)
+	}
+	mend()
+	for name, h := range handlers {
+		_, body := event(t, name, "T1", time.Now())
+		if code := post(h, body); code != http.StatusOK {
+			t.Errorf("%s: answer %d afterwards, want 200", name, code)
+		}
+	}
+	if s := stats(t, b); runs.Load() != 1 || s.Queued != 1 {
+		t.Errorf("%d reactions, %+v", runs.Load(), s)
+	}
+}
+
 func testLocked(t *testing.T, p place) {
 	var runs atomic.Int32
 	b := p.impatient().open(t)
@@ -337,6 +411,16 @@ func testPurge(t *testing.T, p place) {
 		must(t, b.Finish(ctx, now, claim(t, b, now, e, webhook.Fresh)))
 	}
 	keep(t, b, now, "queued", "T9", now)
+	worked := keep(t, b, now, "worked", "T7", now)
+	must(t, b.Finish(ctx, now, webhook.ClaimOf(worked)))
+	taken, body := event(t, "taken", "T6", now) // by a handler that died with it
+	claim(t, b, now, taken, webhook.Fresh)
+	if state, err := b.Keep(ctx, now.Add(lease), taken, body); state != webhook.Fresh || err != nil {
+		t.Fatalf("Keep = %s, %v", state, err)
+	}
+	keep(t, b, now, "dead", "T5", now)
+	_, err := b.db.ExecContext(ctx, b.text(`update {p}events set state = 'dead' where event_id = 'dead'`))
+	must(t, err)
 	forgotten, _ := event(t, "forgotten", "T8", now)
 	claim(t, b, now, forgotten, webhook.Fresh) // and then: kill -9, and no redelivery
 
@@ -359,12 +443,13 @@ func testPurge(t *testing.T, p place) {
 			t.Errorf("one purge took %d rows with a limit of 10", n)
 		}
 	}
-	if len(steps) != 4 { // 26 events and 5 tickets, ten of each at a time
+	if len(steps) != 4 { // 27 events and 5 tickets, ten of each at a time
 		t.Errorf("purged %v", steps)
 	}
 	claim(t, b, late, old, webhook.Fresh)
-	if s := stats(t, b); s.Queued != 1 {
-		t.Errorf("%d queued after the purge, want 1: what is kept is never purged", s.Queued)
+	claim(t, b, late, worked, webhook.Fresh)
+	if s := stats(t, b); s.Queued != 2 || s.Dead != 1 {
+		t.Errorf("%+v after the purge, want 2 queued and 1 dead: what is kept is never purged", s)
 	}
 }
 

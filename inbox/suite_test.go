@@ -125,6 +125,8 @@ var behaviours = map[string]func(*testing.T, place){
 	"keep beside work":   testKeepBesideWork,
 	"skip stale":         testSkipStale,
 	"drain":              testDrain,
+	"commit fails":       testCommitFails,
+	"given back":         testGivenBack,
 	"locked":             testLocked,
 	"away":               testAway,
 	"purge":              testPurge,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ticketwire/ticketwire/internal/app"
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/ticket"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -267,6 +268,124 @@ func TestHangingReceiversLeaveRoom(t *testing.T) {
 			if got := b.deliveries(hook, "status=delivered"); len(got) != queued+1 {
 				t.Errorf("%d of %d delivered after the receivers recovered", len(got), queued+1)
 			}
+		}
+	})
+}
+
+// The delay before a retry counts from the end of the attempt before it: ten seconds
+// without an answer do not shorten it.
+func TestDelaysCountFromTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openBubble(t, nil)
+		hook := b.createWebhook(map[string]any{"url": "http://receiver.example/hang", "event_types": []string{webhook.TicketCreated}})
+		b.createTicket()
+		sleep(20 * time.Hour)
+		log := b.deliveries(hook, "")
+		policy := delivery.DefaultPolicy()
+		if len(log) != 1+len(policy.Schedule) {
+			t.Fatalf("%d attempts, want %d", len(log), 1+len(policy.Schedule))
+		}
+		at := func(n int) time.Time { // newest first
+			made, err := time.Parse(time.RFC3339Nano, log[len(log)-n]["attempted_at"].(string))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return made
+		}
+		for i, delay := range policy.Schedule {
+			want := policy.Timeout + delay
+			if got := at(i + 2).Sub(at(i + 1)); got < want || got > want+time.Second {
+				t.Errorf("attempt %d came %s after the one before, want %s", i+2, got, want)
+			}
+		}
+	})
+}
+
+// One event for fifty webhooks that fail is fifty chains, each with its own attempts
+// and its own end: those that recover do not help or harm the others.
+func TestFiftyChainsOfOneEvent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openBubble(t, nil)
+		b.answer(http.StatusInternalServerError)
+		var hooks []string
+		for range 50 {
+			hooks = append(hooks, b.createWebhook(map[string]any{"event_types": []string{webhook.TicketCreated}}))
+		}
+		b.createTicket()
+		sleep(7 * time.Minute) // three attempts each
+		for _, hook := range hooks[:25] {
+			b.call("PUT", "/webhooks/"+hook, map[string]any{"url": "http://receiver.example/hang"})
+		}
+		b.answer(http.StatusOK)
+		sleep(20 * time.Hour)
+		for i, hook := range hooks {
+			rows, last := 4, "delivered"
+			if i < 25 {
+				rows, last = 6, "abandoned"
+			}
+			log := b.deliveries(hook, "")
+			if len(log) != rows || log[0]["status"] != last || log[0]["attempt_number"] != float64(rows) {
+				t.Fatalf("webhook %d has %d rows, the last is %v; want %d, %s", i, len(log), log[0], rows, last)
+			}
+		}
+	})
+}
+
+// An edit during a backoff holds from the next attempt on: the address, the secret,
+// and the end of the webhook. Its log stays.
+func TestEditsDuringABackoff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openBubble(t, nil)
+		b.answer(http.StatusInternalServerError)
+		hook := b.createWebhook(map[string]any{"url": "http://receiver.example/hang", "event_types": []string{webhook.TicketCreated}})
+		b.createTicket()
+		sleep(30 * time.Second)
+		b.call("PUT", "/webhooks/"+hook, map[string]any{"url": "http://receiver.example/in"})
+		rotated := b.call("POST", "/webhooks/"+hook+"/secret/rotate", nil)["data"].(map[string]any)["signing_secret"].(string)
+		b.mu.Lock()
+		b.secret = rotated
+		b.mu.Unlock()
+		sleep(time.Minute)
+		hits := b.seen(webhook.TicketCreated)
+		if len(hits) != 1 || hits[0].attempt != "2" || hits[0].sigErr != nil {
+			t.Fatalf("the second attempt should come to the new address, with the new secret: %+v", hits)
+		}
+		row := b.deliveries(hook, "status=pending")[0]
+		owner := ticket.Actor{TenantID: b.tenant.TenantID, UserID: b.tenant.UserID}
+		if err := b.app.Store().DeleteWebhook(t.Context(), time.Now(), owner, hook); err != nil {
+			t.Fatal(err)
+		}
+		sleep(20 * time.Hour)
+		if n := len(b.seen(webhook.TicketCreated)); n != 1 {
+			t.Errorf("%d requests to a webhook that was deleted", n-1)
+		}
+		d, err := b.app.Store().Delivery(t.Context(), b.tenant.TenantID, hook, row["delivery_id"].(string))
+		if err != nil || d.Status != delivery.Abandoned {
+			t.Errorf("what was owed is %s (%v), want abandoned", d.Status, err)
+		}
+	})
+}
+
+// A mail server that is away for two days gets each mail when it is back, once.
+func TestMailsOutlastTheirServer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openBubble(t, nil)
+		b.answer(http.StatusGone)
+		b.createWebhook(map[string]any{"event_types": []string{webhook.TicketCreated}})
+		b.refuseMail(true)
+		b.createTicket()
+		sleep(48 * time.Hour)
+		if n := len(b.mailed()); n != 0 {
+			t.Fatalf("%d mails were taken", n)
+		}
+		b.refuseMail(false)
+		sleep(12 * time.Hour)
+		if mails := b.mailed(); len(mails) != 1 || !strings.Contains(mails[0], "was disabled") {
+			t.Errorf("mailed %q", mails)
 		}
 	})
 }

@@ -246,3 +246,39 @@ func readRecord(t *testing.T, dir string) []cutover.Entry {
 	t.Helper()
 	return (&desk{bubble: &bubble{t: t}, dir: dir}).record()
 }
+
+// A change is missed when its own time is over, however often its ticket has changed
+// since: one that is never left alone would never be.
+func TestATicketThatKeepsChangingIsMissed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := openOutage(t, nil)
+		id := o.createTicket()
+		sleep(time.Hour)
+		var told atomic.Int64
+		stop := o.standing(func(c *cutover.SweeperConfig) {
+			c.Repair = false
+			c.Alarm = func(context.Context, cutover.Sweep) error { told.Add(1); return nil }
+		})
+		o.call("PUT", "/webhooks/"+o.hook, map[string]any{"is_active": false})
+		first := time.Now()
+		for n := range 14 {
+			o.retitle(id, n)
+			sleep(time.Hour)
+		}
+		if told.Load() != 0 {
+			t.Error("missed before its time")
+		}
+		for n := range 4 {
+			o.retitle(id, 100+n)
+			sleep(time.Hour)
+		}
+		missed := missedOf(stop())
+		if len(missed) == 0 || told.Load() != 1 {
+			t.Fatalf("missed %v, told %d times", missed, told.Load())
+		}
+		if since := missed[0].Since.Sub(first); since < 0 || since > time.Second {
+			t.Errorf("missed since %s after the first change", since)
+		}
+	})
+}

@@ -2,13 +2,17 @@ package egress
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -304,6 +308,27 @@ func TestNamesThatLeadNowhere(t *testing.T) {
 	}
 }
 
+// TestPrivateAddressesDoNotHideADeadReceiver has the private address first, as the
+// resolver sorts them. Were it tried and refused, the attempt would count as blocked,
+// which is final, although the receiver is only down.
+func TestPrivateAddressesDoNotHideADeadReceiver(t *testing.T) {
+	t.Parallel()
+	d := newGuardedDialer(newGuard(Config{}), startNameServer(t, 0, addrs("127.0.0.1", "8.8.8.8")))
+	judge := d.net.ControlContext
+	var dialled []string
+	d.net.ControlContext = func(ctx context.Context, network, address string, c syscall.RawConn) error {
+		dialled = append(dialled, address)
+		return cmp.Or(judge(ctx, network, address, c), error(syscall.ECONNREFUSED)) // nothing leaves this machine
+	}
+	_, err := d.dial(t.Context(), "tcp", "hooks.example.com:80")
+	if e, ok := errors.AsType[*dialError](err); !ok || e.class != delivery.ErrConnect {
+		t.Errorf("got %v, want an error of the connection", err)
+	}
+	if !slices.Equal(dialled, []string{"8.8.8.8:80"}) {
+		t.Errorf("dialled %q", dialled)
+	}
+}
+
 // Of 500 addresses, which come over TCP, each is checked, and only the first few
 // that are permitted are dialled.
 func TestManyAddresses(t *testing.T) {
@@ -426,16 +451,27 @@ func testSlowResolver(t *testing.T, dial func(context.Context) (net.Conn, error)
 	})
 }
 
+// TestProxyOfTheEnvironmentIsIgnored runs itself in a process that begins with the
+// variables: net/http reads them once, for whoever asks first.
 func TestProxyOfTheEnvironmentIsIgnored(t *testing.T) {
-	proxy := listen(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
-	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"} {
-		t.Setenv(name, "http://"+proxy.addr)
+	t.Parallel()
+	const begun = "TEST_WITH_PROXY"
+	if os.Getenv(begun) != "" {
+		r := listen(t, answering("HTTP/1.1 204 No Content\r\n\r\n"))
+		cfg := config(t, "127.0.0.1")
+		cfg.Resolver = startNameServer(t, 0, addrs("127.0.0.1"))
+		if a := newClient(t, cfg).Do(t.Context(), post(named(r), patience)); a.StatusCode != http.StatusNoContent {
+			t.Errorf("got %+v", a)
+		}
+		return
 	}
-	r := listen(t, answering("HTTP/1.1 204 No Content\r\n\r\n"))
-	cfg := config(t, "127.0.0.1")
-	cfg.Resolver = startNameServer(t, 0, addrs("127.0.0.1"))
-	a := newClient(t, cfg).Do(t.Context(), post(named(r), patience))
-	if a.StatusCode != 204 || proxy.conns.Load() != 0 {
-		t.Errorf("got %+v, proxy contacted %d times", a, proxy.conns.Load())
+	proxy := listen(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=1m")
+	again.Env = append(os.Environ(), begun+"=1")
+	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"} {
+		again.Env = append(again.Env, name+"=http://"+proxy.addr)
+	}
+	if out, err := again.CombinedOutput(); err != nil || proxy.conns.Load() != 0 {
+		t.Errorf("%v, the proxy was contacted %d times\n%s", err, proxy.conns.Load(), out)
 	}
 }

@@ -141,6 +141,22 @@ func TestStatuses(t *testing.T) {
 	}
 }
 
+// TestSwitchedConnectionIsLeft keeps a connection open after a 101: what follows on it
+// is no body, and has no end.
+func TestSwitchedConnectionIsLeft(t *testing.T) {
+	t.Parallel()
+	r := listen(t, func(r *receiver, c *net.TCPConn) {
+		r.readRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+		untilClosed(c)
+	})
+	a := localClient(t).Do(t.Context(), post(r.url(), patience))
+	wantErr(t, a, delivery.ErrStatus, r.addr)
+	if a.StatusCode != http.StatusSwitchingProtocols || a.Duration > patience/2 {
+		t.Errorf("got %+v", a)
+	}
+}
+
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	target := listen(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
@@ -374,6 +390,9 @@ func TestInterrupted(t *testing.T) {
 		a := localClient(t).Do(ctx, post(r.url(), patience))
 		if !a.Interrupted || a.Err == "" || a.OK() {
 			t.Errorf("got %+v", a)
+		}
+		if a.Duration > patience/2 {
+			t.Errorf("it went on for %s", a.Duration)
 		}
 		stop()
 	}

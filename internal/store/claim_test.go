@@ -26,6 +26,7 @@ func TestClaims(t *testing.T) {
 		"a burst keeps its attempt numbers":       limitedBurst,
 		"the queue wakes the dispatcher":          wakes,
 		"the backlog is counted":                  backlog,
+		"two results for one row count once":      claimedTwice,
 	})
 }
 
@@ -326,5 +327,19 @@ func backlog(t *testing.T, open opener) {
 	oldest := start().Truncate(time.Microsecond)
 	if diff := cmp.Diff(Backlog{Pending: 2, Due: 1, OldestDue: &oldest}, at(start().Add(30*time.Second))); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func claimedTwice(t *testing.T, open opener) {
+	d := newDesk(t, open(t, guide), "acme")
+	l := d.hook(start())
+	d.create(start(), d.draft("one"))
+	b := l.claimOne(start())
+	b.Deliveries = append(b.Deliveries, b.Deliveries[0])
+	if rec := l.answer(b, status(500), start()); rec[0].Fenced || !rec[1].Fenced {
+		t.Errorf("recorded %+v", rec)
+	}
+	if h, log := l.current(), l.log(DeliveryQuery{}); h.TotalDeliveries != 1 || len(log) != 2 {
+		t.Errorf("health %+v, %d rows", h.Health, len(log))
 	}
 }

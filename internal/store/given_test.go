@@ -90,6 +90,64 @@ func givenRecorded(t *testing.T, pl place) {
 	}
 }
 
+// A list whose event is gone ends, and nothing is sent without a body.
+func TestWhatANodeIsGivenOfAnEventThatIsGone(t *testing.T) {
+	t.Parallel()
+	onServers(t, givenOfNothing)
+}
+
+func givenOfNothing(t *testing.T, pl place) {
+	p := newPair(t, pl)
+	sends, accepts, heard := p.meet(t)
+	c := Claimed{seq: 1}
+	c.TenantID, c.WebhookID, c.EventID, c.DeliveryID = p.a.TenantID, p.la.hook.WebhookID, NewID(), NewID()
+	list := must(appendHanded([]byte{listVersion}, &c))(t)
+	n := sends.node.Load()
+	if _, err := accepts.side.ExecContext(t.Context(), `insert into handovers (handover_id, owner, list) values ($1, $2, $3)`,
+		int64(1)<<50+1, n.id, list); err != nil {
+		t.Fatal(err)
+	}
+	n.look()
+	for end := time.Now().Add(20 * time.Second); sends.count("handovers") > 0 && time.Now().Before(end); <-time.After(time.Millisecond) {
+		continue
+	}
+	if lists, got := sends.count("handovers"), heard.handed(); lists != 0 || len(got) != 0 {
+		t.Errorf("%d lists, handed over %+v", lists, got)
+	}
+}
+
+// A commit whose outcome was not known owes what its own list says, and not what a list
+// of another node says that has got its number since.
+func TestTheListOfAnotherIsLeftToIt(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, p place) {
+		d := newDesk(t, openAt(t, p, guide), "acme")
+		l := d.hook(start())
+		d.create(start(), d.draft("one"))
+		c := l.claimOne(start()).Deliveries[0]
+		c.DeliveryID = NewID()
+		list := must(appendHanded([]byte{listVersion}, &c))(t)
+		for _, owner := range []string{"other", "mine"} {
+			if _, err := d.side.ExecContext(t.Context(), `delete from handovers`); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.side.ExecContext(t.Context(), `insert into handovers (handover_id, owner, list) values (7, $1, $2)`, owner, list); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.do(t.Context(), func(x *tx) error { return x.recoverLate(&handover{id: 7, owner: "mine"}) }); err != nil {
+				t.Fatal(err)
+			}
+			mine := 0
+			if owner == "mine" {
+				mine = 1
+			}
+			if lists, rows := d.count("handovers"), d.count("deliveries"); lists != 1-mine || rows != 1+mine {
+				t.Errorf("of %s: %d lists, %d rows", owner, lists, rows)
+			}
+		}
+	})
+}
+
 // What a node was given and has not taken is queued when it ends, once, whether it
 // leaves or is taken over; a node that leaves is given nothing.
 func TestWhatANodeHasNotTaken(t *testing.T) {

@@ -169,28 +169,32 @@ func handedRolledBack(t *testing.T, open opener) {
 	d.create(start(), d.draft("one"))
 	first := k.got[0]
 	// One call records what was handed over and then fails, the others of its
-	// batch hand over or fail before they have written anything.
+	// batch hand over or fail before they have written anything. It comes first, so
+	// that the batch runs again for its sake.
 	entered, block := make(chan struct{}), make(chan struct{})
 	go func() { _ = d.do(context.Background(), func(*tx) error { close(entered); <-block; return nil }) }()
 	<-entered
-	results := make(chan error, 3)
-	go func() {
-		results <- d.do(context.Background(), func(x *tx) error {
+	create := func(title string) func() error {
+		return func() error {
+			_, err := d.CreateTicket(context.Background(), start(), d.Actor, d.draft(title))
+			return err
+		}
+	}
+	undone := func() error {
+		return d.do(context.Background(), func(x *tx) error {
 			r := l.answered(&l.hook, first, status(200), start())
 			if _, err := x.recordAttempt(&r); err != nil {
 				return err
 			}
 			return fault.New(fault.Internal, "undone")
 		})
-	}()
-	for _, title := range []string{"two", ""} {
-		go func() {
-			_, err := d.CreateTicket(context.Background(), start(), d.Actor, d.draft(title))
-			results <- err
-		}()
 	}
-	for len(d.writer.calls) < 3 {
-		runtime.Gosched()
+	results := make(chan error, 3)
+	for i, call := range []func() error{undone, create("two"), create("")} {
+		go func() { results <- call() }()
+		for len(d.writer.calls) <= i {
+			runtime.Gosched()
+		}
 	}
 	close(block)
 	failed := 0

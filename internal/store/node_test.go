@@ -51,6 +51,64 @@ func TestEachLaneHasOneNode(t *testing.T) {
 	}
 }
 
+// A node stops by its own clock before anybody may take over from it, and also when it
+// does not know any more what time it is.
+func TestANodeIsInOfficeAsLongAsItsLease(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	now := begin
+	s := &Store{cfg: Config{Now: func() time.Time { return now }}}
+	n := &node{}
+	s.node.Store(n)
+	n.until.Store(new(begin.Add(time.Minute)))
+	for _, c := range []struct {
+		what   string
+		now    time.Time
+		anchor *anchor
+		in     bool
+	}{
+		{"at first", begin, &anchor{here: begin}, true},
+		{"before the end", begin.Add(time.Minute - time.Microsecond), &anchor{here: begin}, true},
+		{"at the end", begin.Add(time.Minute), &anchor{here: begin}, false},
+		{"without knowing the time", begin, nil, false},
+	} {
+		now = c.now
+		s.anchor.Store(c.anchor)
+		if s.InOffice() != c.in {
+			t.Errorf("%s: in office %t, want %t", c.what, !c.in, c.in)
+		}
+	}
+	n.until.Store(nil)
+	if s.InOffice() {
+		t.Error("in office without a lease")
+	}
+}
+
+// The lease ends for its node before it ends for the server.
+func TestALeaseEndsForItsNodeFirst(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, p place) {
+		s, id := openAt(t, p), NewID()
+		if err := s.Join(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s.Leave(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		until, now := *s.node.Load().until.Load(), time.Now()
+		var left int64
+		err := s.side.QueryRowContext(t.Context(), `select lease_until - `+databaseNow+` from nodes where node_id = $1`, id).Scan(&left)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ends := now.Add(time.Duration(left) * time.Microsecond); !until.Before(ends) {
+			t.Errorf("the node is in office for %s after the end of its lease", until.Sub(ends))
+		}
+	})
+}
+
 // dispatcher is a stand-in for the one of a node: it takes everything and notes
 // what it hears. Its fields are read through its methods.
 type dispatcher struct {

@@ -109,3 +109,25 @@ func TestServersThatAreRefused(t *testing.T) {
 		})
 	}
 }
+
+// A database that does not wait for its disk is made to: what was acknowledged would
+// be lost with the machine. One that waits for more keeps that.
+func TestCommitsWaitForTheDisk(t *testing.T) {
+	t.Parallel()
+	p := onPostgres(t)
+	admin := openAt(t, p)
+	for set, want := range map[string]string{"off": "on", "on": "on", "remote_apply": "remote_apply"} {
+		_, err := admin.side.ExecContext(t.Context(), `do $$ begin
+			execute format('alter database %I set synchronous_commit = `+set+`', current_database()); end $$`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		err = openAt(t, p).do(t.Context(), func(x *tx) error {
+			return x.row(`select current_setting('synchronous_commit')`).Scan(&got)
+		})
+		if err != nil || got != want {
+			t.Errorf("%s: transactions have %q (%v), want %q", set, got, err, want)
+		}
+	}
+}

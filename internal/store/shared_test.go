@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -236,6 +237,45 @@ func unsureCommitOwes(t *testing.T, p place) {
 	}
 }
 
+// Calls that wait behind a batch that has waited for a server in vain are told that
+// nothing became of them.
+func TestWhatWaitsForAServerInVain(t *testing.T) {
+	t.Parallel()
+	onServers(t, waitsInVain)
+}
+
+func waitsInVain(t *testing.T, p place) {
+	p, r := throughRelay(t, p)
+	s := openAt(t, p, guide, func(c *Config) { c.CommitLimit = 1 })
+	s.writer.shared.patience = 100 * time.Millisecond // its goroutine waits for a call
+	d := newDesk(t, s, "acme")
+	busy, free := make(chan struct{}), make(chan struct{})
+	errs := make(chan error, 3)
+	go func() {
+		var once sync.Once
+		errs <- d.do(context.Background(), func(*tx) error { once.Do(func() { close(busy); <-free }); return nil })
+	}()
+	<-busy
+	for range 2 {
+		go func() { errs <- d.creates(context.Background(), "waits")() }()
+	}
+	for len(d.writer.calls) < 2 {
+		runtime.Gosched()
+	}
+	r.mode.Store(refuseAll)
+	r.cut()
+	close(free)
+	for range 3 {
+		wantKind(t, "a call without a server", <-errs, fault.Unavailable)
+	}
+	r.mode.Store(relayAll)
+	d.create(start(), d.draft("after"))
+	var n int // by a connection that was not cut
+	if err := beside(t, s, guide).read.QueryRowContext(t.Context(), `select count(*) from tickets`).Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d tickets (%v)", n, err)
+	}
+}
+
 // A server that is killed forgets a transaction of which nothing has reached its log,
 // and gives its number to another. The one that was forgotten is not taken for made.
 func TestTheNumberOfALostTransactionIsAnothers(t *testing.T) {
@@ -286,6 +326,29 @@ func TestTheNumberOfALostTransactionIsAnothers(t *testing.T) {
 		}
 	}
 	t.Error("no number was given again: nothing is proven")
+}
+
+// A server that takes over from another may not have come to the number of a
+// transaction yet: that one died with the other, and is made again.
+func TestANumberThatTheServerHasNotGiven(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, p place) {
+		p, r := throughRelay(t, p)
+		d := newDesk(t, openAt(t, p, guide), "acme")
+		r.mode.Store(dropBeforeCommit)
+		runs := 0
+		err := d.do(t.Context(), func(x *tx) error {
+			if runs++; runs == 1 {
+				x.w.shared.xid = "1000000000000"
+			}
+			_, err := x.exec(`insert into mail_outbox (mail_id, tenant_id, dedupe_key, recipient, subject, text_body, html_body, due_at, created_at)
+				values ('m', 't', 'm', 'r', 's', 't', 'h', 0, 0)`)
+			return err
+		})
+		if n := d.count("mail_outbox"); err != nil || runs != 2 || n != 1 {
+			t.Errorf("the call returned %v after %d runs and left %d rows", err, runs, n)
+		}
+	})
 }
 
 // When the server has crashed since, the number of a transaction may be another's, so
