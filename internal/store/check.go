@@ -41,6 +41,30 @@ func (s *Store) Check(ctx context.Context, limit int64) (checked bool, err error
 	return true, nil
 }
 
+// triedSecrets bounds what CheckSecrets reads: a key that is wrong opens none.
+const triedSecrets = 1000
+
+// CheckSecrets tries the signing secrets of webhooks, of 1,000 at most, and returns
+// how many the key file does not open, of how many. Nothing is sent to those
+// webhooks. They work again with the key that sealed them, or a new secret.
+func (s *Store) CheckSecrets(ctx context.Context) (unopened, of int, err error) {
+	rows, err := s.reader(ctx).query(`select tenant_id, webhook_id, secret from webhooks
+		where deleted_at is null limit $1`, triedSecrets)
+	_, err = collect(rows, err, func(r scanner) (struct{}, error) {
+		var tenant, webhook, secret string
+		err := r.Scan(&tenant, &webhook, &secret)
+		of++
+		if _, broken := s.cfg.Vault.Open(secretPlace(tenant, webhook), secret); broken != nil {
+			unopened++
+		}
+		return struct{}{}, err
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("try the secrets of webhooks: %w", err)
+	}
+	return unopened, of, nil
+}
+
 // checkLength compares the file with the pages that it should have: the check
 // itself takes the missing rest of a last page for zeros. While the log holds
 // pages that are not in their place yet, the file may be short of them.

@@ -18,6 +18,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -164,6 +165,18 @@ func MakeDir(dir string) error {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
 	return nil
+}
+
+// Exists says whether the data directory has a database.
+func Exists(dir string) (bool, error) {
+	info, err := os.Stat(filepath.Join(dir, fileName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a database: %w", err)
+	}
+	return info.Size() > 0, nil
 }
 
 // Close waits for the calls that were accepted, then closes the database. Calls
