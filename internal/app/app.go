@@ -167,7 +167,7 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 	cfg.Now = a.store.Clock(cfg.Now)
 	a.cfg.Now = cfg.Now
 	if _, err := a.store.Check(ctx, checkAtStart); err != nil {
-		return nil, fmt.Errorf("%w; restore a backup of %s", err, cfg.DataDir)
+		return nil, fmt.Errorf("check the store in %s: %w", cfg.DataDir, err)
 	}
 	if err := a.store.LockDeliveries(); err != nil {
 		return nil, err

@@ -33,10 +33,10 @@ func (s *Store) Check(ctx context.Context, limit int64) (checked bool, err error
 	}
 	var found string
 	if err := s.reader(ctx).row(s.dialect.check).Scan(&found); err != nil {
-		return false, fmt.Errorf("check the database: %w", err)
+		return false, fmt.Errorf("check the database: %w", remedied(err))
 	}
 	if found != "ok" {
-		return true, fault.New(fault.Internal, "the database is damaged: %s", found)
+		return true, fault.Wrap(fault.Internal, ErrDamaged, "the database is damaged: %s", found)
 	}
 	return true, nil
 }
@@ -71,14 +71,14 @@ func (s *Store) CheckSecrets(ctx context.Context) (unopened, of int, err error) 
 func (s *Store) checkLength(ctx context.Context, size int64) error {
 	var busy, log, moved int
 	if err := s.reader(ctx).row(s.dialect.checkpoint).Scan(&busy, &log, &moved); err != nil {
-		return fmt.Errorf("check the database: %w", err)
+		return fmt.Errorf("check the database: %w", remedied(err))
 	}
 	info, err := os.Stat(filepath.Join(s.cfg.Dir, fileName))
 	if err != nil {
 		return fmt.Errorf("check the database: %w", err)
 	}
 	if busy == 0 && log == moved && info.Size() < size {
-		return fault.New(fault.Internal, "the database is damaged: it has %d bytes and should have %d", info.Size(), size)
+		return fault.Wrap(fault.Internal, ErrDamaged, "the database is damaged: it has %d bytes and should have %d", info.Size(), size)
 	}
 	return nil
 }

@@ -137,7 +137,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(err, s.write.Close())
 	}
 	if err := migrate(ctx, s.write, s.dialect); err != nil {
-		return nil, errors.Join(err, s.read.Close(), s.write.Close())
+		return nil, errors.Join(remedied(err), s.read.Close(), s.write.Close())
 	}
 	if s.dialect.server {
 		if s.side, err = s.dialect.open(target, 3, 0); err != nil {
@@ -214,6 +214,9 @@ type Intake struct {
 	// Lost says that another node has taken over what this one holds. It returns
 	// before anything else can be leased. nil on an embedded database.
 	Lost func()
+	// Office hears after each beat whether this node may send: what Store.Office
+	// returns. It is called by one goroutine. nil on an embedded database.
+	Office func(error)
 }
 
 // Committed is what a commit means to the dispatcher.
