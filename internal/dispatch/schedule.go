@@ -240,33 +240,6 @@ func (s *scheduler) rest(l *lane) {
 	}
 }
 
-// mark exports why a lane waits; "" says that it goes on.
-func (s *scheduler) mark(l *lane, now time.Time, reason string) {
-	if l.reason == reason {
-		return
-	}
-	m := s.e.metrics
-	if l.reason != "" {
-		m.waiting.WithLabelValues(l.reason).Dec()
-		m.waited.WithLabelValues(l.reason).Observe(now.Sub(l.since).Seconds())
-	}
-	if reason != "" {
-		m.waiting.WithLabelValues(reason).Inc()
-	}
-	l.reason, l.since = reason, now
-}
-
-// markBreaker exports whether a lane's breaker is open.
-func (s *scheduler) markBreaker(l *lane, open bool) {
-	switch {
-	case open && !l.open:
-		s.e.metrics.breakersOpen.Inc()
-	case !open && l.open:
-		s.e.metrics.breakersOpen.Dec()
-	}
-	l.open = open
-}
-
 // room is how many deliveries may be handed to a lane beside those that it has.
 // A lane that does not keep up, or has older work in the store, gets none: what
 // waits for long should wait in the store.
