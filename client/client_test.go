@@ -211,8 +211,8 @@ func exchanges() []exchange {
 			"POST", "/api/v1/webhooks/" + id1 + "/deliveries/" + id2 + "/retry", "", 200, `{"data":{"delivery_id":"d","attempt_number":3}}`,
 			&Delivery{DeliveryID: "d", AttemptNumber: 3}},
 		{"Deliveries of an event", func(ctx context.Context, c *Client) (any, error) {
-			return collect(c.Deliveries(ctx, id1, DeliveryFilter{EventType: "ticket.created", EventID: "e", TicketID: "t"}))
-		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?event_id=e&event_type=ticket.created&limit=100&page=1&ticket_id=t", "", 200,
+			return collect(c.Deliveries(ctx, id1, DeliveryFilter{EventType: "ticket.created", EventID: "e", TicketID: "t", StatusCode: "5xx", ErrorType: "status"}))
+		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?error_type=status&event_id=e&event_type=ticket.created&limit=100&page=1&status_code=5xx&ticket_id=t", "", 200,
 			`{"data":[]}`, []Delivery(nil)},
 		{"Deliveries", func(ctx context.Context, c *Client) (any, error) {
 			return collect(c.Deliveries(ctx, id1, DeliveryFilter{Status: "failed", From: at}))

@@ -311,7 +311,9 @@ type DeliveryFilter struct {
 	Status   string // a Delivery's status; "failed" means retrying and abandoned
 	From, To time.Time
 
-	EventType, EventID, TicketID string // Ticketwire only
+	EventType, EventID, TicketID string // Ticketwire only, like what follows
+	StatusCode                   string // of the receiver, or a class of them such as 5xx
+	ErrorType                    string // a Delivery's
 }
 
 func (f DeliveryFilter) values() url.Values {
@@ -322,6 +324,8 @@ func (f DeliveryFilter) values() url.Values {
 	q.text("event_type", f.EventType)
 	q.text("event_id", f.EventID)
 	q.text("ticket_id", f.TicketID)
+	q.text("status_code", f.StatusCode)
+	q.text("error_type", f.ErrorType)
 	return url.Values(q)
 }
 

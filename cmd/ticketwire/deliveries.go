@@ -71,6 +71,8 @@ type webhooksDeliveriesCmd struct {
 	Type     string `help:"Only this event type." placeholder:"TYPE"`
 	Event    string `help:"Only attempts of this event." placeholder:"ID"`
 	Ticket   string `help:"Only events of this ticket." placeholder:"ID"`
+	Code     string `help:"Only attempts that the receiver answered with this status code, or a class such as 5xx." placeholder:"CODE"`
+	Error    string `help:"Only failures of this class: dns, connect, ssrf, tls, timeout, protocol, status or unknown." placeholder:"CLASS"`
 	Since    string `help:"Attempts since then: how long ago (2h), a date and time, or unix seconds." placeholder:"TIME"`
 	Until    string `help:"Attempts until then." placeholder:"TIME"`
 }
@@ -88,7 +90,7 @@ func (c *webhooksDeliveriesCmd) Run(ctx context.Context, t terminal) error {
 		}
 		return printOne(t, c.JSON, d, deliveryDetails())
 	}
-	f := client.DeliveryFilter{Status: c.Status, EventType: c.Type, EventID: c.Event, TicketID: c.Ticket}
+	f := client.DeliveryFilter{Status: c.Status, EventType: c.Type, EventID: c.Event, TicketID: c.Ticket, StatusCode: c.Code, ErrorType: c.Error}
 	if f.From, f.To, err = window(c.Since, c.Until); err != nil {
 		return err
 	}
