@@ -185,6 +185,15 @@ func exchanges() []exchange {
 			"GET", "/api/v1/webhooks/" + id1 + "/health", "", 200,
 			`{"data":{"webhook_id":"w","status":"failing","success_rate":0.5,"last_success_at":null,"checked_at":"2026-03-09T08:14:02.117Z"}}`,
 			&WebhookHealth{WebhookID: "w", Status: "failing", SuccessRate: 0.5, CheckedAt: time.Date(2026, 3, 9, 8, 14, 2, 117e6, time.UTC)}},
+		{"WebhookAnalytics", func(ctx context.Context, c *Client) (any, error) {
+			a, err := c.WebhookAnalytics(ctx, id1, time.Date(2026, 3, 9, 9, 0, 0, 0, time.FixedZone("", 3600)), time.Time{})
+			return a.Metrics.ByStatus, err
+		}, "GET", "/api/v1/webhooks/" + id1 + "/analytics?date_from=2026-03-09T08%3A00%3A00Z", "", 200,
+			`{"data":{"metrics":{"deliveries_by_status":{"delivered":3}}}}`, map[string]int64{"delivered": 3}},
+		{"WebhookAnalytics of all", func(ctx context.Context, c *Client) (any, error) {
+			a, err := c.WebhookAnalytics(ctx, "", time.Time{}, time.Time{})
+			return a.Metrics.ResponseTime.P95, err
+		}, "GET", "/api/v1/webhooks/analytics", "", 200, `{"data":{"metrics":{"response_time_percentiles":{"p95":40}}}}`, int64(40)},
 		{"TestWebhook", func(ctx context.Context, c *Client) (any, error) { return c.TestWebhook(ctx, id1) },
 			"POST", "/api/v1/webhooks/" + id1 + "/test", `{}`, 200, `{"data":{"test_id":"e","success":false,"status_code":500}}`,
 			&TestResult{TestID: "e", StatusCode: ptr(500)}},
@@ -206,8 +215,8 @@ func exchanges() []exchange {
 			"POST", "/api/v1/webhooks/" + id1 + "/deliveries/" + id2 + "/retry", "", 200, `{"data":{"delivery_id":"d","attempt_number":3}}`,
 			&Delivery{DeliveryID: "d", AttemptNumber: 3}},
 		{"Deliveries of an event", func(ctx context.Context, c *Client) (any, error) {
-			return collect(c.Deliveries(ctx, id1, DeliveryFilter{EventType: "ticket.created", EventID: "e", TicketID: "t"}))
-		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?event_id=e&event_type=ticket.created&limit=100&page=1&ticket_id=t", "", 200,
+			return collect(c.Deliveries(ctx, id1, DeliveryFilter{EventType: "ticket.created", EventID: "e", TicketID: "t", StatusCode: "5xx", ErrorType: "status"}))
+		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?error_type=status&event_id=e&event_type=ticket.created&limit=100&page=1&status_code=5xx&ticket_id=t", "", 200,
 			`{"data":[]}`, []Delivery(nil)},
 		{"Deliveries", func(ctx context.Context, c *Client) (any, error) {
 			return collect(c.Deliveries(ctx, id1, DeliveryFilter{Status: "failed", From: at}))

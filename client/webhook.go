@@ -38,6 +38,8 @@ type Webhook struct {
 	LastSuccessAt        *time.Time        `json:"last_success_at"`
 	LastFailureAt        *time.Time        `json:"last_failure_at"`
 	AutoDisabledAt       *time.Time        `json:"auto_disabled_at"` // set while it is off after 24 h of failures
+	DisabledAt           *time.Time        `json:"disabled_at"`      // Ticketwire only, like the reason: since when it is off, by whomever
+	DisabledReason       *string           `json:"disabled_reason"`  // user, failures or gone
 	CreatedAt            *time.Time        `json:"created_at"`
 	UpdatedAt            *time.Time        `json:"updated_at"`
 
@@ -75,8 +77,8 @@ func (c *Client) Webhook(ctx context.Context, id string) (*Webhook, error) {
 
 // WebhookInput is what CreateWebhook and UpdateWebhook send. Name, URL and
 // EventTypes are required to create; in an update, fields that are not set stay
-// as they are. The values of the fields of type any encode to the objects of
-// contract section 3.3.
+// as they are. The values of the fields of type any encode to the objects that
+// docs/openapi.yaml describes, a map as well as a struct.
 type WebhookInput struct {
 	Name          Field[string]            `json:"name,omitzero"`
 	Description   Field[string]            `json:"description,omitzero"`
@@ -84,10 +86,10 @@ type WebhookInput struct {
 	EventTypes    Field[[]string]          `json:"event_types,omitzero"`
 	Method        Field[string]            `json:"method,omitzero"`
 	CustomHeaders Field[map[string]string] `json:"custom_headers,omitzero"`
-	EventFilter   Field[any]               `json:"event_filter,omitzero"`
-	PayloadFields Field[any]               `json:"payload_fields,omitzero"`
-	RetryConfig   Field[any]               `json:"retry_config,omitzero"`
-	RateLimit     Field[any]               `json:"rate_limit,omitzero"`
+	EventFilter   Field[any]               `json:"event_filter,omitzero"`   // such as {"entity_ids": ["..."]}
+	PayloadFields Field[any]               `json:"payload_fields,omitzero"` // such as {"ticket": ["title", "status_name"]}
+	RetryConfig   Field[any]               `json:"retry_config,omitzero"`   // such as {"schedule": [60000, 300000]}, in milliseconds
+	RateLimit     Field[any]               `json:"rate_limit,omitzero"`     // such as {"enabled": true, "requests_per_minute": 600}
 	VerifySSL     Field[bool]              `json:"verify_ssl,omitzero"`
 	TLS           Field[any]               `json:"tls,omitzero"`       // Ticketwire only: client_cert, client_key and ca_bundle in PEM form
 	IsActive      Field[bool]              `json:"is_active,omitzero"` // true enables a disabled webhook again
@@ -134,6 +136,46 @@ type WebhookHealth struct {
 // WebhookHealth returns the health of a webhook.
 func (c *Client) WebhookHealth(ctx context.Context, id string) (*WebhookHealth, error) {
 	return one[WebhookHealth](ctx, c, call{method: http.MethodGet, path: []string{"webhooks", id, "health"}})
+}
+
+// WebhookAnalytics is how deliveries fared in a time (contract section 3.8). Tests
+// are left out.
+type WebhookAnalytics struct {
+	DateFrom time.Time `json:"date_from"`
+	DateTo   time.Time `json:"date_to"`
+	Metrics  struct {
+		TotalDeliveries      int64            `json:"total_deliveries"` // attempts, not events
+		SuccessfulDeliveries int64            `json:"successful_deliveries"`
+		FailedDeliveries     int64            `json:"failed_deliveries"`
+		SuccessRate          float64          `json:"success_rate"`          // percent; 100 without an attempt
+		AverageResponseTime  float64          `json:"average_response_time"` // milliseconds
+		ByStatus             map[string]int64 `json:"deliveries_by_status"`  // what is owed and was given up unsent included
+		ByEventType          map[string]int64 `json:"deliveries_by_event_type"`
+		Timeline             []struct {
+			Date       string `json:"date"` // UTC, as 2026-03-09
+			Successful int64  `json:"successful"`
+			Failed     int64  `json:"failed"`
+		} `json:"deliveries_timeline"` // oldest first; days without attempts are left out
+		ResponseTime struct {
+			P50 int64 `json:"p50"`
+			P90 int64 `json:"p90"`
+			P95 int64 `json:"p95"`
+			P99 int64 `json:"p99"`
+		} `json:"response_time_percentiles"` // milliseconds
+	} `json:"metrics"`
+}
+
+// WebhookAnalytics measures the deliveries of a webhook, or with an empty id those
+// of all. A zero from is 30 days before to, a zero to is now.
+func (c *Client) WebhookAnalytics(ctx context.Context, id string, from, to time.Time) (*WebhookAnalytics, error) {
+	q := make(query)
+	q.time("date_from", from)
+	q.time("date_to", to)
+	path := []string{"webhooks", "analytics"}
+	if id != "" {
+		path = []string{"webhooks", id, "analytics"}
+	}
+	return one[WebhookAnalytics](ctx, c, call{method: http.MethodGet, path: path, query: url.Values(q)})
 }
 
 // TestResult is what came of a test delivery. A nil pointer means that it did
@@ -205,8 +247,9 @@ type Delivery struct {
 	WebhookID          string          `json:"webhook_id"`
 	EventID            string          `json:"event_id"`
 	EventType          string          `json:"event_type"`
-	TicketID           *string         `json:"ticket_id"` // Ticketwire only
-	Status             string          `json:"status"`    // pending, delivered, retrying, abandoned
+	TicketID           *string         `json:"ticket_id"`   // Ticketwire only
+	Status             string          `json:"status"`      // pending, delivered, retrying, abandoned
+	WaitReason         *string         `json:"wait_reason"` // Ticketwire only: why a pending attempt waits, or an abandoned one was never sent
 	AttemptNumber      int             `json:"attempt_number"`
 	RequestHeaders     json.RawMessage `json:"request_headers"`
 	RequestBody        json.RawMessage `json:"request_body"`
@@ -268,7 +311,9 @@ type DeliveryFilter struct {
 	Status   string // a Delivery's status; "failed" means retrying and abandoned
 	From, To time.Time
 
-	EventType, EventID, TicketID string // Ticketwire only
+	EventType, EventID, TicketID string // Ticketwire only, like what follows
+	StatusCode                   string // of the receiver, or a class of them such as 5xx
+	ErrorType                    string // a Delivery's
 }
 
 func (f DeliveryFilter) values() url.Values {
@@ -279,6 +324,8 @@ func (f DeliveryFilter) values() url.Values {
 	q.text("event_type", f.EventType)
 	q.text("event_id", f.EventID)
 	q.text("ticket_id", f.TicketID)
+	q.text("status_code", f.StatusCode)
+	q.text("error_type", f.ErrorType)
 	return url.Values(q)
 }
 

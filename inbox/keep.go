@@ -12,7 +12,9 @@ import (
 
 // Keep commits a verified event for the worker: it is a webhook.Keep. body is the
 // event as it was signed. Use it, too, to put events into the inbox that were
-// fetched from the event feed: those that are there already stay as they are.
+// fetched from the event feed: the bytes of one (client.Event.Raw) are body, and
+// json.Unmarshal makes the envelope of them. Those that are there already stay as
+// they are.
 func (b *Inbox) Keep(ctx context.Context, now time.Time, e *webhook.Envelope, body []byte) (webhook.State, error) {
 	c, state := webhook.ClaimOf(e), webhook.Fresh
 	err := b.write(ctx, func(tx *sql.Tx) error {

@@ -20,7 +20,7 @@ type checkCmd struct {
 // Help is shown below the flags.
 func (checkCmd) Help() string {
 	return `Reads the whole database and says whether it is sound: "ok" and exit code 0, or what
-is wrong and exit code 1. It takes about three seconds for a gigabyte and holds up no
+is wrong and exit code 1; and whether the key file opens the secrets of webhooks. It takes about three seconds for a gigabyte and holds up no
 server that runs on it. serve makes the same check of a database below 64 MB.
 Of PostgreSQL it checks the connection and the schema; pg_amcheck reads the pages.
 
@@ -38,6 +38,12 @@ func (c *checkCmd) Run(ctx context.Context, t terminal) (err error) {
 	checked, err := s.Check(ctx, 0)
 	if err != nil {
 		return err
+	}
+	switch unopened, of, err := s.CheckSecrets(ctx); {
+	case err != nil:
+		return err
+	case unopened > 0:
+		return fmt.Errorf("the key file does not open the secrets of %d of %d webhooks: it is not the one of this database, or lacks a key", unopened, of)
 	}
 	if !checked {
 		fmt.Fprintln(t.out, "ok: the server is reachable and its schema is current; its pages are checked by pg_amcheck")

@@ -256,12 +256,12 @@ func (c *backfillCmd) reportText(r *cutover.BackfillReport, noted []string, comp
 	return b.String()
 }
 
-func counts(n map[string]int) string {
+func counts[N int | int64](n map[string]N) string {
 	if len(n) == 0 {
 		return "nothing"
 	}
 	var parts []string
-	sum := 0
+	sum := N(0)
 	for _, kind := range slices.Sorted(maps.Keys(n)) {
 		parts = append(parts, fmt.Sprintf("%d %s", n[kind], kind))
 		sum += n[kind]

@@ -22,7 +22,15 @@ func deliveryColumns() []column[client.Delivery] {
 		{"STATUS", func(d *client.Delivery) string { return d.Status }},
 		{"ANSWER", func(d *client.Delivery) string { return text(d.ResponseStatusCode) }},
 		{"NEXT RETRY", func(d *client.Delivery) string { return stamp(d.NextRetryAt) }},
-		{"ERROR", func(d *client.Delivery) string { return text(d.ErrorMessage) }},
+		{"ERROR", func(d *client.Delivery) string {
+			switch {
+			case d.ErrorMessage == nil && d.WaitReason != nil && d.Status == "abandoned":
+				return "not sent: " + *d.WaitReason
+			case d.ErrorMessage == nil && d.WaitReason != nil:
+				return "waits: " + *d.WaitReason
+			}
+			return text(d.ErrorMessage)
+		}},
 	}
 }
 
@@ -63,6 +71,8 @@ type webhooksDeliveriesCmd struct {
 	Type     string `help:"Only this event type." placeholder:"TYPE"`
 	Event    string `help:"Only attempts of this event." placeholder:"ID"`
 	Ticket   string `help:"Only events of this ticket." placeholder:"ID"`
+	Code     string `help:"Only attempts that the receiver answered with this status code, or a class such as 5xx." placeholder:"CODE"`
+	Error    string `help:"Only failures of this class: dns, connect, ssrf, tls, timeout, protocol, status or unknown." placeholder:"CLASS"`
 	Since    string `help:"Attempts since then: how long ago (2h), a date and time, or unix seconds." placeholder:"TIME"`
 	Until    string `help:"Attempts until then." placeholder:"TIME"`
 }
@@ -80,7 +90,7 @@ func (c *webhooksDeliveriesCmd) Run(ctx context.Context, t terminal) error {
 		}
 		return printOne(t, c.JSON, d, deliveryDetails())
 	}
-	f := client.DeliveryFilter{Status: c.Status, EventType: c.Type, EventID: c.Event, TicketID: c.Ticket}
+	f := client.DeliveryFilter{Status: c.Status, EventType: c.Type, EventID: c.Event, TicketID: c.Ticket, StatusCode: c.Code, ErrorType: c.Error}
 	if f.From, f.To, err = window(c.Since, c.Until); err != nil {
 		return err
 	}
@@ -223,5 +233,42 @@ func (c *webhooksMissedCmd) Run(ctx context.Context, t terminal) error {
 		{"TICKET", func(m *client.MissedEvent) string { return m.TicketID }},
 		{"OCCURRED", func(m *client.MissedEvent) string { return stamp(&m.OccurredAt) }},
 		{"REASON", func(m *client.MissedEvent) string { return m.Reason }},
+	})
+}
+
+type webhooksStatsCmd struct {
+	oneFlags
+	ID    string `arg:"" optional:"" help:"The webhook's id, from webhooks list. Default: all of them together."`
+	Since string `help:"Attempts since then: how long ago (24h), a date and time, or unix seconds. Default: 30 days ago." placeholder:"TIME"`
+	Until string `help:"Attempts until then. Default: now." placeholder:"TIME"`
+}
+
+// Run measures.
+func (c *webhooksStatsCmd) Run(ctx context.Context, t terminal) error {
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
+	from, to, err := window(c.Since, c.Until)
+	if err != nil {
+		return err
+	}
+	a, err := api.WebhookAnalytics(ctx, c.ID, from, to)
+	if err != nil {
+		return err
+	}
+	return printOne(t, c.JSON, a, []column[client.WebhookAnalytics]{
+		{"FROM", func(a *client.WebhookAnalytics) string { return stamp(&a.DateFrom) }},
+		{"TO", func(a *client.WebhookAnalytics) string { return stamp(&a.DateTo) }},
+		{"ATTEMPTS", func(a *client.WebhookAnalytics) string { return strconv.FormatInt(a.Metrics.TotalDeliveries, 10) }},
+		{"SUCCEEDED", func(a *client.WebhookAnalytics) string {
+			return fmt.Sprintf("%d (%.2f %%)", a.Metrics.SuccessfulDeliveries, a.Metrics.SuccessRate)
+		}},
+		{"BY STATUS", func(a *client.WebhookAnalytics) string { return counts(a.Metrics.ByStatus) }},
+		{"BY TYPE", func(a *client.WebhookAnalytics) string { return counts(a.Metrics.ByEventType) }},
+		{"RESPONSE TIME", func(a *client.WebhookAnalytics) string {
+			r := a.Metrics.ResponseTime
+			return fmt.Sprintf("%.0f ms on average; p50 %d, p95 %d, p99 %d ms", a.Metrics.AverageResponseTime, r.P50, r.P95, r.P99)
+		}},
 	})
 }

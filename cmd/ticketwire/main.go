@@ -100,7 +100,7 @@ func run(args []string, t terminal) int {
 	if err != nil {
 		return t.fail(err)
 	}
-	kctx, err := parser.Parse(args)
+	kctx, err := parser.Parse(asked(args))
 	if exited >= 0 { // --help was printed
 		return exited
 	}
@@ -120,6 +120,18 @@ func run(args []string, t terminal) int {
 		return t.fail(err)
 	}
 	return exitOK
+}
+
+// asked turns what other programs understand into what this one does: help and
+// help COMMAND into --help, and --version into version.
+func asked(args []string) []string {
+	switch {
+	case len(args) > 0 && args[0] == "help":
+		return append(args[1:len(args):len(args)], "--help")
+	case len(args) == 1 && args[0] == "--version":
+		return []string{"version"}
+	}
+	return args
 }
 
 // configFiles returns the file named by the environment; kong looks at the flag

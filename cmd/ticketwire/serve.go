@@ -7,6 +7,7 @@ import (
 	"io"
 	"log" //nolint:depguard // net/http uses it, see netHTTPLogsTo
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"strconv"
@@ -126,6 +127,11 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 // bounds refuses values that would stop the service, empty the event feed, or
 // put links that lead nowhere into payloads and mails.
 func (f *serviceFlags) bounds() error {
+	if _, port, err := net.SplitHostPort(f.Listen); err != nil {
+		return fmt.Errorf("--listen: %w; want HOST:PORT, such as 127.0.0.1:8080 or :8080", err)
+	} else if n, err := strconv.Atoi(port); err == nil && (n < 0 || n > 65535) {
+		return fmt.Errorf("--listen: there is no port %d, want 0 to 65535", n)
+	}
 	switch base, err := url.Parse(f.PublicURL); {
 	case f.PublicURL == "":
 	case err != nil, base.Scheme != "http" && base.Scheme != "https", base.Host == "":
@@ -212,6 +218,9 @@ func (c *serveCmd) Run(ctx context.Context, t terminal) error {
 	fmt.Fprintf(t.out, "ticketwire %s is ready on %s\n", version(), a.PublicURL())
 	if app.HasConsole {
 		fmt.Fprintf(t.out, "console at %s/console, sign in with an API key or ticketwire console link\n", a.PublicURL())
+	}
+	if tenants, err := a.Store().Tenants(ctx); err == nil && len(tenants) == 0 {
+		fmt.Fprintln(t.out, "no tenant yet: ticketwire bootstrap on the same data makes one and prints its API key")
 	}
 	waitErr := a.Wait(ctx)
 	secondSignalExits(t)

@@ -28,6 +28,7 @@ type webhooksCmd struct {
 	Replay     webhooksReplayCmd     `cmd:"" help:"Send the events of a time, or chosen ones, again, in the background."`
 	Replays    webhooksReplaysCmd    `cmd:"" help:"List the replays of a webhook, or cancel one."`
 	Missed     webhooksMissedCmd     `cmd:"" help:"List what a webhook has missed while it was disabled."`
+	Stats      webhooksStatsCmd      `cmd:"" help:"Measure the deliveries of a webhook, or of all."`
 }
 
 // Help is shown below the subcommands.
@@ -46,9 +47,13 @@ func webhookColumns() []column[client.Webhook] {
 		{"ID", func(w *client.Webhook) string { return w.WebhookID }},
 		{"NAME", func(w *client.Webhook) string { return w.Name }},
 		{"STATE", func(w *client.Webhook) string {
-			switch {
-			case w.IsActive: // AlgaPSA does not clear auto_disabled_at then
+			switch { // AlgaPSA does not clear auto_disabled_at of an active one
+			case w.IsActive && w.LastFailureAt != nil && (w.LastSuccessAt == nil || w.LastFailureAt.After(*w.LastSuccessAt)):
+				return "failing"
+			case w.IsActive:
 				return "active"
+			case text(w.DisabledReason) == "gone":
+				return "disabled by a 410"
 			case w.AutoDisabledAt != nil:
 				return "disabled by failures"
 			}
@@ -69,10 +74,12 @@ func webhookDetails() []column[client.Webhook] {
 		{"METHOD", func(w *client.Webhook) string { return w.Method }},
 		{"DESCRIPTION", func(w *client.Webhook) string { return text(w.Description) }},
 		{"LAST SUCCESS", func(w *client.Webhook) string { return stamp(w.LastSuccessAt) }},
+		{"DISABLED", func(w *client.Webhook) string { return stamp(w.DisabledAt) }},
 		{"RATE", func(w *client.Webhook) string { return text(w.RateLimitPerMin) + " per minute" }},
 		{"FILTER", func(w *client.Webhook) string { return string(w.EventFilter) }},
 		{"FIELDS", func(w *client.Webhook) string { return string(w.PayloadFields) }},
 		{"VERIFY TLS", func(w *client.Webhook) string { return strconv.FormatBool(w.VerifySSL) }},
+		{"TLS", func(w *client.Webhook) string { return string(w.TLS) }},
 		{"CREATED", func(w *client.Webhook) string { return stamp(w.CreatedAt) }},
 	}...)
 }
@@ -142,6 +149,9 @@ type webhookFlags struct {
 	Retries       *jsonFlag         `help:"The retry_config, or null." placeholder:"JSON"`
 	RatePerMinute *int              `help:"Requests per minute at most." placeholder:"N"`
 	VerifyTLS     *bool             `name:"verify-tls" help:"Whether the receiver's certificate is checked." negatable:""`
+	ClientCert    []byte            `help:"PEM certificate chain for a receiver that asks for one." type:"filecontent" placeholder:"FILE"`
+	ClientKey     []byte            `help:"Its private key." type:"filecontent" placeholder:"FILE"`
+	CABundle      []byte            `name:"ca-bundle" help:"PEM certificates to trust beside those of the system." type:"filecontent" placeholder:"FILE"`
 }
 
 func (f webhookFlags) input() client.WebhookInput {
@@ -172,7 +182,21 @@ func (f webhookFlags) input() client.WebhookInput {
 	if f.RatePerMinute != nil {
 		in.RateLimit = client.Set[any](map[string]any{"enabled": true, "requests_per_minute": *f.RatePerMinute})
 	}
+	if credentials := f.tls(); len(credentials) > 0 {
+		in.TLS = client.Set[any](credentials)
+	}
 	return in
+}
+
+// tls are the parts that were given; the others stay as they are.
+func (f webhookFlags) tls() map[string]string {
+	parts := map[string]string{}
+	for name, text := range map[string][]byte{"client_cert": f.ClientCert, "client_key": f.ClientKey, "ca_bundle": f.CABundle} {
+		if len(text) > 0 {
+			parts[name] = string(text)
+		}
+	}
+	return parts
 }
 
 // setField sets a field of an update to a flag that was given.
@@ -212,12 +236,19 @@ func (c *webhooksCreateCmd) Run(ctx context.Context, t terminal) error {
 type webhooksUpdateCmd struct {
 	oneWebhook
 	webhookFlags
+	NoTLS  bool  `name:"no-tls" help:"Take its client certificate, key and CA bundle away."`
 	Active *bool `help:"Whether it gets events; see enable for what it has missed." negatable:""`
 }
 
 // Run changes what was given and leaves the rest.
 func (c *webhooksUpdateCmd) Run(ctx context.Context, t terminal) error {
 	in := c.input()
+	if c.NoTLS {
+		if !in.TLS.IsZero() {
+			return usageError{errors.New("--no-tls takes away what --client-cert, --client-key and --ca-bundle give: leave one of them out"), ""}
+		}
+		in.TLS = client.Null[any]()
+	}
 	setField(&in.IsActive, c.Active)
 	return c.update(ctx, t, in)
 }

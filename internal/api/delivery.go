@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/fault"
@@ -80,6 +81,13 @@ func deliveryStatuses() []string {
 	}
 }
 
+func errorTypes() (texts []string) {
+	for _, e := range delivery.ErrorTypes() {
+		texts = append(texts, string(e))
+	}
+	return texts
+}
+
 func (c *call) listDeliveries() (answer, error) {
 	id, err := c.id("id", "webhook")
 	if err != nil {
@@ -91,6 +99,7 @@ func (c *call) listDeliveries() (answer, error) {
 		Status:    p.choice("status", deliveryStatuses()),
 		EventType: p.choice("event_type", append(delivery.EventTypes(), webhook.Test)),
 		EventID:   p.uuid("event_id"), TicketID: p.uuid("ticket_id"),
+		Code: strings.ToLower(p.text("status_code")), ErrorType: p.choice("error_type", errorTypes()),
 		From: p.moment("from_date", false), To: p.moment("to_date", true),
 		Page: pg.page, Limit: pg.limit,
 	}

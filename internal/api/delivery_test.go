@@ -160,11 +160,17 @@ func TestDeliveryFilters(t *testing.T) {
 		"ticket_id=" + first:              "delivered",
 		"ticket_id=" + second:             "abandoned pending retrying",
 		"status=failed&from_date=" + today + "&to_date=" + tomorrow: "abandoned retrying",
-		"from_date=2999-01-01T00:00:00Z":                            "",
-		"to_date=2000-01-01":                                        "",
-		"limit=3&page=2":                                            "delivered",
-		"limit=1000":                                                "abandoned delivered pending retrying",
-		"limit=9223372036854775807":                                 "abandoned delivered pending retrying",
+		"status_code=500":                "abandoned retrying",
+		"status_code=5XX":                "abandoned retrying",
+		"status_code=2xx":                "delivered",
+		"status_code=404":                "",
+		"error_type=status":              "abandoned retrying",
+		"error_type=timeout":             "",
+		"from_date=2999-01-01T00:00:00Z": "",
+		"to_date=2000-01-01":             "",
+		"limit=3&page=2":                 "delivered",
+		"limit=1000":                     "abandoned delivered pending retrying",
+		"limit=9223372036854775807":      "abandoned delivered pending retrying",
 		"event_id=" + event + "&from_date=" + shown + "&to_date=" + shown: "delivered",
 	} {
 		if got := count(query); got != want {
@@ -176,7 +182,7 @@ func TestDeliveryFilters(t *testing.T) {
 		t.Errorf("pagination and meta: %s", r.Raw)
 	}
 	for _, query := range []string{
-		"status=lost", "from_date=today", "event_id=7", "ticket_id=TKT-1", "event_type=ticket.deleted", "page=0", "limit=x", "order=asc", "sort=status",
+		"status=lost", "from_date=today", "event_id=7", "ticket_id=TKT-1", "event_type=ticket.deleted", "page=0", "limit=x", "status_code=50", "status_code=xxx", "error_type=bad", "order=asc", "sort=status",
 	} {
 		h.do(t, "GET", "/webhooks/"+id+"/deliveries?"+query, h.a.APIKey, nil).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
 	}

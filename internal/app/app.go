@@ -8,10 +8,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +27,7 @@ import (
 	"github.com/ticketwire/ticketwire/internal/dispatch"
 	"github.com/ticketwire/ticketwire/internal/egress"
 	"github.com/ticketwire/ticketwire/internal/failpoint"
+	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/mail"
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/internal/vault"
@@ -95,6 +98,9 @@ func open(ctx context.Context, cfg Config, commit func(calls int) (ended func(er
 		}
 		keyFile = filepath.Join(cfg.DataDir, "secret.key")
 	}
+	if err := refuseLostKey(cfg, keyFile); err != nil {
+		return nil, err
+	}
 	v, err := vault.Open(keyFile)
 	if err != nil {
 		return nil, err
@@ -113,6 +119,22 @@ func open(ctx context.Context, cfg Config, commit func(calls int) (ended func(er
 		return nil, fmt.Errorf("open the store in %s: %w", cfg.DataDir, err)
 	}
 	return s, nil
+}
+
+// refuseLostKey refuses a database whose key file is not there: a new key would open
+// none of its secrets. The key file is always made before the database.
+func refuseLostKey(cfg Config, keyFile string) error {
+	if cfg.DatabaseURL != "" { // it knows its key
+		return nil
+	}
+	if _, err := os.Stat(keyFile); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if there, err := store.Exists(cfg.DataDir); err != nil || !there {
+		return err
+	}
+	return fault.New(fault.Internal, "the key file %s is missing, and what is secret in the database of %s is sealed with it: "+
+		"put it back from the backup, or name it with --secret-key-file; if it is lost, see Backup in docs/operations.md", keyFile, cfg.DataDir)
 }
 
 // checkAtStart bounds the database that every start reads as a whole, in bytes:
@@ -145,10 +167,17 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 	cfg.Now = a.store.Clock(cfg.Now)
 	a.cfg.Now = cfg.Now
 	if _, err := a.store.Check(ctx, checkAtStart); err != nil {
-		return nil, fmt.Errorf("%w; restore a backup of %s", err, cfg.DataDir)
+		return nil, fmt.Errorf("check the store in %s: %w", cfg.DataDir, err)
 	}
 	if err := a.store.LockDeliveries(); err != nil {
 		return nil, err
+	}
+	switch unopened, of, err := a.store.CheckSecrets(ctx); {
+	case err != nil:
+		return nil, err
+	case unopened > 0:
+		cfg.Log.Error("the key file does not open the secrets of webhooks, nothing is sent to them: put its key back, or rotate their secrets",
+			"unopened", unopened, "tried", of)
 	}
 	var sender *mail.Sender
 	if cfg.SMTPURL != "" {

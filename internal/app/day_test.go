@@ -147,6 +147,8 @@ func (b *bubble) checkMails(t *testing.T) {
 		switch {
 		case !strings.Contains(m, "To: <creator@example.com>"):
 			t.Errorf("a mail to somebody else:\n%s", m)
+		case strings.Contains(strings.NewReplacer("=\r\n", "", "=\n", "").Replace(m), "/console/webhooks/") != app.HasConsole:
+			t.Errorf("a mail without the page of the webhook:\n%s", m)
 		case strings.Contains(m, "was disabled"):
 			disabled++
 		case strings.Contains(m, "is failing"):

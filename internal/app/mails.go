@@ -24,13 +24,13 @@ func mails(cfg Config) store.Mails {
 			return textOf(mail.Disabled(mail.DisabledNotice{
 				UserName: n.UserName, WebhookID: n.WebhookID, WebhookName: n.WebhookName,
 				Gone: n.Reason == delivery.DisabledGone, DisabledAt: n.At, FailingSince: n.Since,
-				DisableAfter: cfg.Policy.DisableAfter, LastError: n.LastError, PublicURL: cfg.PublicURL,
+				DisableAfter: cfg.Policy.DisableAfter, LastError: n.LastError, PublicURL: cfg.PublicURL, Page: pageOf(cfg, n.WebhookID),
 			}))
 		},
 		Warning: func(n store.Notice) store.MailText {
 			w := mail.WarningNotice{
 				UserName: n.UserName, WebhookID: n.WebhookID, WebhookName: n.WebhookName,
-				FailingSince: n.Since, LastError: n.LastError, PublicURL: cfg.PublicURL,
+				FailingSince: n.Since, LastError: n.LastError, PublicURL: cfg.PublicURL, Page: pageOf(cfg, n.WebhookID),
 			}
 			if cfg.Policy.DisableAfter > 0 {
 				w.DisableAt = n.Since.Add(cfg.Policy.DisableAfter)
@@ -38,6 +38,14 @@ func mails(cfg Config) store.Mails {
 			return textOf(mail.Warning(w))
 		},
 	}
+}
+
+// pageOf is where the console shows a webhook.
+func pageOf(cfg Config, webhookID string) string {
+	if !HasConsole {
+		return ""
+	}
+	return strings.TrimSuffix(cfg.PublicURL, "/") + "/console/webhooks/" + url.PathEscape(webhookID)
 }
 
 func textOf(m mail.Message) store.MailText {

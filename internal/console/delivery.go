@@ -116,10 +116,7 @@ func (*deliveryList) Types() []string {
 
 // Classes are the classes of failure.
 func (*deliveryList) Classes() []delivery.ErrorType {
-	return []delivery.ErrorType{
-		delivery.ErrStatus, delivery.ErrTimeout, delivery.ErrConnect, delivery.ErrDNS, delivery.ErrTLS, delivery.ErrSSRF,
-		delivery.ErrProtocol, delivery.ErrUnknown,
-	}
+	return delivery.ErrorTypes()
 }
 
 // Statuses are the statuses to filter by, with their words.

@@ -72,6 +72,11 @@ const (
 	ErrUnknown  ErrorType = "unknown"
 )
 
+// ErrorTypes are all of them, the usual ones first.
+func ErrorTypes() []ErrorType {
+	return []ErrorType{ErrStatus, ErrTimeout, ErrConnect, ErrDNS, ErrTLS, ErrSSRF, ErrProtocol, ErrUnknown}
+}
+
 // Answer is what one POST brought back. It is data, never an error: a refused
 // connection is an Answer with Err set.
 type Answer struct {

@@ -122,7 +122,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	in := e.sched.intake
 	e.cfg.Store.SetIntake(&store.Intake{
-		Owner: e.owner, Lease: e.Lease(), Reserve: in.reserve, Cancel: in.cancel, Commit: in.commit, Lost: in.lose,
+		Owner: e.owner, Lease: e.Lease(), Reserve: in.reserve, Cancel: in.cancel, Commit: in.commit, Lost: in.lose, Office: e.office(),
 	})
 	e.recorder.Go(e.record)
 	e.loops.Go(e.sched.run)
@@ -183,10 +183,7 @@ func (e *Engine) Ready() error {
 		return errStopping
 	default:
 	}
-	if !e.cfg.Store.InOffice() {
-		return errors.Join(errors.New("the lease of this node has ended, or its clock was set a moment ago"), e.trouble.get())
-	}
-	return e.trouble.get()
+	return errors.Join(e.cfg.Store.Office(), e.trouble.get())
 }
 
 // LastAttempt is when an attempt of the queue was last begun; the zero time when

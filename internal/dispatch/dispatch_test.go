@@ -1,7 +1,9 @@
 package dispatch_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -376,3 +379,65 @@ func TestHeaderWinsOverCustom(t *testing.T) {
 		t.Errorf("custom header is %q", got)
 	}
 }
+
+// What the key file does not open stands still, says so once, and leaves everybody
+// else and the readiness of the node alone. A new secret ends it.
+func TestSecretsThatDoNotOpen(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r, silent := newReceiver(t, true), newReceiver(t, true)
+	lost, err := vault.New(bytes.Repeat([]byte{7}, vault.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := store.Open(t.Context(), store.Config{Dir: b.dir, Vault: lost, Policy: b.policy, PublicURL: "http://desk.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := delivery.Spec{
+		Name: "sealed", URL: silent.URL, Method: http.MethodPost, EventTypes: []string{webhook.TicketCreated}, VerifySSL: true, IsActive: true,
+	}
+	w, _, err := before.CreateWebhook(t.Context(), time.Now(), b.actor, spec)
+	if err := errors.Join(err, before.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if n, of, err := b.store.CheckSecrets(t.Context()); n != 1 || of != 1 || err != nil {
+		t.Errorf("%d of %d secrets do not open (%v), want 1 of 1", n, of, err)
+	}
+	b.webhook(r.URL, nil)
+	var complaints, ahead atomic.Int64
+	e := b.start(func(c *dispatch.Config) {
+		c.Log = slog.New(slog.NewTextHandler(writerFunc(func(line []byte) (int, error) {
+			if bytes.Contains(line, []byte("rotate its secret")) {
+				complaints.Add(1)
+			}
+			return len(line), nil
+		}), nil))
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	const n = 20
+	for i := range n {
+		if i == n/2 {
+			eventually(t, "the log says what is wrong", func() bool { return complaints.Load() > 0 })
+			ahead.Store(int64(time.Second)) // longer than what other errors of the store wait for
+		}
+		b.ticket(fmt.Sprint("ticket ", i))
+		r.next(t)
+		if err := e.Ready(); err != nil {
+			t.Errorf("the engine is not ready: %v", err)
+		}
+	}
+	if got := complaints.Load(); got != 1 {
+		t.Errorf("it is logged %d times", got)
+	}
+	if _, err := b.store.RotateSecret(t.Context(), time.Now(), b.tenant.TenantID, w.WebhookID, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		silent.next(t)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }

@@ -1,6 +1,8 @@
 package dispatch
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -106,4 +108,31 @@ func (m *metrics) fill() {
 	for _, outcome := range []string{mailSent, mailRetrying, mailAbandoned} {
 		m.mails.WithLabelValues(outcome)
 	}
+}
+
+// mark exports why a lane waits; "" says that it goes on.
+func (s *scheduler) mark(l *lane, now time.Time, reason string) {
+	if l.reason == reason {
+		return
+	}
+	m := s.e.metrics
+	if l.reason != "" {
+		m.waiting.WithLabelValues(l.reason).Dec()
+		m.waited.WithLabelValues(l.reason).Observe(now.Sub(l.since).Seconds())
+	}
+	if reason != "" {
+		m.waiting.WithLabelValues(reason).Inc()
+	}
+	l.reason, l.since = reason, now
+}
+
+// markBreaker exports whether a lane's breaker is open.
+func (s *scheduler) markBreaker(l *lane, open bool) {
+	switch {
+	case open && !l.open:
+		s.e.metrics.breakersOpen.Inc()
+	case !open && l.open:
+		s.e.metrics.breakersOpen.Dec()
+	}
+	l.open = open
 }

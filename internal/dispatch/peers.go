@@ -68,3 +68,18 @@ func (s *scheduler) lookSoon(now time.Time, full bool) {
 		s.fullScan = now.Add(peerFullScanEvery)
 	}
 }
+
+// office says in the log once that this node may not send, and once that it may
+// again. It does not go by the scheduler, which waits for the database too.
+func (e *Engine) office() func(error) {
+	away := false
+	return func(err error) {
+		switch {
+		case err != nil && !away:
+			e.cfg.Log.Error("this node sends nothing until it has renewed its lease", "error", err)
+		case err == nil && away:
+			e.cfg.Log.Info("this node has its lease again and sends")
+		}
+		away = err != nil
+	}
+}

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/internal/vault"
 )
 
 // scheduler decides which lane may send next. A lane is the queue of one
@@ -95,8 +97,13 @@ const claimPerSlot = 8
 // have to go back when its breaker opens.
 const handedPatience = 100 * time.Millisecond
 
-// pauseAfterError is how long a lane rests when the store refused it.
-const pauseAfterError = 250 * time.Millisecond
+// pauseAfterError is how long a lane rests when the store refused it, and
+// pauseUnopened when it is the lane's own secrets that do not open: only a change of
+// the webhook, which ends the pause, or another key file helps.
+const (
+	pauseAfterError = 250 * time.Millisecond
+	pauseUnopened   = time.Minute
+)
 
 // recheckLimit is how often a lane that is out of tokens is looked at again when
 // something woke it. It is what a person waits after lifting a limit, and what
@@ -231,33 +238,6 @@ func (s *scheduler) rest(l *lane) {
 		delete(s.waiting, l) // it may have given away what it waited with
 		delete(s.lanes, l.id)
 	}
-}
-
-// mark exports why a lane waits; "" says that it goes on.
-func (s *scheduler) mark(l *lane, now time.Time, reason string) {
-	if l.reason == reason {
-		return
-	}
-	m := s.e.metrics
-	if l.reason != "" {
-		m.waiting.WithLabelValues(l.reason).Dec()
-		m.waited.WithLabelValues(l.reason).Observe(now.Sub(l.since).Seconds())
-	}
-	if reason != "" {
-		m.waiting.WithLabelValues(reason).Inc()
-	}
-	l.reason, l.since = reason, now
-}
-
-// markBreaker exports whether a lane's breaker is open.
-func (s *scheduler) markBreaker(l *lane, open bool) {
-	switch {
-	case open && !l.open:
-		s.e.metrics.breakersOpen.Inc()
-	case !open && l.open:
-		s.e.metrics.breakersOpen.Dec()
-	}
-	l.open = open
 }
 
 // room is how many deliveries may be handed to a lane beside those that it has.
@@ -424,14 +404,26 @@ func (s *scheduler) help(l *lane, fn func(context.Context) finding) {
 func (s *scheduler) settle(f finding) {
 	l, now := f.lane, s.e.cfg.Now()
 	l.busy = false
-	s.e.trouble.set("lanes", f.err)
+	unopened := errors.Is(f.err, vault.ErrUnopened)
+	if !unopened { // or one webhook would make the whole node unready
+		s.e.trouble.set("lanes", f.err)
+	}
 	switch {
 	case f.load && f.err == nil:
 		s.configure(l, f.target)
 	case !f.load:
 		s.settleClaim(f, now)
 	}
-	if f.err != nil {
+	switch {
+	case unopened:
+		s.e.cfg.Log.Error("the key file does not open what a webhook needs, nothing is sent to it: put its key back, or rotate its secret",
+			"tenant", l.id.TenantID, "webhook", l.id.WebhookID, "error", f.err)
+		pause := pauseUnopened
+		if l.stale { // it was changed while it was being loaded
+			pause = pauseAfterError
+		}
+		l.blocked, l.limited, l.stale = now.Add(pause), false, false
+	case f.err != nil:
 		s.e.cfg.Log.Error("the store refused a lane, will be tried again", "webhook", l.id.WebhookID, "error", f.err)
 		l.blocked, l.limited = now.Add(pauseAfterError), false
 	}

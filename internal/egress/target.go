@@ -40,7 +40,7 @@ type badTarget struct {
 
 // refusedMessage is the same for every refused place, so that the answers do
 // not map our network.
-const refusedMessage = "Webhook URL must not point to a private, reserved or local address"
+const refusedMessage = "Webhook URL must not point to a private, reserved or local address, unless the operator opens its network with serve --allow-targets"
 
 // target parses and checks raw. Only what every parser reads alike is let
 // through, because the host decides who gets the data.

@@ -33,6 +33,7 @@ type DisabledNotice struct {
 	DisableAfter time.Duration // how long it failed before that; 0: 24 hours
 	LastError    string        // of the last attempt
 	PublicURL    string        // base of the links, without a slash at the end
+	Page         string        // of the webhook in the console; "" where there is none
 }
 
 // WarningNotice is what the mail about a webhook that keeps failing says.
@@ -46,6 +47,7 @@ type WarningNotice struct {
 	DisableAt    time.Time // when it will be switched off if nothing changes; zero: never
 	LastError    string
 	PublicURL    string
+	Page         string // as in DisabledNotice
 }
 
 // LinkNotice is what the mail with a link to the console says.
@@ -96,6 +98,7 @@ func Disabled(d DisabledNotice) Message {
 	b.code(`{"is_active": true, "replay_missed": true}`)
 	b.paragraph("What failed, and why:")
 	b.code("GET " + apiLink(d.PublicURL, d.WebhookID) + failedDeliveries)
+	b.inConsole(d.Page)
 	return Message{ID: d.ID, To: d.To, Subject: subject, Text: b.text.String(), HTML: b.page()}
 }
 
@@ -116,6 +119,7 @@ func Warning(w WarningNotice) Message {
 	b.paragraph("Please fix the endpoint. Failed deliveries are retried, and one success ends this warning.")
 	b.paragraph("What failed, and why:")
 	b.code("GET " + apiLink(w.PublicURL, w.WebhookID) + failedDeliveries)
+	b.inConsole(w.Page)
 	return Message{
 		ID: w.ID, To: w.To,
 		Subject: fmt.Sprintf(`Webhook "%s" is failing`, name),
@@ -154,6 +158,14 @@ func (b *body) paragraph(s string) {
 func (b *body) code(s string) {
 	b.text.WriteString("    " + strings.ReplaceAll(s, "\n", "\n    ") + "\n\n")
 	b.html.WriteString("<pre>" + html.EscapeString(s) + "</pre>\n")
+}
+
+// inConsole leads to the page that shows and does all of it.
+func (b *body) inConsole(page string) {
+	if page != "" {
+		b.paragraph("Or all of that in the console:")
+		b.link(page)
+	}
 }
 
 func (b *body) link(address string) {

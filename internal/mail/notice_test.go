@@ -17,6 +17,7 @@ func disabledNotice() DisabledNotice {
 		DisableAfter: 24 * time.Hour,
 		LastError:    "hooks.example.com answered with status 500",
 		PublicURL:    "https://tickets.example.com/",
+		Page:         "https://tickets.example.com/console/webhooks/0198c0de-0000-7000-8000-000000000002",
 	}
 }
 
@@ -49,6 +50,10 @@ What failed, and why:
 
     GET https://tickets.example.com/api/v1/webhooks/0198c0de-0000-7000-8000-000000000002/deliveries?status=failed
 
+Or all of that in the console:
+
+https://tickets.example.com/console/webhooks/0198c0de-0000-7000-8000-000000000002
+
 `
 	if diff := cmp.Diff(want, m.Text); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)
@@ -56,7 +61,7 @@ What failed, and why:
 	for _, part := range []string{
 		"<p>Hello Ada Lovelace,</p>", "<td>2026-03-01T11:00:00.005Z</td>",
 		"{&#34;is_active&#34;: true, &#34;replay_missed&#34;: true}",
-		"deliveries?status=failed</pre>",
+		"deliveries?status=failed</pre>", `<a href="https://tickets.example.com/console/webhooks/0198c0de-0000-7000-8000-000000000002">`,
 	} {
 		if !strings.Contains(m.HTML, part) {
 			t.Errorf("the HTML form lacks %s:\n%s", part, m.HTML)
@@ -122,7 +127,7 @@ func TestForeignTextStaysText(t *testing.T) {
 	d.WebhookName = "<script>alert(1)</script>\r\nBcc: x@example.net"
 	d.UserName = "A\n\nLog in at http://evil.example"
 	d.LastError = "\x1b[31m\u202e" + strings.Repeat("e", 2*maxError)
-	d.PublicURL = `javascript:alert("1")//`
+	d.PublicURL, d.Page = `javascript:alert("1")//`, ""
 	m := Disabled(d)
 	if strings.ContainsAny(m.Subject, "\r\n") {
 		t.Errorf("subject %q", m.Subject)

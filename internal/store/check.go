@@ -33,12 +33,36 @@ func (s *Store) Check(ctx context.Context, limit int64) (checked bool, err error
 	}
 	var found string
 	if err := s.reader(ctx).row(s.dialect.check).Scan(&found); err != nil {
-		return false, fmt.Errorf("check the database: %w", err)
+		return false, fmt.Errorf("check the database: %w", remedied(err))
 	}
 	if found != "ok" {
-		return true, fault.New(fault.Internal, "the database is damaged: %s", found)
+		return true, fault.Wrap(fault.Internal, ErrDamaged, "the database is damaged: %s", found)
 	}
 	return true, nil
+}
+
+// triedSecrets bounds what CheckSecrets reads: a key that is wrong opens none.
+const triedSecrets = 1000
+
+// CheckSecrets tries the signing secrets of webhooks, of 1,000 at most, and returns
+// how many the key file does not open, of how many. Nothing is sent to those
+// webhooks. They work again with the key that sealed them, or a new secret.
+func (s *Store) CheckSecrets(ctx context.Context) (unopened, of int, err error) {
+	rows, err := s.reader(ctx).query(`select tenant_id, webhook_id, secret from webhooks
+		where deleted_at is null limit $1`, triedSecrets)
+	_, err = collect(rows, err, func(r scanner) (struct{}, error) {
+		var tenant, webhook, secret string
+		err := r.Scan(&tenant, &webhook, &secret)
+		of++
+		if _, broken := s.cfg.Vault.Open(secretPlace(tenant, webhook), secret); broken != nil {
+			unopened++
+		}
+		return struct{}{}, err
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("try the secrets of webhooks: %w", err)
+	}
+	return unopened, of, nil
 }
 
 // checkLength compares the file with the pages that it should have: the check
@@ -47,14 +71,14 @@ func (s *Store) Check(ctx context.Context, limit int64) (checked bool, err error
 func (s *Store) checkLength(ctx context.Context, size int64) error {
 	var busy, log, moved int
 	if err := s.reader(ctx).row(s.dialect.checkpoint).Scan(&busy, &log, &moved); err != nil {
-		return fmt.Errorf("check the database: %w", err)
+		return fmt.Errorf("check the database: %w", remedied(err))
 	}
 	info, err := os.Stat(filepath.Join(s.cfg.Dir, fileName))
 	if err != nil {
 		return fmt.Errorf("check the database: %w", err)
 	}
 	if busy == 0 && log == moved && info.Size() < size {
-		return fault.New(fault.Internal, "the database is damaged: it has %d bytes and should have %d", info.Size(), size)
+		return fault.Wrap(fault.Internal, ErrDamaged, "the database is damaged: it has %d bytes and should have %d", info.Size(), size)
 	}
 	return nil
 }

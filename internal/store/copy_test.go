@@ -170,14 +170,14 @@ func fill(t *testing.T, p place, rows int) {
 			t.Fatalf("fill %s: %v", table.name, err)
 		}
 	}
-	// The secrets of the webhooks are what opens.
+	// The secrets of the webhooks are what opens; those that were deleted have none.
 	at, err = x.from.conn.QueryContext(t.Context(), `select tenant_id, webhook_id from webhooks`)
 	lanes := must(collect(at, err, func(r scanner) (l Lane, err error) {
 		err = r.Scan(&l.TenantID, &l.WebhookID)
 		return l, err
 	}))(t)
 	for _, l := range lanes {
-		if _, err := x.from.conn.ExecContext(t.Context(), `update webhooks set secret = ? where tenant_id = ? and webhook_id = ?`,
+		if _, err := x.from.conn.ExecContext(t.Context(), `update webhooks set secret = case when deleted_at is null then ? else '' end where tenant_id = ? and webhook_id = ?`,
 			s.cfg.Vault.Seal(secretPlace(l.TenantID, l.WebhookID), []byte("secret")), l.TenantID, l.WebhookID); err != nil {
 			t.Fatal(err)
 		}
@@ -536,7 +536,7 @@ func TestCopyRefusesATarget(t *testing.T) {
 	})
 	t.Run("a key that opens nothing", func(t *testing.T) {
 		from, to := place{dir: t.TempDir()}, onPostgres(t)
-		t.Run("fill", func(t *testing.T) { fill(t, from, 1) })
+		t.Run("fill", func(t *testing.T) { fill(t, from, 10) })
 		other := t.TempDir()
 		key := func(c *Config) { c.Vault = openKey(t, place{dir: other}); c.CopyTarget = true }
 		x := transfer(t, openAt(t, from, key), openAt(t, to, key))

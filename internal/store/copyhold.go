@@ -162,9 +162,9 @@ func (h *held) state(ctx context.Context) (string, error) {
 
 // opensSecrets refuses a key that does not open what is sealed: the copy would be
 // of no use. An embedded database does not know its key, so one secret of each
-// webhook is tried.
+// webhook is tried; a deleted one has none any more.
 func (h *held) opensSecrets(ctx context.Context) error {
-	rows, err := h.conn.QueryContext(ctx, `select tenant_id, webhook_id, secret from webhooks order by tenant_id, webhook_id`)
+	rows, err := h.conn.QueryContext(ctx, `select tenant_id, webhook_id, secret from webhooks where deleted_at is null order by tenant_id, webhook_id`)
 	_, err = collect(rows, err, func(r scanner) (struct{}, error) {
 		var tenant, webhook, secret string
 		if err := r.Scan(&tenant, &webhook, &secret); err != nil {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
 )
 
 // DeliveryQuery is the list query of contract section 3.2. A zero field does not
@@ -17,6 +20,8 @@ type DeliveryQuery struct {
 	EventType string
 	EventID   string
 	TicketID  string
+	Code      string // a status code, or a class such as 5xx
+	ErrorType string
 	From, To  *time.Time
 	Page      int // from 1
 	Limit     int // 1..100, default 25
@@ -103,7 +108,10 @@ func (s *Store) Deliveries(ctx context.Context, tenant, webhookID string, q Deli
 		return nil, 0, err
 	}
 	s.show(ctx, tenant, webhookID)
-	w := q.where(tenant, webhookID)
+	w, err := q.where(tenant, webhookID)
+	if err != nil {
+		return nil, 0, err
+	}
 	rows, err := r.list(logCount+w.String(), w.args...)
 	counts, err := collect(rows, err, scanCount)
 	if err != nil {
@@ -149,7 +157,27 @@ func (w *where) outcome(status, eventType string) {
 	}
 }
 
-func (q *DeliveryQuery) where(tenant, webhookID string) *where {
+// answered restricts deliveries to a status code of the receiver, or a class of them
+// such as 5xx, and to a class of failures; "" does not restrict. field is what the
+// caller calls the code.
+func (w *where) answered(field, code, errorType string) error {
+	if errorType != "" {
+		w.and("d.error_type = ?", errorType)
+	}
+	if class, isClass := strings.CutSuffix(code, "xx"); isClass && len(class) == 1 && class[0] >= '1' && class[0] <= '9' {
+		n := int(class[0]-'0') * 100
+		w.and("d.status_code >= ? and d.status_code <= ?", n, n+99)
+	} else if code != "" {
+		n, err := strconv.Atoi(code)
+		if err != nil || n < 100 || n > 999 {
+			return fault.Field(field, "must be a status code such as 503, or a class such as 5xx")
+		}
+		w.and("d.status_code = ?", n)
+	}
+	return nil
+}
+
+func (q *DeliveryQuery) where(tenant, webhookID string) (*where, error) {
 	w := &where{}
 	w.and("d.tenant_id = ? and d.webhook_id = ?", tenant, webhookID)
 	w.outcome(q.Status, q.EventType)
@@ -165,7 +193,7 @@ func (q *DeliveryQuery) where(tenant, webhookID string) *where {
 	if q.To != nil {
 		w.and("coalesce(d.attempted_at, d.due_at) <= ?", micros(*q.To))
 	}
-	return w
+	return w, w.answered("status_code", q.Code, q.ErrorType)
 }
 
 func scanCount(row scanner) (n int, err error) {

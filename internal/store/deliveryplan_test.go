@@ -90,9 +90,10 @@ func TestLogPlans(t *testing.T) {
 		{"all", DeliveryQuery{}, "deliveries_log (tenant_id=? AND webhook_id=?)"},
 		{"by status", DeliveryQuery{Status: "failed"}, "deliveries_log (tenant_id=? AND webhook_id=?)"},
 		{"by time", DeliveryQuery{From: new(start()), To: new(start())}, "deliveries_log (tenant_id=? AND webhook_id=? AND <expr>>? AND <expr><?)"},
+		{"by answer", DeliveryQuery{Code: "5xx", ErrorType: "status"}, "deliveries_log (tenant_id=? AND webhook_id=?)"},
 		{"by event", DeliveryQuery{EventID: "x"}, "deliveries_event (tenant_id=? AND event_id=? AND webhook_id=?)"},
 	} {
-		w := c.q.where("tenant", "webhook")
+		w := must(c.q.where("tenant", "webhook"))(t)
 		steps := strings.Join(plan(t, s, logRows+w.String()+c.q.order()+w.page(1, 25)), "\n")
 		if !strings.Contains(steps, c.index) || strings.Contains(steps, "TEMP B-TREE") && c.q.EventID == "" {
 			t.Errorf("%s:\n%s", c.name, steps)

@@ -132,6 +132,20 @@ func isTrouble(err error) bool {
 	return false
 }
 
+// ErrDamaged is in the error of a database whose file is not what it should be.
+var ErrDamaged = errors.New("restore a backup of the data directory, the database with its key file")
+
+// remedied adds to an error of the embedded database what to do about it.
+func remedied(err error) error {
+	switch sqliteCode(err) & 0xff {
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%w: %w", err, ErrDamaged)
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("%w: make room on the disk of the data directory", err)
+	}
+	return err
+}
+
 // isNoTransaction recognises the complaint of a rollback that has nothing to
 // roll back; SQLite gives it no code of its own.
 func isNoTransaction(err error) bool {

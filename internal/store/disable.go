@@ -42,8 +42,8 @@ func (t *tx) disable(at time.Time, w *delivery.Webhook, reason, lastError string
 }
 
 // failingWebhooks returns the active webhooks whose streak began before the
-// given time, longest first.
-func (s *Store) failingWebhooks(q querier, before time.Time) ([]delivery.Webhook, error) {
+// given time, longest first, without what is sealed of them.
+func failingWebhooks(q querier, before time.Time) ([]delivery.Webhook, error) {
 	rows, err := q.query(`select `+webhookColumns+webhookTables+`
 		where h.failing_since is not null and h.failing_since <= $1 and w.is_active and w.deleted_at is null
 		order by h.failing_since`, micros(before))
@@ -57,7 +57,7 @@ func (s *Store) failingWebhooks(q querier, before time.Time) ([]delivery.Webhook
 	}
 	list := make([]delivery.Webhook, len(found))
 	for i := range found {
-		if list[i], err = found[i].webhook(s); err != nil {
+		if list[i], err = found[i].closed(); err != nil {
 			return nil, err
 		}
 	}
@@ -78,7 +78,7 @@ func (s *Store) DisableOverdue(ctx context.Context, now time.Time) ([]Lane, erro
 		return nil, nil
 	}
 	return write(ctx, s, func(t *tx) ([]Lane, error) {
-		list, err := s.failingWebhooks(t, now.Add(-shortest))
+		list, err := failingWebhooks(t, now.Add(-shortest))
 		if err != nil {
 			return nil, err
 		}
@@ -143,7 +143,7 @@ func (t *tx) lastError(l Lane) (string, error) {
 // NextDisable returns when DisableOverdue has something to do next: now if it
 // has already. ok is false while no webhook is failing.
 func (s *Store) NextDisable(ctx context.Context, now time.Time) (next time.Time, ok bool, err error) {
-	list, err := s.failingWebhooks(s.reader(ctx), now)
+	list, err := failingWebhooks(s.reader(ctx), now)
 	if err != nil {
 		return time.Time{}, false, err
 	}

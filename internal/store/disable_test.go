@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/ticket"
+	"github.com/ticketwire/ticketwire/internal/vault"
 )
 
 func TestDisable(t *testing.T) {
@@ -19,6 +21,7 @@ func TestDisable(t *testing.T) {
 	exercise(t, map[string]func(*testing.T, opener){
 		"24 hours of failures end at the next failure": disabledByAttempt,
 		"24 hours of failures end by the timer":        disabledByTimer,
+		"headers that do not open hold up nobody":      unopenedHeaders,
 		"a success in between resets":                  successResets,
 		"one incident is one mail":                     oneMailPerIncident,
 		"410 disables at once":                         goneDisables,
@@ -108,6 +111,28 @@ func disabledByTimer(t *testing.T, open opener) {
 	}
 	if _, ok, _ := d.NextDisable(t.Context(), at); ok {
 		t.Error("something left to do")
+	}
+}
+
+func unopenedHeaders(t *testing.T, open opener) {
+	d := newDesk(t, open(t, guide, mails), "acme")
+	l := d.hook(start())
+	l.fail(start())
+	err := d.do(t.Context(), func(t *tx) error {
+		return t.change("seal with a key that is gone", `update webhooks set custom_headers = 'v1.00000000.AAAA' where webhook_id = $1`, l.lane().WebhookID)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Webhook(t.Context(), d.TenantID, l.lane().WebhookID); !errors.Is(err, vault.ErrUnopened) {
+		t.Errorf("got the webhook with %v", err)
+	}
+	list, n, err := d.Webhooks(t.Context(), d.TenantID, WebhookQuery{Page: 1, Limit: 10})
+	if err != nil || n != 1 || list[0].WebhookID != l.lane().WebhookID || list[0].CustomHeaders != nil {
+		t.Errorf("listed %+v, %v", list, err)
+	}
+	if off := must(d.DisableOverdue(t.Context(), start().Add(24*time.Hour)))(t); !slices.Equal(off, []Lane{l.lane()}) {
+		t.Errorf("switched off %v", off)
 	}
 }
 

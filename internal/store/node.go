@@ -46,6 +46,7 @@ type node struct {
 	done    sync.WaitGroup
 	leaving sync.Once
 
+	refused  atomic.Pointer[error]      // why the last try to renew failed; nil: it did not
 	until    atomic.Pointer[time.Time]  // by this process's clock, monotonic
 	since    atomic.Pointer[time.Time]  // in office without a break, by the same clock
 	members  atomic.Pointer[membership] // who lives
@@ -166,6 +167,20 @@ func (s *Store) InOffice() bool {
 	return until != nil && now.Before(*until) && !a.lost(now)
 }
 
+// Office is InOffice with the reason: nil, or why nothing may be sent.
+func (s *Store) Office() error {
+	if s.InOffice() {
+		return nil
+	}
+	err := errors.New("the lease of this node has ended, or its clock was set a moment ago")
+	if n := s.node.Load(); n != nil {
+		if cause := n.refused.Load(); cause != nil {
+			err = fmt.Errorf("%w: %w", err, *cause)
+		}
+	}
+	return err
+}
+
 // Leads reports whether this process runs the jobs that one is enough for: the
 // oldest node does. For a moment two may believe it, and what they do is right
 // also then.
@@ -283,7 +298,11 @@ func (s *Store) keepLease(n *node) {
 		ctx, cancel := context.WithTimeout(context.Background(), nodeLease/2)
 		dead, err := s.renew(ctx, n)
 		cancel()
+		n.refused.Store(refusal(err))
 		n.look()
+		if in := s.intake.Load(); in != nil {
+			in.Office(s.Office())
+		}
 		if dead && n.taking.CompareAndSwap(false, true) {
 			n.done.Go(func() {
 				defer n.taking.Store(false)
@@ -296,6 +315,15 @@ func (s *Store) keepLease(n *node) {
 		}
 		timer.Reset(wait)
 	}
+}
+
+// refusal is err for node.refused.
+func refusal(err error) *error {
+	if err == nil {
+		return nil
+	}
+	err = connectError{err}
+	return &err
 }
 
 // renew renews the lease and learns who lives. dead says that there is a node to

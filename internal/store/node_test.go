@@ -123,7 +123,8 @@ type dispatcher struct {
 
 func (k *dispatcher) intake() *Intake {
 	return &Intake{
-		Owner: k.id, Lease: lease,
+		Office: func(error) {},
+		Owner:  k.id, Lease: lease,
 		Reserve: func(Lane, int) bool { k.mu.Lock(); defer k.mu.Unlock(); return !k.full },
 		Cancel:  func([]Claimed) {},
 		Commit: func(c Committed) {

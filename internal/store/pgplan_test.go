@@ -53,7 +53,7 @@ func TestPlansOnPostgres(t *testing.T) {
 		{"by event", DeliveryQuery{EventID: "x"}, "_tenant_id_event_id_webhook_id_idx"},
 	}
 	for _, c := range lists {
-		w := c.q.where("tenant", "webhook")
+		w := must(c.q.where("tenant", "webhook"))(t)
 		steps := pgPlan(t, d.Store, logRows+w.String()+c.q.order()+w.page(1, 25))
 		if !strings.Contains(fmt.Sprint(steps), c.index) {
 			t.Errorf("log %s: %v", c.name, steps)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -166,19 +167,22 @@ func checkServer(ctx context.Context, target string, now func() time.Time) (pool
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec // it needs one session for one round trip only
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return false, fmt.Errorf("open the database: %w", err)
+		return false, connectError{err}
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
 	var version int
 	var session uint32
-	var may bool
+	var may, readOnly bool
 	err = conn.QueryRow(ctx, `select current_setting('server_version_num')::int,
-		coalesce(has_schema_privilege(current_schema(), 'create'), false), pg_backend_pid()`).Scan(&version, &may, &session)
+		coalesce(has_schema_privilege(current_schema(), 'create'), false), pg_backend_pid(),
+		current_setting('transaction_read_only')::boolean`).Scan(&version, &may, &session, &readOnly)
 	switch {
 	case err != nil:
 		return false, fmt.Errorf("ask PostgreSQL for its version: %w", err)
 	case version < oldestPostgres*10000:
 		return false, fmt.Errorf("PostgreSQL %d is too old, %d or later is needed", version/10000, oldestPostgres)
+	case readOnly:
+		return false, errors.New("the database is read-only: --database-url leads to a standby, or default_transaction_read_only is on")
 	case !may:
 		return false, errors.New("the user of the database may not create tables; grant it create on the schema (grant create on schema public to USER)")
 	case session == conn.PgConn().PID():
@@ -189,6 +193,31 @@ func checkServer(ctx context.Context, target string, now func() time.Time) (pool
 	}
 	return true, nil
 }
+
+// connectError says why no connection came about. The driver lists each try: where
+// TLS is optional, first that the server has none, or what is wrong twice.
+type connectError struct{ error }
+
+func (e connectError) Error() string {
+	head, tries, several := strings.Cut(e.error.Error(), "\n")
+	if !several {
+		return head
+	}
+	var told []string
+	for try := range strings.SplitSeq(tries, "\n") {
+		if try = strings.TrimSpace(try); !slices.Contains(told, try) {
+			told = append(told, try)
+		}
+	}
+	if named := slices.DeleteFunc(slices.Clone(told), func(try string) bool {
+		return strings.HasSuffix(try, "server refused TLS connection")
+	}); len(named) > 0 {
+		told = named
+	}
+	return head + " " + strings.Join(told, "; ")
+}
+
+func (e connectError) Unwrap() error { return e.error }
 
 // Unreachable reports whether an error says that the server is away, or gives up
 // what it has begun: the next try may succeed.

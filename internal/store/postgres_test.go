@@ -76,8 +76,12 @@ func TestServersThatAreRefused(t *testing.T) {
 	}{
 		"another key": {func(t *testing.T, p *place) { p.dir = t.TempDir() }, "another key"},
 		"nobody there": {func(_ *testing.T, p *place) {
-			p.url = "postgres://me:s3cret@127.0.0.1:1/x?sslmode=disable"
-		}, "refused"},
+			p.url = "postgres://me:s3cret@127.0.0.1:1/x"
+		}, "connect to `user=me database=x`: 127.0.0.1:1 (127.0.0.1): dial error: dial tcp 127.0.0.1:1: connect: connection refused"},
+		"a standby": {func(t *testing.T, p *place) {
+			*p = onPostgres(t)
+			admin(t, *p, `do $$ begin execute format('alter database %I set default_transaction_read_only = on', current_database()); end $$`)
+		}, "the database is read-only"},
 		"no URL": {func(_ *testing.T, p *place) { p.url = "postgres://me:s3cret@host:port/x" }, "want postgres://USER"},
 		"no rights": {func(t *testing.T, p *place) {
 			*p = onPostgres(t)
@@ -103,7 +107,7 @@ func TestServersThatAreRefused(t *testing.T) {
 			at := p
 			c.change(t, &at)
 			err := openPlace(t, at)
-			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") {
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") || strings.Count(err.Error(), "connection refused") > 1 {
 				t.Errorf("got %v, want something about %q", err, c.want)
 			}
 		})

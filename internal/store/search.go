@@ -127,20 +127,7 @@ func (s *Store) SearchDeliveries(ctx context.Context, tenant string, q DeliveryS
 // filter adds what does not choose the index.
 func (q *DeliverySearch) filter(w *where) error {
 	w.outcome(q.Status, q.EventType)
-	if q.ErrorType != "" {
-		w.and("d.error_type = ?", q.ErrorType)
-	}
-	if class, isClass := strings.CutSuffix(q.Code, "xx"); isClass && len(class) == 1 && class[0] >= '1' && class[0] <= '9' {
-		n := int(class[0]-'0') * 100
-		w.and("d.status_code >= ? and d.status_code <= ?", n, n+99)
-	} else if q.Code != "" {
-		n, err := strconv.Atoi(q.Code)
-		if err != nil || n < 100 || n > 999 {
-			return fault.Field("code", "must be a status code such as 503, or a class such as 5xx")
-		}
-		w.and("d.status_code = ?", n)
-	}
-	return nil
+	return w.answered("code", q.Code, q.ErrorType)
 }
 
 // filters reports whether a row can fail to match.

@@ -18,6 +18,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -136,7 +137,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(err, s.write.Close())
 	}
 	if err := migrate(ctx, s.write, s.dialect); err != nil {
-		return nil, errors.Join(err, s.read.Close(), s.write.Close())
+		return nil, errors.Join(remedied(err), s.read.Close(), s.write.Close())
 	}
 	if s.dialect.server {
 		if s.side, err = s.dialect.open(target, 3, 0); err != nil {
@@ -164,6 +165,18 @@ func MakeDir(dir string) error {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
 	return nil
+}
+
+// Exists says whether the data directory has a database.
+func Exists(dir string) (bool, error) {
+	info, err := os.Stat(filepath.Join(dir, fileName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a database: %w", err)
+	}
+	return info.Size() > 0, nil
 }
 
 // Close waits for the calls that were accepted, then closes the database. Calls
@@ -201,6 +214,9 @@ type Intake struct {
 	// Lost says that another node has taken over what this one holds. It returns
 	// before anything else can be leased. nil on an embedded database.
 	Lost func()
+	// Office hears after each beat whether this node may send: what Store.Office
+	// returns. It is called by one goroutine. nil on an embedded database.
+	Office func(error)
 }
 
 // Committed is what a commit means to the dispatcher.

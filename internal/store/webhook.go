@@ -82,6 +82,22 @@ func (r *webhookRow) dest() []any {
 
 // webhook opens the row.
 func (r *webhookRow) webhook(s *Store) (delivery.Webhook, error) {
+	if _, err := r.closed(); err != nil {
+		return delivery.Webhook{}, err
+	}
+	w := &r.w
+	if err := s.unseal(headersPlace(w.TenantID, w.WebhookID), r.headers, &w.CustomHeaders); err != nil {
+		return delivery.Webhook{}, fmt.Errorf("headers of webhook %s: %w", w.WebhookID, err)
+	}
+	if err := s.unseal(tlsPlace(w.TenantID, w.WebhookID), r.tls, &w.TLS); err != nil {
+		return delivery.Webhook{}, fmt.Errorf("tls of webhook %s: %w", w.WebhookID, err)
+	}
+	return *w, nil
+}
+
+// closed is the row without what is sealed: whoever deals with many webhooks must
+// not fail for one that does not open.
+func (r *webhookRow) closed() (delivery.Webhook, error) {
 	w := &r.w
 	for _, c := range []struct {
 		text sql.NullString
@@ -98,12 +114,6 @@ func (r *webhookRow) webhook(s *Store) (delivery.Webhook, error) {
 		if err := fromJSON(c.text, c.into); err != nil {
 			return delivery.Webhook{}, fmt.Errorf("webhook %s: %w", w.WebhookID, err)
 		}
-	}
-	if err := s.unseal(headersPlace(w.TenantID, w.WebhookID), r.headers, &w.CustomHeaders); err != nil {
-		return delivery.Webhook{}, fmt.Errorf("headers of webhook %s: %w", w.WebhookID, err)
-	}
-	if err := s.unseal(tlsPlace(w.TenantID, w.WebhookID), r.tls, &w.TLS); err != nil {
-		return delivery.Webhook{}, fmt.Errorf("tls of webhook %s: %w", w.WebhookID, err)
 	}
 	w.DisabledAt = instantPtr(r.disabledAt)
 	w.LastDeliveryAt, w.LastSuccessAt, w.LastFailureAt = instantPtr(r.lastDelivery), instantPtr(r.lastSuccess), instantPtr(r.lastFailure)

@@ -2,12 +2,14 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/vault"
 )
 
 // WebhookQuery is the list query of contract section 3.2. A zero field does not
@@ -35,7 +37,8 @@ func WebhookSortColumns() []string {
 	}
 }
 
-// Webhooks returns one page of the tenant's webhooks and how many match in all.
+// Webhooks returns one page of the tenant's webhooks and how many match in all. One
+// whose headers or credentials the key file does not open comes without them.
 func (s *Store) Webhooks(ctx context.Context, tenant string, q WebhookQuery) ([]delivery.Webhook, int, error) {
 	if q.Sort == "" {
 		q.Sort = "created_at"
@@ -74,7 +77,11 @@ func (s *Store) Webhooks(ctx context.Context, tenant string, q WebhookQuery) ([]
 	}
 	list := make([]delivery.Webhook, len(scanned))
 	for i := range scanned {
-		if list[i], err = scanned[i].webhook(s); err != nil {
+		list[i], err = scanned[i].webhook(s)
+		if errors.Is(err, vault.ErrUnopened) {
+			list[i], err = scanned[i].closed()
+		}
+		if err != nil {
 			return nil, 0, err
 		}
 	}

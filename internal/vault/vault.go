@@ -13,11 +13,16 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 )
+
+// ErrUnopened is in every error of Vault.Open: it is the value that is at fault or
+// the key file, and neither the store nor the caller.
+var ErrUnopened = errors.New("it cannot be opened")
 
 // KeySize is the length of a key in bytes.
 const KeySize = 32
@@ -113,20 +118,20 @@ func (v *Vault) Open(context, sealed string) ([]byte, error) {
 	version, rest, _ := strings.Cut(sealed, ".")
 	id, text, ok := strings.Cut(rest, ".")
 	if version != format || !ok {
-		return nil, fault.New(fault.Internal, "vault: %s: not a sealed value", purpose(context))
+		return nil, fault.Wrap(fault.Internal, ErrUnopened, "vault: %s: not a sealed value", purpose(context))
 	}
 	k := v.find(id)
 	if k == nil {
-		return nil, fault.New(fault.Internal, "vault: %s: sealed with a key that is not in the key file", purpose(context))
+		return nil, fault.Wrap(fault.Internal, ErrUnopened, "vault: %s: sealed with a key that is not in the key file", purpose(context))
 	}
 	// Strict: a value has one spelling, so that damage is always noticed.
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || strings.ContainsAny(text, "\r\n") {
-		return nil, fault.New(fault.Internal, "vault: %s: the sealed value is damaged", purpose(context))
+		return nil, fault.Wrap(fault.Internal, ErrUnopened, "vault: %s: the sealed value is damaged", purpose(context))
 	}
 	plain, err := k.aead.Open(nil, nil, raw, []byte(context))
 	if err != nil {
-		return nil, fault.New(fault.Internal, "vault: %s: the sealed value is damaged or belongs elsewhere", purpose(context))
+		return nil, fault.Wrap(fault.Internal, ErrUnopened, "vault: %s: the sealed value is damaged or belongs elsewhere", purpose(context))
 	}
 	return plain, nil
 }

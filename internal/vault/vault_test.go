@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -115,7 +116,7 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: opened as %q", name, got)
 			continue
 		}
-		if !fault.Is(err, fault.Internal) || strings.Contains(err.Error(), "0198c0de") || len(tt.sealed) > 10 && strings.Contains(err.Error(), tt.sealed) {
+		if !fault.Is(err, fault.Internal) || !errors.Is(err, ErrUnopened) || strings.Contains(err.Error(), "0198c0de") || len(tt.sealed) > 10 && strings.Contains(err.Error(), tt.sealed) {
 			t.Errorf("%s: error %q", name, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -149,6 +150,9 @@ func TestNodeWithoutNetwork(t *testing.T) {
 	within(t, 15*time.Second, "the other node sends for all webhooks", arrived)
 	t.Logf("all webhooks get events %s after the cut", time.Since(began).Round(time.Millisecond))
 	pause(away - time.Since(began))
+	if said := far.server.printed(); !strings.Contains(said, "ended, or its clock was set a moment ago: renew the lease of the node: ") {
+		t.Errorf("the log does not say why the node sends nothing:\n%s", said)
+	}
 	cable.whole()
 	within(t, patience, "the node is ready again", func() bool { return far.ready(t) })
 	pause(time.Second)
