@@ -135,6 +135,7 @@ type TicketData struct {
 	PreviousStatusName *string    `json:"previous_status_name,omitempty"` // ticket.status_changed only
 	Comment            *Comment   `json:"comment,omitempty"`              // ticket.comment.added only
 	Comments           *[]Message `json:"comments,omitempty"`             // only where payload_fields asks for it (AlgaPSA: always)
+	CommentsTruncated  bool       `json:"comments_truncated,omitempty"`   // Ticketwire only: the thread is longer, and these are the newest
 }
 
 // Change is one field's change in a ticket.updated event.

@@ -496,7 +496,7 @@ func (v *visit) cut(full []byte, shape delivery.Shape) ([]byte, error) {
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
-	d.Comments = new(ticket.Thread(list))
+	ticket.AddThread(d, list)
 	return delivery.Body(delivery.Event{
 		EventID: e.EventID, EventType: e.EventType, OccurredAt: e.OccurredAt.Time, TenantID: e.TenantID,
 	}, d, shape)

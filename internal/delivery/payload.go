@@ -165,13 +165,17 @@ func (o *object) open(e Event) {
 // key appends the name of the next member, or reports false for one that the
 // webhook does not get.
 func (o *object) key(name string) bool {
+	field := name
+	if name == "comments_truncated" { // is part of the field comments
+		field = "comments"
+	}
 	switch {
 	case name == o.idKey:
 	case o.fields != nil:
-		if !slices.Contains(o.fields, name) {
+		if !slices.Contains(o.fields, field) {
 			return false
 		}
-	case name == "comments" && !o.threads:
+	case field == "comments" && !o.threads:
 		return false
 	}
 	if o.begun {
@@ -234,6 +238,9 @@ func (o *object) extras(d *webhook.TicketData) error {
 	}
 	if d.Comments != nil && o.key("comments") {
 		o.buf = appendThread(o.buf, *d.Comments)
+	}
+	if d.Comments != nil && d.CommentsTruncated {
+		o.flag("comments_truncated", true)
 	}
 	return nil
 }

@@ -194,6 +194,14 @@ func TestBodyDetails(t *testing.T) {
 			[]string{"comments"}, `{"ticket_id":"t","comments":[]}`,
 		},
 		{
+			"a truncated thread says so", webhook.TicketData{TicketID: "t", Comments: &[]webhook.Message{}, CommentsTruncated: true},
+			[]string{"comments"}, `{"ticket_id":"t","comments":[],"comments_truncated":true}`,
+		},
+		{
+			"and nobody else", webhook.TicketData{TicketID: "t", Comments: &[]webhook.Message{}, CommentsTruncated: true},
+			[]string{"tags"}, `{"ticket_id":"t","tags":[]}`,
+		},
+		{
 			"text as it is", webhook.TicketData{TicketID: "t", URL: "<b>&\u2028\u2029é✅\x00\x1f\b\t\n\f\r\"\\/\x7f\xff"},
 			[]string{"url"}, `{"ticket_id":"t","url":"<b>&` + "\u2028\u2029é✅" + `\u0000\u001f\b\t\n\f\r\"\\/` + "\x7f\uFFFD" + `"}`,
 		},
@@ -211,6 +219,14 @@ func TestBodyDetails(t *testing.T) {
 			}
 			if !json.Valid(b) {
 				t.Errorf("not JSON: %s", b)
+			}
+			full, err := delivery.Body(e, &tt.d, delivery.Shape{Threads: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			later, err := delivery.FromFull(full, delivery.Shape{Fields: delivery.PayloadFields{"ticket": tt.list}})
+			if err != nil || !bytes.Equal(later, b) {
+				t.Errorf("cut from the stored body: %s, %v", later, err)
 			}
 		})
 	}

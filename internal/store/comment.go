@@ -5,12 +5,12 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/ticket"
-	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // noComment is the message for a comment that the ticket does not have.
@@ -244,12 +244,13 @@ func (t *tx) hasResolution(tenant, ticketID string) (bool, error) {
 	return err == nil, err
 }
 
-// thread reads the comments key of a ticket's payload.
-func (t *tx) thread(tenant, ticketID string) ([]webhook.Message, error) {
-	rows, err := t.query(commentColumns+`where c.tenant_id = $1 and c.ticket_id = $2`, tenant, ticketID)
+// thread reads what the comments key of a ticket's payload is made of.
+func (t *tx) thread(tenant, ticketID string) ([]ticket.Comment, error) {
+	rows, err := t.query(commentColumns+`where c.tenant_id = $1 and c.ticket_id = $2 and c.deleted_at is null
+		order by c.created_at desc, c.comment_id desc limit $3`, tenant, ticketID, ticket.MaxThread+1)
 	comments, err := collect(rows, err, scanComment)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("comments of ticket %s: %w", ticketID, err)
 	}
-	return ticket.Thread(comments), nil
+	return comments, nil
 }

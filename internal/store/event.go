@@ -15,7 +15,6 @@ import (
 	"github.com/ticketwire/ticketwire/internal/failpoint"
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/ticket"
-	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // publish puts the events of one change into the feed and owes them to the
@@ -32,18 +31,18 @@ func (t *tx) publish(now time.Time, evs []ticket.Event) (last int64, err error) 
 	}
 	// All events of one call are about one ticket; its thread is read when the
 	// first of them needs it.
-	thread := sync.OnceValues(func() ([]webhook.Message, error) {
+	thread := sync.OnceValues(func() ([]ticket.Comment, error) {
 		return t.thread(evs[0].TenantID, evs[0].TicketID)
 	})
 	shape := delivery.Shape{Threads: t.w.s.cfg.Threads}
 	for i := range evs {
 		ev := &evs[i]
 		if shape.Threads {
-			messages, err := thread()
+			comments, err := thread()
 			if err != nil {
 				return 0, err
 			}
-			ev.Data.Comments = &messages
+			ticket.AddThread(&ev.Data, comments)
 		}
 		body, err := delivery.Body(delivery.Event{
 			EventID: ev.EventID, EventType: ev.Type, OccurredAt: ev.OccurredAt.Time, TenantID: ev.TenantID,

@@ -1,18 +1,16 @@
 package store
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/ticket"
-	"github.com/ticketwire/ticketwire/webhook"
 )
 
 // owe owes a delivery, due now, to every active webhook of the event's tenant
 // that wants the event. seq is the event's number and fullBody what its own row holds; only a webhook that gets something else has a body of its own. thread
 // reads the ticket's comments, oldest first, and is called at most once.
-func (t *tx) owe(now time.Time, ev ticket.Event, seq int64, fullBody []byte, thread func() ([]webhook.Message, error)) error {
+func (t *tx) owe(now time.Time, ev ticket.Event, seq int64, fullBody []byte, thread func() ([]ticket.Comment, error)) error {
 	subscribed, err := t.subscribed(ev.TenantID)
 	if err != nil {
 		return err
@@ -39,7 +37,7 @@ func (t *tx) owe(now time.Time, ev ticket.Event, seq int64, fullBody []byte, thr
 type cutter struct {
 	tx     *tx
 	ev     ticket.Event
-	thread func() ([]webhook.Message, error)
+	thread func() ([]ticket.Comment, error)
 	read   bool // the thread is in ev.Data.Comments
 }
 
@@ -50,11 +48,12 @@ func (c *cutter) body(w *delivery.Webhook, full []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if shape.WantsComments() && !c.read {
-		messages, err := c.thread()
+		comments, err := c.thread()
 		if err != nil {
-			return nil, fmt.Errorf("comments of ticket %s: %w", c.ev.TicketID, err)
+			return nil, err
 		}
-		c.ev.Data.Comments, c.read = &messages, true
+		ticket.AddThread(&c.ev.Data, comments)
+		c.read = true
 	}
 	body, err := delivery.Body(delivery.Event{
 		EventID: c.ev.EventID, EventType: c.ev.Type, OccurredAt: c.ev.OccurredAt.Time, TenantID: c.ev.TenantID,

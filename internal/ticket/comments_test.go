@@ -2,6 +2,7 @@ package ticket
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -174,17 +175,51 @@ func TestThread(t *testing.T) {
 	gone := comment(t, CommentDraft{Text: "gone"}, nil, "4", start)
 	gone.DeletedAt, b.Markdown = &gone.CreatedAt, new("**b**")
 	in := []Comment{b, gone, a, first}
+	var d webhook.TicketData
+	AddThread(&d, in)
 	var got []string
-	for _, m := range Thread(in) {
+	for _, m := range *d.Comments {
 		got = append(got, m.CommentID+" "+m.Text)
 	}
-	if diff := cmp.Diff([]string{"3 first", "1 a", "2 **b**"}, got); diff != "" {
-		t.Error(diff)
+	if diff := cmp.Diff([]string{"3 first", "1 a", "2 **b**"}, got); diff != "" || d.CommentsTruncated {
+		t.Error(diff, d.CommentsTruncated)
 	}
 	if in[0].CommentID != "2" {
 		t.Error("the caller's list was sorted")
 	}
-	if got := encodeCompact(t, Thread(nil)); got != "[]" {
+	AddThread(&d, nil)
+	if got := encodeCompact(t, *d.Comments); got != "[]" {
 		t.Errorf("no comments: %s", got)
+	}
+}
+
+// A receiver that takes no more than a megabyte gets every event of a long thread.
+func TestLongThread(t *testing.T) {
+	t.Parallel()
+	long := func(n, size int) []Comment {
+		list := make([]Comment, n)
+		for i := range list {
+			list[i] = comment(t, CommentDraft{Text: strings.Repeat("x", size)}, nil, fmt.Sprintf("%06d", i), start.Add(time.Duration(i)*time.Second))
+		}
+		return list
+	}
+	for _, tt := range []struct {
+		comments     []Comment
+		first, count int
+	}{
+		{long(MaxThread, 1), 0, MaxThread},
+		{long(MaxThread+1, 1), 1, MaxThread},
+		{long(64, 4096), 0, 64},
+		{long(65, 4096), 1, 64},
+		{append(long(5, 1), Comment{CommentID: "900000", Note: strings.Repeat("\n", maxThreadText+1), CreatedAt: webhook.At(start.Add(time.Hour))}), 900000, 1},
+	} {
+		var d webhook.TicketData
+		AddThread(&d, tt.comments)
+		if got := *d.Comments; len(got) != tt.count || got[0].CommentID != fmt.Sprintf("%06d", tt.first) {
+			t.Errorf("%d comments from %s, want %d from %d", len(got), got[0].CommentID, tt.count, tt.first)
+		}
+		if left := tt.first > 0; d.CommentsTruncated != left {
+			t.Errorf("from %d of %d: truncated %t", tt.first, len(tt.comments), d.CommentsTruncated)
+		}
 	}
 }

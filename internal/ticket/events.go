@@ -130,14 +130,27 @@ func Data(t *Ticket, publicURL string) webhook.TicketData {
 	}
 }
 
-// Thread is the comments key of a payload: every comment that was not deleted,
-// internal ones included, oldest first (contract D9). It is never nil.
-func Thread(comments []Comment) []webhook.Message {
+// What of a thread goes into a payload: the newest comments, up to so many and to so
+// many bytes of text, but the newest one whatever its length. Receivers take bodies
+// up to a limit of theirs, often a megabyte, and one that is too large for them
+// would fail each time.
+const (
+	MaxThread     = 1000
+	maxThreadText = 256 << 10
+)
+
+// AddThread sets the comments key of a payload: every comment that was not deleted,
+// internal ones included, oldest first (contract D9), and whether older ones had to
+// be left out. The comments come in any order; of those beyond MaxThread one is
+// enough.
+func AddThread(d *webhook.TicketData, comments []Comment) {
 	sorted := slices.Clone(comments)
-	slices.SortStableFunc(sorted, func(a, b Comment) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt.Time), strings.Compare(a.CommentID, b.CommentID))
+	slices.SortStableFunc(sorted, func(a, b Comment) int { // newest first
+		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt.Time), strings.Compare(b.CommentID, a.CommentID))
 	})
 	messages := make([]webhook.Message, 0, len(sorted))
+	d.CommentsTruncated = false
+	size := 0
 	for i := range sorted {
 		c := &sorted[i]
 		if c.DeletedAt != nil {
@@ -147,12 +160,17 @@ func Thread(comments []Comment) []webhook.Message {
 		if c.Markdown != nil {
 			text = *c.Markdown
 		}
+		if size += len(text); len(messages) > 0 && (size > maxThreadText || len(messages) == MaxThread) {
+			d.CommentsTruncated = true
+			break
+		}
 		messages = append(messages, webhook.Message{
 			CommentID: c.CommentID, Text: text, Author: c.author(), IsInternal: c.IsInternal,
 			IsResolution: c.IsResolution, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
 		})
 	}
-	return messages
+	slices.Reverse(messages)
+	d.Comments = &messages
 }
 
 // changes lists the tracked fields that differ, in the order of contract section

@@ -289,7 +289,7 @@ func TestGoldenPayloads(t *testing.T) {
 	second.AuthorContactName = new("Inês Duarte")
 	secondEvent := CommentAdded(&secondTicket, second, Suppress{}, counter(), publicURL)
 	first.UpdatedAt = &first.CreatedAt // the file has an edit in the same millisecond
-	secondEvent.Data.Comments = new(Thread([]Comment{second, first}))
+	AddThread(&secondEvent.Data, []Comment{second, first})
 
 	_, closed := step(secondTicket, Patch{StatusID: Some(closedID), Suppress: Suppress{ContactNotifications: true}},
 		"2026-03-09T11:02:19.811Z", webhook.TicketClosed)
