@@ -670,7 +670,7 @@ func TestBackfillKeepsToItsBudget(t *testing.T) {
 			o.createTicket()
 		}
 		sleep(time.Hour) // the bucket is full again
-		from, before := time.Now(), o.requests
+		from, before := time.Now(), o.asked()
 		refused, limited := 0, false
 		o.breaks(func(w http.ResponseWriter, r *http.Request) bool {
 			switch {
@@ -684,8 +684,8 @@ func TestBackfillKeepsToItsBudget(t *testing.T) {
 			return false
 		})
 		_, r := o.mustBackfill(func(c *cutover.BackfillConfig) { c.From = from })
-		if !limited || refused != 4 || r.Requests != o.requests-before || r.Requests < 95 {
-			t.Errorf("%d requests of %d, %d failures", r.Requests, o.requests-before, refused)
+		if !limited || refused != 4 || r.Requests != o.asked()-before || r.Requests < 95 {
+			t.Errorf("%d requests of %d, %d failures", r.Requests, o.asked()-before, refused)
 		}
 		if took := time.Since(from); took < 5*time.Minute || took > 7*time.Minute {
 			t.Errorf("it took %s; want the 300 s that it was told to wait, and the pace of its budget", took)

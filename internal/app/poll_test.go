@@ -69,6 +69,13 @@ func deskOf(b *bubble) *desk {
 	return d
 }
 
+// asked is how many requests the proxy has seen.
+func (d *desk) asked() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.requests
+}
+
 // breaks makes the proxy answer in place of the service; nil heals it.
 func (d *desk) breaks(fault func(http.ResponseWriter, *http.Request) bool) {
 	d.mu.Lock()

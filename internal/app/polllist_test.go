@@ -39,9 +39,9 @@ func TestPollingTheList(t *testing.T) {
 			t.Fatalf("%d reactions, %d of %d tickets seen", len(got), len(d.lastSeen()), len(ids))
 		}
 		sleep(10 * time.Minute)
-		before := d.requests
+		before := d.asked()
 		sleep(10 * time.Minute)
-		if n := d.requests - before; n != 20 {
+		if n := d.asked() - before; n != 20 {
 			t.Errorf("%d requests in 10 rounds, want 20", n)
 		}
 		// A bulk change of one instant, across pages.
@@ -197,10 +197,10 @@ func TestPollingTenThousandTickets(t *testing.T) {
 		}
 		d.retitle(id, 1)
 		fresh := d.createTicket()
-		before := d.requests
+		before := d.asked()
 		sleep(time.Minute)
-		if got := d.took(); len(got) != 2 || d.requests-before != 2 {
-			t.Errorf("%d reactions with %d requests, want 2 with 2", len(got), d.requests-before)
+		if got := d.took(); len(got) != 2 || d.asked()-before != 2 {
+			t.Errorf("%d reactions with %d requests, want 2 with 2", len(got), d.asked()-before)
 		}
 		d.deleteTicket(fresh)
 		sleep(30 * time.Minute)

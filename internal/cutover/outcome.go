@@ -225,15 +225,19 @@ func (v *advice) origin() {
 }
 
 // lagCounts is how many changes it takes to compare 95 % of them. Of fewer, that is
-// the slowest one, which a single retry decides, and half of them are compared.
-const lagCounts = 20
+// the slowest one, which a single retry decides, and half of them are compared; of
+// fewer than lagLeast a retry decides that too, and nothing is said.
+const (
+	lagCounts = 20
+	lagLeast  = 5
+)
 
 func (v *advice) operation() {
 	first, poll, share := v.Lag.FirstByte.P95, v.Lag.Poll.P95, "95 %"
 	if v.Lag.Poll.N < lagCounts {
 		first, poll, share = v.Lag.FirstByte.Median, v.Lag.Poll.Median, "half"
 	}
-	if v.Lag.Poll.N > 0 && first >= poll {
+	if v.Lag.Poll.N >= lagLeast && first >= poll {
 		v.block(Finding{
 			Code: "lag", Title: fmt.Sprintf("webhooks are not faster: %s within %s, polls %s", share, duration(first), duration(poll)),
 			Evidence: []string{fmt.Sprintf("the slowest: %s", slowest(v.Slowest))},

@@ -167,3 +167,15 @@ func TestVerdicts(t *testing.T) {
 		})
 	}
 }
+
+// Of a handful of changes a single retry is half of them, and says nothing.
+func TestFewChangesAreNotSlow(t *testing.T) {
+	t.Parallel()
+	for n, blocked := range map[int]bool{0: false, lagLeast - 1: false, lagLeast: true, lagCounts: true} {
+		v := &advice{Report: &Report{Lag: Lag{Poll: Distribution{N: n, Median: 2, P95: 3}, FirstByte: Distribution{N: n, Median: 4, P95: 5}}}}
+		v.operation()
+		if got := len(v.Blockers) > 0; got != blocked {
+			t.Errorf("of %d changes: blocked %t", n, got)
+		}
+	}
+}
