@@ -110,15 +110,13 @@ func (f *follower) keepPlace(ctx context.Context, end string) error {
 	if s.Cursor == end || s.Cursor == "" {
 		return nil
 	}
-	page, err := f.api.Events(ctx, s.Cursor, client.EventFilter{Limit: 1})
-	if err != nil {
-		return err
-	}
-	if len(page.Data) == 0 && page.NextCursor == s.Cursor {
+	_, err := f.api.Events(ctx, s.Cursor, client.EventFilter{Limit: 1})
+	if e, refused := errors.AsType[*client.Error](err); refused && e.Status == http.StatusConflict {
 		f.note("The feed of %s ends before the place that was saved: it is another one now. Going on with what happened since %s.", f.server, clock(s.Seen))
 		s.Cursor, s.Since, s.Done = "", s.Seen, nil
+		return nil
 	}
-	return nil
+	return err
 }
 
 // run hands over event by event. It returns nil when it is interrupted, or caught

@@ -126,8 +126,8 @@ type Feed struct {
 // Events returns the next page of a tenant's events in the order of their
 // commits. A reader who follows Next sees every event exactly once, whatever is
 // written meanwhile: numbers are given out under the write lock, so an event that
-// becomes visible later has a higher one. A cursor that is malformed, or ahead of
-// all events, is Invalid with path after.
+// becomes visible later has a higher one. A malformed cursor is Invalid with path
+// after, and one ahead of all events a Conflict.
 func (s *Store) Events(ctx context.Context, tenant string, q FeedQuery) (Feed, error) {
 	after, err := parseCursor(q.After)
 	if err != nil {
@@ -182,7 +182,7 @@ func refuseAhead(r *reader, after int64) error {
 		return fmt.Errorf("look behind a cursor: %w", err)
 	}
 	if !reached {
-		return fault.Field("after", "The cursor is ahead of the feed, as after a backup was restored: begin without it, or with since")
+		return fault.New(fault.Conflict, "The cursor in after is ahead of the feed, as after a backup was restored: begin without it, or with since")
 	}
 	return nil
 }

@@ -210,7 +210,7 @@ func badCursors(t *testing.T, open opener) {
 		t.Errorf("the cursor went from %s to %s", cursor, page.Next)
 	}
 	_, err := d.Events(t.Context(), d.TenantID, FeedQuery{After: formatCursor(seq + 1)})
-	wantKind(t, "a cursor ahead of the feed", err, fault.Invalid)
+	wantKind(t, "a cursor ahead of the feed", err, fault.Conflict)
 }
 
 func oneEvent(t *testing.T, open opener) {
