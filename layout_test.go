@@ -103,6 +103,9 @@ func (s *source) imports() []string {
 func (s *source) line(n ast.Node) int { return s.fset.Position(n.Pos()).Line }
 
 // files returns the files of the module that are source, not products of a build.
+// made are the names of what is made here and belongs to nobody else.
+var made = []string{".git", "bin", "coverage", "node_modules", "ticketwire-data"}
+
 func files(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -111,7 +114,7 @@ func files(t *testing.T) []string {
 			return err
 		}
 		switch {
-		case d.IsDir() && slices.Contains([]string{".git", "bin", "coverage", "node_modules", "ticketwire-data"}, d.Name()):
+		case d.IsDir() && slices.Contains(made, d.Name()):
 			return filepath.SkipDir
 		case d.Type().IsRegular():
 			out = append(out, filepath.ToSlash(name))
@@ -441,6 +444,25 @@ func TestNoFileNamesOneMachine(t *testing.T) {
 				t.Errorf("%s:%d: %q is true on one machine only", name, i+1, m)
 			}
 		}
+	}
+}
+
+// A link leads out of the tree, to what only one machine has.
+func TestThereAreNoLinks(t *testing.T) {
+	t.Parallel()
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains(made, d.Name()):
+			return filepath.SkipDir
+		case d.Type()&fs.ModeSymlink != 0 && name != "bin": // the tools of another tree
+			t.Errorf("%s is a link", name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
