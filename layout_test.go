@@ -102,10 +102,10 @@ func (s *source) imports() []string {
 
 func (s *source) line(n ast.Node) int { return s.fset.Position(n.Pos()).Line }
 
-// files returns the files of the module that are source, not products of a build.
 // made are the names of what is made here and belongs to nobody else.
 var made = []string{".git", "bin", "coverage", "node_modules", "ticketwire-data"}
 
+// files returns the files of the module that are source, not products of a build.
 func files(t *testing.T) []string {
 	t.Helper()
 	var out []string
