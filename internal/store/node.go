@@ -23,9 +23,10 @@ import (
 //
 // Each webhook is the business of one node, the one of highest rank among those
 // that live. So its order, its limits, its breaker and its concurrency are those
-// of one process, without a word between nodes. A change that another node has
-// accepted waits as a row for it, and a hint goes to it after the commit. The hint
-// may be lost; the queue is looked at anyway.
+// of one process, without a word between nodes. What it owes of a change that
+// another node has accepted comes to it as a list (given.go), or as a row where it
+// cannot take one, and a hint goes to it after the commit. The hint may be lost;
+// lists and queue are looked at anyway.
 const (
 	nodeBeat  = 2 * time.Second
 	nodeLease = 8 * time.Second
