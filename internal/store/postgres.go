@@ -237,7 +237,7 @@ func Unreachable(err error) bool {
 // others may be well.
 func sessionEnded(err error) bool {
 	switch postgresCode(err) {
-	case adminShutdown, crashShutdown, idleSessionTimeout:
+	case adminShutdown, crashShutdown, idleSessionTimeout, poolerLost:
 		return true
 	case "":
 		_, refused := errors.AsType[*pgconn.ConnectError](err)
@@ -323,6 +323,7 @@ const (
 	adminShutdown         = "57P01"
 	crashShutdown         = "57P02"
 	idleSessionTimeout    = "57P05"
+	poolerLost            = "08P01" // what PgBouncer says when its own connection to the server has ended
 )
 
 // postgresCode is the SQLSTATE of an error of the server, "" for any other error.
