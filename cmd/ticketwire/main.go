@@ -95,7 +95,7 @@ func run(args []string, t terminal) int {
 		kong.Writers(t.out, t.err),
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
-		kong.Vars{"version": version(), "default_state": defaultState},
+		kong.Vars{"version": version(), "default_state": defaultState, "warn_after": defaultWarnAfter},
 	)
 	if err != nil {
 		return t.fail(err)

@@ -9,7 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,7 +43,7 @@ type serviceFlags struct {
 	RetryJitter    float64       `help:"A retry is late by up to this share of its delay, never early (0 to 1)." default:"0.05"`
 	RequestTimeout time.Duration `help:"Limit for a whole exchange with a receiver." default:"10s"`
 	DisableAfter   time.Duration `help:"Disable a webhook after only failures for so long; 0 never does." default:"24h"`
-	WarnAfter      string        `help:"Mail a warning after only failures for so long." default:"1h,12h"`
+	WarnAfter      string        `help:"Mail a warning after only failures for so long, or none." default:"${warn_after}"`
 	GoneDisables   bool          `help:"Disable a webhook whose receiver answers 410." default:"true" negatable:""`
 	AllowTargets   string        `help:"Private networks that webhooks may reach; refused unless listed." placeholder:"CIDR,..."`
 	HTTPSOnly      bool          `name:"https-only" help:"Refuse webhooks with an http URL." negatable:""`
@@ -150,6 +150,10 @@ func (f *serviceFlags) bounds() error {
 	return nil
 }
 
+// defaultWarnAfter is --warn-after, of which only what comes before --disable-after
+// is left.
+const defaultWarnAfter = "1h,12h"
+
 func (f *serviceFlags) policy() (delivery.Policy, error) {
 	schedule, err := delivery.ParseSchedule(f.RetrySchedule)
 	if err != nil {
@@ -158,6 +162,13 @@ func (f *serviceFlags) policy() (delivery.Policy, error) {
 	warn, err := delivery.ParseSchedule(f.WarnAfter)
 	if err != nil {
 		return delivery.Policy{}, usageError{fmt.Errorf("--warn-after: %w", err), "--warn-after 1h,12h"}
+	}
+	if f.DisableAfter > 0 {
+		late := func(d time.Duration) bool { return d >= f.DisableAfter }
+		if i := slices.IndexFunc(warn, late); i >= 0 && f.WarnAfter != defaultWarnAfter {
+			return delivery.Policy{}, usageError{fmt.Errorf("--warn-after: %s is not before --disable-after %s, so nobody would be warned", warn[i], f.DisableAfter), ""}
+		}
+		warn = slices.DeleteFunc(warn, late)
 	}
 	p := delivery.Policy{
 		Schedule: schedule, Jitter: f.RetryJitter, Timeout: f.RequestTimeout, DisableAfter: f.DisableAfter,
@@ -240,15 +251,3 @@ func netHTTPLogsTo(l *slog.Logger) {
 
 // grace lets the slowest delivery finish.
 func (c *serveCmd) grace() time.Duration { return c.RequestTimeout + 5*time.Second }
-
-// secondSignalExits ends the process at the next signal: whoever sends a second
-// one does not want to wait. Nothing is lost, since leases end with the process.
-func secondSignalExits(t terminal) {
-	again := make(chan os.Signal, 1)
-	notify(again)
-	go func() {
-		<-again
-		fmt.Fprintln(t.err, "second signal: exiting at once")
-		os.Exit(exitFailed)
-	}()
-}

@@ -45,7 +45,7 @@ func (s *Store) Analytics(ctx context.Context, tenant, webhookID string, from, t
 	a := Analytics{From: from, To: to, ByStatus: map[string]int{}, ByEventType: map[string]int{}, Timeline: []Day{}}
 	r := s.reader(ctx)
 	if webhookID != "" {
-		if _, err := s.webhookOf(r, tenant, webhookID); err != nil {
+		if _, err := closedOf(r, tenant, webhookID); err != nil {
 			return Analytics{}, err
 		}
 	}

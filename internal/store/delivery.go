@@ -104,7 +104,7 @@ func (s *Store) Deliveries(ctx context.Context, tenant, webhookID string, q Deli
 	webhookID = lowerID(webhookID)
 	r := s.reader(ctx)
 	// An empty page would say that nothing was sent; an unknown webhook is a 404.
-	if _, err := s.webhookOf(r, tenant, webhookID); err != nil {
+	if _, err := closedOf(r, tenant, webhookID); err != nil {
 		return nil, 0, err
 	}
 	s.show(ctx, tenant, webhookID)

@@ -118,6 +118,8 @@ func unopenedHeaders(t *testing.T, open opener) {
 	d := newDesk(t, open(t, guide, mails), "acme")
 	l := d.hook(start())
 	l.fail(start())
+	d.create(start(), d.draft("is being sent"))
+	b := must(d.Claim(t.Context(), start(), ClaimRequest{Lane: l.lane(), Owner: "test", Limit: 1, Lease: lease}))(t)
 	err := d.do(t.Context(), func(t *tx) error {
 		return t.change("seal with a key that is gone", `update webhooks set custom_headers = 'v1.00000000.AAAA' where webhook_id = $1`, l.lane().WebhookID)
 	})
@@ -130,6 +132,16 @@ func unopenedHeaders(t *testing.T, open opener) {
 	list, n, err := d.Webhooks(t.Context(), d.TenantID, WebhookQuery{Page: 1, Limit: 10})
 	if err != nil || n != 1 || list[0].WebhookID != l.lane().WebhookID || list[0].CustomHeaders != nil {
 		t.Errorf("listed %+v, %v", list, err)
+	}
+	rows, _, err := d.Deliveries(t.Context(), d.TenantID, l.lane().WebhookID, DeliveryQuery{Page: 1, Limit: 10})
+	if err != nil || len(rows) != 3 {
+		t.Errorf("its log has %d rows, %v", len(rows), err)
+	}
+	if a, err := d.Analytics(t.Context(), d.TenantID, l.lane().WebhookID, start().Add(-time.Hour), start()); err != nil || a.Total != 1 {
+		t.Errorf("summed up %+v, %v", a, err)
+	}
+	if rec := l.answer(b, status(500), start()); rec[0].Fenced {
+		t.Error("an attempt under way was not recorded")
 	}
 	if off := must(d.DisableOverdue(t.Context(), start().Add(24*time.Hour)))(t); !slices.Equal(off, []Lane{l.lane()}) {
 		t.Errorf("switched off %v", off)

@@ -32,7 +32,7 @@ type MissedEvent struct {
 func (s *Store) Missed(ctx context.Context, now time.Time, tenant, webhookID string, page, limit int) (*Outage, []MissedEvent, int, error) {
 	r := s.reader(ctx)
 	list := []MissedEvent{}
-	w, err := s.webhookOf(r, tenant, webhookID)
+	w, err := closedOf(r, tenant, webhookID)
 	if err != nil {
 		return nil, nil, 0, err
 	}
@@ -119,7 +119,7 @@ type missedCount struct {
 // switch-off may still end either way, or the change cannot be made at all.
 func (s *Store) countMissed(ctx context.Context, now time.Time, l Lane, change func(*delivery.Spec) error) (*missedCount, error) {
 	r := s.reader(ctx)
-	w, err := s.webhookOf(r, l.TenantID, l.WebhookID)
+	w, err := closedOf(r, l.TenantID, l.WebhookID)
 	if err != nil || w.IsActive || w.DisabledAt == nil || change(&w.Spec) != nil {
 		return nil, err
 	}

@@ -110,7 +110,7 @@ func (b *recording) webhook(l Lane) (*recorded, error) {
 	}
 	w := &recorded{}
 	var err error
-	w.Webhook, err = b.tx.w.s.webhookOf(b.tx, l.TenantID, l.WebhookID)
+	w.Webhook, err = closedOf(b.tx, l.TenantID, l.WebhookID)
 	switch {
 	case fault.Is(err, fault.NotFound):
 		w.gone = true
@@ -265,7 +265,7 @@ func (b *recording) load(results []Result) error {
 				return err
 			}
 			var err error
-			w.Webhook, err = r.webhook(b.tx.w.s)
+			w.Webhook, err = r.closed()
 			w.gone = false
 			b.tx.w.recent.noteThere(l)
 			return err

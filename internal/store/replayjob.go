@@ -141,7 +141,7 @@ func (s *Store) CountReplay(ctx context.Context, now time.Time, tenant, webhookI
 		s.show(ctx, tenant, lowerID(webhookID)) // what is being sent has no row yet
 	}
 	r := s.reader(ctx)
-	w, err := s.webhookOf(r, tenant, webhookID)
+	w, err := closedOf(r, tenant, webhookID)
 	if err != nil {
 		return ReplayCount{}, err
 	}
@@ -191,7 +191,7 @@ func (sp span) count(q querier, w *delivery.Webhook) (ReplayCount, error) {
 // are Invalid with path event_ids.
 func (s *Store) StartReplay(ctx context.Context, now time.Time, tenant, webhookID string, q ReplayQuery) (Replay, error) {
 	return write(ctx, s, func(t *tx) (Replay, error) {
-		w, err := s.webhookOf(t, tenant, webhookID)
+		w, err := closedOf(t, tenant, webhookID)
 		if err != nil {
 			return Replay{}, err
 		}
@@ -267,7 +267,7 @@ func (s *Store) ReplayNext(ctx context.Context, now time.Time, tenant, replayID 
 		if err != nil || r.Status != "running" {
 			return r.Replay, err
 		}
-		w, err := s.webhookOf(t, tenant, r.WebhookID)
+		w, err := closedOf(t, tenant, r.WebhookID)
 		if err != nil {
 			return Replay{}, err
 		}
@@ -354,11 +354,11 @@ func replayOf(q querier, tenant, replayID string) (replayRow, error) {
 
 // Replay returns one job of a webhook.
 func (s *Store) Replay(ctx context.Context, tenant, webhookID, replayID string) (Replay, error) {
-	return replayIn(s, s.reader(ctx), tenant, webhookID, replayID)
+	return replayIn(s.reader(ctx), tenant, webhookID, replayID)
 }
 
-func replayIn(s *Store, q querier, tenant, webhookID, replayID string) (Replay, error) {
-	w, err := s.webhookOf(q, tenant, webhookID)
+func replayIn(q querier, tenant, webhookID, replayID string) (Replay, error) {
+	w, err := closedOf(q, tenant, webhookID)
 	if err != nil {
 		return Replay{}, err
 	}
@@ -373,7 +373,7 @@ func replayIn(s *Store, q querier, tenant, webhookID, replayID string) (Replay, 
 // there are. Pages count from 1.
 func (s *Store) Replays(ctx context.Context, tenant, webhookID string, page, limit int) ([]Replay, int, error) {
 	r := s.reader(ctx)
-	w, err := s.webhookOf(r, tenant, webhookID)
+	w, err := closedOf(r, tenant, webhookID)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -395,7 +395,7 @@ func (s *Store) Replays(ctx context.Context, tenant, webhookID string, page, lim
 // job that has ended is a Conflict.
 func (s *Store) CancelReplay(ctx context.Context, now time.Time, tenant, webhookID, replayID string) (Replay, error) {
 	return write(ctx, s, func(t *tx) (Replay, error) {
-		r, err := replayIn(s, t, tenant, webhookID, replayID)
+		r, err := replayIn(t, tenant, webhookID, replayID)
 		if err != nil {
 			return Replay{}, err
 		}
@@ -405,7 +405,7 @@ func (s *Store) CancelReplay(ctx context.Context, now time.Time, tenant, webhook
 		if err := t.cancelReplay(now, r.Lane(), CancelledByUser); err != nil {
 			return Replay{}, err
 		}
-		return replayIn(s, t, tenant, webhookID, replayID)
+		return replayIn(t, tenant, webhookID, replayID)
 	})
 }
 

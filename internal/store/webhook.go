@@ -158,12 +158,26 @@ const oneWebhook = `select ` + webhookColumns + webhookTables + `
 
 // webhookOf loads a webhook that is not deleted.
 func (s *Store) webhookOf(q querier, tenant, id string) (delivery.Webhook, error) {
-	var r webhookRow
-	err := q.row(oneWebhook, tenant, lowerID(id)).Scan(r.dest()...)
+	r, err := rowOf(q, tenant, id)
 	if err != nil {
-		return delivery.Webhook{}, found(err, "Webhook not found")
+		return delivery.Webhook{}, err
 	}
 	return r.webhook(s)
+}
+
+// closedOf is webhookOf without what is sealed, for all who send nothing: the log
+// of a webhook is there also when its credentials do not open.
+func closedOf(q querier, tenant, id string) (delivery.Webhook, error) {
+	r, err := rowOf(q, tenant, id)
+	if err != nil {
+		return delivery.Webhook{}, err
+	}
+	return r.closed()
+}
+
+func rowOf(q querier, tenant, id string) (r webhookRow, err error) {
+	err = q.row(oneWebhook, tenant, lowerID(id)).Scan(r.dest()...)
+	return r, found(err, "Webhook not found")
 }
 
 // Webhook returns one webhook of the tenant.

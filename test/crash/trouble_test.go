@@ -251,7 +251,7 @@ func TestPanicInEveryAttempt(t *testing.T) {
 func TestKillBeforeTheMail(t *testing.T) {
 	t.Parallel()
 	post := &postOffice{}
-	d := newDesk(t, "--smtp-url", "smtp://"+post.open(t)+"?tls=none", "--disable-after", "1s", "--warn-after", "20h")
+	d := newDesk(t, "--smtp-url", "smtp://"+post.open(t)+"?tls=none", "--disable-after", "1s")
 	d.start(t, "dispatch.mail=kill")
 	r := receive(t, func(*arrival) reply { return reply{status: 500} })
 	h := d.subscribe(t, r.url, nil, "ticket.created")
