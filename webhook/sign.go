@@ -69,7 +69,7 @@ func appendSum(b, sum []byte) []byte {
 	return hex.AppendEncode(b, sum)
 }
 
-// mac returns the HMAC-SHA256 of prefix and body, where prefix is the decimal
+// mac returns the HMAC-SHA256 of prefix and body, where prefix ends with the decimal
 // timestamp and a full stop.
 func mac(secret string, prefix, body []byte) []byte {
 	h := hmac.New(sha256.New, []byte(secret))

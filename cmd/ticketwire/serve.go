@@ -52,6 +52,7 @@ type serviceFlags struct {
 	PerWebhook     int           `help:"Requests to one webhook at once." default:"16"`
 	MaxWebhooks    int           `help:"Webhooks per tenant." default:"50"`
 	CommentThreads bool          `help:"Put the whole comment thread into every full payload, as AlgaPSA does." negatable:""`
+	Standard       bool          `name:"standard-webhooks" help:"Send the headers of Standard Webhooks too, for receivers that verify with its libraries." negatable:""`
 	Retention      time.Duration `help:"How long events and delivery rows are kept." default:"720h"`
 
 	APIRate          rateFlag `name:"api-rate" help:"Rate limit of an API key: burst/refill per minute." default:"120/60"`
@@ -118,7 +119,7 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	return app.Config{
 		Listen: f.Listen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, DataDir: f.Data, DatabaseURL: f.DatabaseURL,
 		SecretKeyFile: f.SecretKeyFile, PublicURL: f.PublicURL, Version: version(), TrustedProxies: proxies, Policy: policy, AllowTargets: targets, HTTPSOnly: f.HTTPSOnly,
-		VerifyTLS: !f.AllowInsecure, InFlight: f.InFlight, PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, MaxWebhooks: f.MaxWebhooks,
+		VerifyTLS: !f.AllowInsecure, InFlight: f.InFlight, PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, Standard: f.Standard, MaxWebhooks: f.MaxWebhooks,
 		SMTPURL: f.SMTPURL, MailFrom: f.MailFrom, Rate: api.Rate(f.APIRate), Enforce: f.RateLimitEnforce,
 		Log: f.logger(logTo),
 	}, nil

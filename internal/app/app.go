@@ -55,6 +55,7 @@ type Config struct {
 	PerWebhook   int  // requests at once to one webhook; 0: the dispatcher's default
 	Retention    time.Duration
 	Threads      bool // the whole comment thread on every full payload (contract D9)
+	Standard     bool // the headers of Standard Webhooks beside those of the contract
 	MaxWebhooks  int
 
 	SMTPURL  string // "": mail stays in the outbox
@@ -191,7 +192,7 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 	reg := prometheus.NewRegistry()
 	a.engine = dispatch.New(dispatch.Config{
 		Store: a.store, Client: a.client, Policy: cfg.Policy, Mail: sender, Now: cfg.Now, Log: cfg.Log,
-		Metrics: reg, InFlight: cfg.InFlight, PerLane: cfg.PerWebhook,
+		Metrics: reg, InFlight: cfg.InFlight, PerLane: cfg.PerWebhook, Standard: cfg.Standard,
 	})
 	a.register(reg)
 	a.server = newServer(a.handler(api.New(api.Config{

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -25,15 +24,27 @@ func (d *Delivery) Headers(yield func(name, value string) bool) {
 }
 
 // Logged returns the headers of a request that was sent, as the log shows them:
-// the values of the custom ones, whose names are given, and the signature's
-// digits may be secrets (contract P2).
-func (d *Delivery) Logged(custom []string) map[string]string {
+// the values of the custom ones and the digits of signatures may be secrets
+// (contract P2). others names what this request had beside those of all: the
+// custom ones, and those of Standard Webhooks.
+func (d *Delivery) Logged(others []string) map[string]string {
 	out := maps.Collect(d.Headers)
-	for _, name := range custom {
-		out[name] = Redacted
+	if d.AttemptedAt == nil {
+		return out
 	}
-	if d.AttemptedAt != nil {
-		out[webhook.SignatureHeader] = fmt.Sprintf("t=%d,v1=%s", d.AttemptedAt.Unix(), Redacted)
+	sent := strconv.FormatInt(d.AttemptedAt.Unix(), 10)
+	out[webhook.SignatureHeader] = "t=" + sent + ",v1=" + Redacted
+	for _, name := range others {
+		switch name {
+		case webhook.StandardIDHeader:
+			out[name] = d.EventID
+		case webhook.StandardTimestampHeader:
+			out[name] = sent
+		case webhook.StandardSignatureHeader:
+			out[name] = "v1," + Redacted
+		default:
+			out[name] = Redacted
+		}
 	}
 	return out
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -140,7 +141,7 @@ func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (
 	e.last.Store(started.UnixMicro())
 	e.metrics.delay.Observe(max(0, started.Sub(c.DueAt).Seconds()))
 	header := Header(t.CustomHeaders, c.Delivery)
-	header[webhook.SignatureHeader] = []string{sign(t.Secrets.At(started), started, c.Body)}
+	e.sign(header, t.Secrets.At(started), c.EventID, started, c.Body)
 	a := e.cfg.Client.Do(ctx, egress.Request{
 		Method: t.Method, URL: t.URL, Header: header, Body: c.Body,
 		VerifySSL: t.VerifySSL, TLS: t.TLS, Timeout: e.cfg.Policy.TimeoutFor(t.RetryConfig),
@@ -153,7 +154,7 @@ func (e *Engine) attempt(ctx context.Context, t store.Target, c store.Claimed) (
 	e.observe(t, c, a, v)
 	return store.Result{
 		Claimed: c, Answer: a, Verdict: v, StartedAt: started, EndedAt: ended,
-		CustomHeaders: names(t.CustomHeaders),
+		CustomHeaders: e.names(t.CustomHeaders),
 	}, true
 }
 
@@ -175,19 +176,33 @@ func Header(custom map[string]string, d delivery.Delivery) http.Header {
 	return h
 }
 
-// names returns the names of custom headers, nil without any.
-func names(custom map[string]string) []string {
-	if len(custom) == 0 {
+// names returns the names of the headers that not every request has: the custom
+// ones and those of Standard Webhooks. It is nil without any.
+func (e *Engine) names(custom map[string]string) []string {
+	if len(custom) == 0 && !e.cfg.Standard {
 		return nil
 	}
-	return slices.Sorted(maps.Keys(custom))
+	list := slices.Sorted(maps.Keys(custom))
+	if e.cfg.Standard {
+		list = append(list, webhook.StandardIDHeader, webhook.StandardTimestampHeader, webhook.StandardSignatureHeader)
+	}
+	return list
 }
 
-func sign(s store.Secrets, now time.Time, body []byte) string {
+// sign adds the signature.
+func (e *Engine) sign(h http.Header, s store.Secrets, eventID string, now time.Time, body []byte) {
+	secrets := []string{s.Current}
+	signature := webhook.Sign(s.Current, now, body)
 	if s.Previous != "" {
-		return webhook.SignRotating(s.Previous, s.Current, now, body)
+		secrets = append(secrets, s.Previous)
+		signature = webhook.SignRotating(s.Previous, s.Current, now, body)
 	}
-	return webhook.Sign(s.Current, now, body)
+	h[webhook.SignatureHeader] = []string{signature}
+	if e.cfg.Standard {
+		h[webhook.StandardIDHeader] = []string{eventID}
+		h[webhook.StandardTimestampHeader] = []string{strconv.FormatInt(now.Unix(), 10)}
+		h[webhook.StandardSignatureHeader] = []string{webhook.SignStandard(eventID, now, body, secrets...)}
+	}
 }
 
 // observe writes the one line of an attempt and counts it.
@@ -283,7 +298,7 @@ func (e *Engine) Probe(ctx context.Context, p Probe) delivery.Answer {
 		delete(h, webhook.WebhookIDHeader)
 	}
 	if p.Secrets.Current != "" {
-		h[webhook.SignatureHeader] = []string{sign(p.Secrets, e.cfg.Now(), p.Body)}
+		e.sign(h, p.Secrets, p.EventID, e.cfg.Now(), p.Body)
 	}
 	return e.cfg.Client.Do(ctx, egress.Request{
 		Method: p.Webhook.Method, URL: p.URL, Header: h, Body: p.Body,

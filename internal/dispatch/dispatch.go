@@ -38,6 +38,7 @@ type Config struct {
 	Metrics  prometheus.Registerer // nil: not exported
 	InFlight int                   // requests at once, all webhooks together; 0: 256
 	PerLane  int                   // requests at once to one webhook; 0: 16
+	Standard bool                  // also sign as Standard Webhooks has it
 }
 
 // Engine delivers. Start it once, Stop it once; Send and Probe may be called

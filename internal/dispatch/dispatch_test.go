@@ -3,6 +3,9 @@ package dispatch_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -363,6 +367,67 @@ func TestLoggedHeadersAreRedacted(t *testing.T) {
 	}
 	if got := d.RequestHeaders[webhook.SignatureHeader]; len(got) > 30 {
 		t.Errorf("the signature is logged: %q", got)
+	}
+}
+
+// A receiver of Standard Webhooks gets all that it needs: one id for all attempts,
+// and during a rotation a signature with either secret. The log shows no digits.
+func TestStandardWebhooks(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.policy.Schedule = []time.Duration{time.Millisecond}
+	type request struct {
+		header http.Header
+		body   []byte
+	}
+	got := make(chan request, 2)
+	r := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			t.Errorf("read the body: %v", err)
+		}
+		if req.Header.Get(webhook.AttemptHeader) == "1" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		got <- request{req.Header, body}
+	}))
+	t.Cleanup(r.Close)
+	hook := b.webhook(r.URL, nil)
+	before, err := b.store.Secrets(t.Context(), time.Now(), b.tenant.TenantID, hook)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := b.store.RotateSecret(t.Context(), time.Now(), b.tenant.TenantID, hook, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.start(func(c *dispatch.Config) { c.Standard = true })
+	b.ticket("one")
+	ids := map[string]bool{}
+	for range 2 {
+		r := <-got
+		id, sent := r.header.Get(webhook.StandardIDHeader), r.header.Get(webhook.StandardTimestampHeader)
+		ids[id] = true
+		if id != r.header.Get(webhook.EventIDHeader) || !strings.HasPrefix(r.header.Get(webhook.SignatureHeader), "t="+sent+",v1=") {
+			t.Errorf("the headers disagree: %v", r.header)
+		}
+		want := ""
+		for i, secret := range []string{after, before.Current} {
+			mac := hmac.New(sha256.New, []byte(secret))
+			fmt.Fprintf(mac, "%s.%s.%s", id, sent, r.body)
+			want += strings.Repeat(" ", i) + "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+		}
+		if signature := r.header.Get(webhook.StandardSignatureHeader); signature != want {
+			t.Errorf("signature %q, want %q", signature, want)
+		}
+	}
+	if len(ids) != 1 {
+		t.Errorf("two attempts had the ids %v", ids)
+	}
+	eventually(t, "both are recorded", func() bool { rows := b.log(hook); return len(rows) == 2 && rows[0].Status == delivery.Delivered })
+	logged := b.log(hook)[0].RequestHeaders
+	if logged[webhook.StandardIDHeader] == "" || logged[webhook.StandardTimestampHeader] == "" || logged[webhook.StandardSignatureHeader] != "v1,[REDACTED]" {
+		t.Errorf("the log says %v", logged)
 	}
 }
 

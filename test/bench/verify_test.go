@@ -7,6 +7,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,6 +44,34 @@ func body(n, id int) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// Their library accepts what a server with --standard-webhooks sends, the secret
+// given raw or as the base64 of its text.
+func TestStandardLibraryVerifies(t *testing.T) {
+	t.Parallel()
+	const secret, id = "zuhGMxRMnCuJbDpU1BfZBZ8IyXJ3rHhr8Tt2iFqS0nE", "4f0c2f5e-9b1d-4c77-9f0e-000000000001"
+	now, text := time.Now(), []byte(`{"a":1}`)
+	header := http.Header{}
+	header.Set(webhook.StandardIDHeader, id)
+	header.Set(webhook.StandardTimestampHeader, strconv.FormatInt(now.Unix(), 10))
+	header.Set(webhook.StandardSignatureHeader, webhook.SignStandard(id, now, text, secret, "the one before"))
+	raw, err := standard.NewWebhookRaw([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := standard.NewWebhook("whsec_" + base64.StdEncoding.EncodeToString([]byte(secret)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, wh := range map[string]*standard.Webhook{"raw": raw, "encoded": encoded} {
+		if err := wh.Verify(text, header); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := wh.Verify([]byte(`{"a":2}`), header); err == nil {
+			t.Errorf("%s: another body is accepted", name)
+		}
+	}
 }
 
 // BenchmarkVerify is the check of a signature, without reading the event.
