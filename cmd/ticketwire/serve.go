@@ -19,6 +19,7 @@ import (
 	"github.com/ticketwire/ticketwire/internal/delivery"
 	"github.com/ticketwire/ticketwire/internal/egress"
 	"github.com/ticketwire/ticketwire/internal/mail"
+	"github.com/ticketwire/ticketwire/internal/store"
 )
 
 // storeFlags say where the data is.
@@ -104,6 +105,11 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	proxies, err := app.ParseProxies(f.TrustedProxies)
 	if err != nil {
 		return app.Config{}, usageError{fmt.Errorf("--trusted-proxies: %w", err), "--trusted-proxies 10.1.0.4,10.1.0.5"}
+	}
+	if f.DatabaseURL != "" {
+		if err := store.CheckURL(f.DatabaseURL); err != nil {
+			return app.Config{}, usageError{fmt.Errorf("--database-url: %w", err), ""}
+		}
 	}
 	if (f.TLSCert == "") != (f.TLSKey == "") {
 		return app.Config{}, usageError{errors.New("--tls-cert and --tls-key belong together"), ""}
