@@ -305,17 +305,12 @@ func TestProxyCannotBeReached(t *testing.T) {
 	gone := listen(t, func(*receiver, *net.TCPConn) {})
 	plain := listen(t, func(_ *receiver, c *net.TCPConn) { io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") })
 	secure := startProxy(t, serverTLS(ca.certificate(t, 0, nil)), "")
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody.Close()
 	for url, words := range map[string]string{
-		"http://" + nobody.Addr().String(): "connection refused",
-		"http://proxy.example.com":         "its name cannot be looked up",
-		"https://" + plain.addr:            "TLS with it failed",
-		"https://" + gone.addr:             "",
-		"https://" + secure.addr:           "TLS with it failed", // nobody trusts its authority
+		"http://127.0.0.3:1":       "connection refused", // nothing listens there
+		"http://proxy.example.com": "its name cannot be looked up",
+		"https://" + plain.addr:    "TLS with it failed",
+		"https://" + gone.addr:     "",
+		"https://" + secure.addr:   "TLS with it failed", // nobody trusts its authority
 	} {
 		cfg := through(t, Config{Resolver: startNameServer(t, rcodeNXDomain, nil)}, strings.Replace(url, "://", "://"+ada, 1))
 		a := newClient(t, cfg).Do(t.Context(), post("http://8.8.8.8/hook", patience))
