@@ -43,7 +43,11 @@ func startProxy(t *testing.T, cfg *tls.Config, auth string) *connectProxy {
 	p.receiver = listen(t, func(_ *receiver, raw *net.TCPConn) {
 		var c net.Conn = raw
 		if cfg != nil {
-			c = tls.Server(raw, cfg)
+			secured := tls.Server(raw, cfg)
+			if secured.Handshake() != nil || secured.ConnectionState().NegotiatedProtocol == "h2" {
+				return // what is below speaks HTTP/1.1
+			}
+			c = secured
 		}
 		p.serve(c, auth)
 	})
@@ -130,6 +134,7 @@ func TestProxy(t *testing.T) {
 	right := clients.clientCertificate(t, "right", nil)
 	byName := ca.certificate(t, 0, func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"hooks.example.com"} })
 	ofProxy := serverTLS(ca.certificate(t, 0, nil))
+	ofProxy.NextProtos = []string{"h2", "http/1.1"}
 	for _, scheme := range []string{"http", "https"} {
 		for _, user := range []string{"", ada} {
 			t.Run(scheme+"://"+user, func(t *testing.T) {
@@ -415,6 +420,7 @@ func TestProxyEarlyBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		conn.SetDeadline(time.Now().Add(patience))
 		io.WriteString(conn, "late")
 		got := make([]byte, len(big)+len("late"))
 		if _, err := io.ReadFull(conn, got); err != nil || string(got) != big+"late" {
