@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"io"
 	"net"
 	"net/http"
@@ -22,10 +21,11 @@ import (
 	"github.com/ticketwire/ticketwire/internal/delivery"
 )
 
-// ada is who the proxies of these tests know, and what her head line says.
-const ada = "ada:hunter2@"
-
-var adasLine = "Basic " + base64.StdEncoding.EncodeToString([]byte("ada:hunter2")) //nolint:gochecknoglobals // a constant that Go cannot write as one
+// ada is who the proxies of these tests know, and adasLine how a head says it.
+const (
+	ada      = "ada:hunter2@"
+	adasLine = "Basic YWRhOmh1bnRlcjI="
+)
 
 // connectProxy is a CONNECT proxy.
 type connectProxy struct {
