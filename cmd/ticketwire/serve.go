@@ -125,9 +125,9 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	return app.Config{
 		Listen: f.Listen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, DataDir: f.Data, DatabaseURL: f.DatabaseURL,
 		SecretKeyFile: f.SecretKeyFile, PublicURL: f.PublicURL, Version: version(), TrustedProxies: proxies, Policy: policy, AllowTargets: targets, HTTPSOnly: f.HTTPSOnly,
-		VerifyTLS: !f.AllowInsecure, EgressProxy: egressProxy, EgressBind: egressBind, InFlight: f.InFlight, PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, MaxWebhooks: f.MaxWebhooks,
+		VerifyTLS: !f.AllowInsecure, InFlight: f.InFlight, PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, MaxWebhooks: f.MaxWebhooks,
 		SMTPURL: f.SMTPURL, MailFrom: f.MailFrom, Rate: api.Rate(f.APIRate), Enforce: f.RateLimitEnforce,
-		Log: f.logger(logTo),
+		EgressProxy: egressProxy, EgressBind: egressBind, Log: f.logger(logTo),
 	}, nil
 }
 
