@@ -43,7 +43,7 @@ func (c *configCmd) Run(k *kong.Context, t terminal) error {
 		case rateFlag:
 			v = fmt.Sprintf("%d/%d", x.MaxTokens, x.RefillPerMin)
 		case string:
-			if f.Name == "smtp-url" || f.Name == "database-url" {
+			if f.Name == "smtp-url" || f.Name == "database-url" || f.Name == "egress-proxy" {
 				v = redactURL(x)
 			}
 		}

@@ -27,7 +27,7 @@ import (
 // TestMain lets the scripts run the real command, with its signals and exit
 // codes, under the name ticketwire.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"ticketwire": main, "receiver": receiverProgram})
+	testscript.Main(m, map[string]func(){"ticketwire": main, "receiver": receiverProgram, "proxy": proxyProgram})
 }
 
 // receiverProgram is a program that receives webhooks with the webhook package, as an
@@ -69,6 +69,50 @@ func receiverProgram() {
 			return
 		}
 		h.ServeHTTP(w, r)
+	}))
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// proxyProgram is a CONNECT proxy for ada with the password hunter2. It prints its
+// address, and a line for each request.
+func proxyProgram() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Fprintln(os.Stdout, "proxy on "+l.Addr().String())
+	err = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		peer, _, _ := net.SplitHostPort(r.RemoteAddr)
+		answer := func(status int) { fmt.Fprintf(os.Stdout, "%s %s from %s: %d\n", r.Method, r.Host, peer, status) }
+		refuse := func(status int) {
+			answer(status)
+			w.WriteHeader(status)
+		}
+		if r.Header.Get("Proxy-Authorization") != "Basic YWRhOmh1bnRlcjI=" {
+			refuse(http.StatusProxyAuthRequired)
+			return
+		}
+		server, err := net.Dial("tcp", r.Host)
+		if err != nil {
+			refuse(http.StatusBadGateway)
+			return
+		}
+		defer server.Close()
+		client, early, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
+		defer client.Close()
+		answer(http.StatusOK)
+		io.WriteString(client, "HTTP/1.1 200 Connection established\r\n\r\n")
+		go func() {
+			io.Copy(server, early)
+			server.Close()
+		}()
+		io.Copy(client, server)
 	}))
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)

@@ -8,6 +8,7 @@ import (
 	"log" //nolint:depguard // net/http uses it, see netHTTPLogsTo
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -49,6 +50,8 @@ type serviceFlags struct {
 	AllowTargets   string        `help:"Private networks that webhooks may reach; refused unless listed." placeholder:"CIDR,..."`
 	HTTPSOnly      bool          `name:"https-only" help:"Refuse webhooks with an http URL." negatable:""`
 	AllowInsecure  bool          `name:"allow-insecure-tls" help:"Let webhooks set verify_ssl to false; --no-allow-insecure-tls refuses that." default:"true" negatable:""`
+	EgressProxy    string        `help:"Proxy for all requests to receivers, http://HOST:PORT or https://USER:PASSWORD@HOST:PORT. Names are looked up and checked here as without it." placeholder:"URL"`
+	EgressBind     string        `help:"Source address of connections to receivers, or to the proxy." placeholder:"ADDR"`
 	InFlight       int           `help:"Requests to receivers at once." default:"256"`
 	PerWebhook     int           `help:"Requests to one webhook at once." default:"16"`
 	MaxWebhooks    int           `help:"Webhooks per tenant." default:"50"`
@@ -117,6 +120,10 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 	if err := f.bounds(); err != nil {
 		return app.Config{}, usageError{err, "ticketwire serve --help"}
 	}
+	egressProxy, egressBind, err := f.egress()
+	if err != nil {
+		return app.Config{}, err
+	}
 	if f.SMTPURL != "" {
 		if _, err := mail.New(mail.Config{URL: f.SMTPURL, From: f.MailFrom}); err != nil {
 			return app.Config{}, usageError{fmt.Errorf("--%w", err), "--smtp-url smtp://user:password@mail.example.com:587 --mail-from desk@example.com"}
@@ -127,8 +134,23 @@ func (f *serviceFlags) config(logTo io.Writer) (app.Config, error) {
 		SecretKeyFile: f.SecretKeyFile, PublicURL: f.PublicURL, Version: version(), TrustedProxies: proxies, Policy: policy, AllowTargets: targets, HTTPSOnly: f.HTTPSOnly,
 		VerifyTLS: !f.AllowInsecure, InFlight: f.InFlight, PerWebhook: f.PerWebhook, Retention: f.Retention, Threads: f.CommentThreads, Standard: f.Standard, MaxWebhooks: f.MaxWebhooks,
 		SMTPURL: f.SMTPURL, MailFrom: f.MailFrom, Rate: api.Rate(f.APIRate), Enforce: f.RateLimitEnforce,
-		Log: f.logger(logTo),
+		EgressProxy: egressProxy, EgressBind: egressBind, Log: f.logger(logTo),
 	}, nil
+}
+
+// egress reads which way requests leave.
+func (f *serviceFlags) egress() (proxy *egress.Proxy, bind netip.Addr, err error) {
+	if f.EgressProxy != "" {
+		if proxy, err = egress.ParseProxy(f.EgressProxy); err != nil {
+			return nil, bind, usageError{fmt.Errorf("--egress-proxy %w", err), "--egress-proxy http://proxy.example.com:3128"}
+		}
+	}
+	if f.EgressBind != "" {
+		if bind, err = egress.ParseBind(f.EgressBind); err != nil {
+			return nil, bind, usageError{fmt.Errorf("--egress-bind: %w", err), ""}
+		}
+	}
+	return proxy, bind, nil
 }
 
 // bounds refuses values that would stop the service, empty the event feed, or

@@ -22,7 +22,7 @@ import (
 func TestFlagDefaultsAreThePolicy(t *testing.T) {
 	t.Parallel()
 	var f serviceFlags
-	parser, err := kong.New(&f)
+	parser, err := kong.New(&f, kong.Vars{"warn_after": defaultWarnAfter})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,9 +49,11 @@ func TestServeRefusesSettings(t *testing.T) {
 		"--public-url=desk.example.com", "--public-url=ftp://desk.example.com", "--public-url=https://",
 		"--trusted-proxies=lb.example.com", "--trusted-proxies=10.0.0.0/33", "--trusted-proxies=0.0.0.0/0", "--trusted-proxies=10.0.0.1,::/0",
 		"--trusted-proxies=::ffff:0.0.0.0/96",
+		"--egress-proxy=proxy:3128", "--egress-proxy=http://proxy/path", "--egress-proxy=http://ada@proxy:3128",
+		"--egress-bind=eth0", "--egress-bind=192.0.2.1", "--egress-bind=0.0.0.0",
 	} {
 		var f serviceFlags
-		parser, err := kong.New(&f)
+		parser, err := kong.New(&f, kong.Vars{"warn_after": defaultWarnAfter})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +76,7 @@ func TestServeTrustsListedProxies(t *testing.T) {
 		"10.1.0.4, 10.2.3.4/16,2001:db8::/64": "[10.1.0.4/32 10.2.0.0/16 2001:db8::/64]",
 	} {
 		var f serviceFlags
-		parser, err := kong.New(&f)
+		parser, err := kong.New(&f, kong.Vars{"warn_after": defaultWarnAfter})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -49,10 +49,12 @@ type Config struct {
 
 	Policy       delivery.Policy
 	AllowTargets []netip.Prefix
-	HTTPSOnly    bool // webhooks must use https
-	VerifyTLS    bool // webhooks must not set verify_ssl to false
-	InFlight     int  // requests at once; 0: the dispatcher's default
-	PerWebhook   int  // requests at once to one webhook; 0: the dispatcher's default
+	HTTPSOnly    bool          // webhooks must use https
+	VerifyTLS    bool          // webhooks must not set verify_ssl to false
+	EgressProxy  *egress.Proxy // nil: receivers are called directly
+	EgressBind   netip.Addr    // source address; invalid: any
+	InFlight     int           // requests at once; 0: the dispatcher's default
+	PerWebhook   int           // requests at once to one webhook; 0: the dispatcher's default
 	Retention    time.Duration
 	Threads      bool // the whole comment thread on every full payload (contract D9)
 	Standard     bool // the headers of Standard Webhooks beside those of the contract

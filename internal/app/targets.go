@@ -9,11 +9,12 @@ import (
 	"github.com/ticketwire/ticketwire/internal/egress"
 )
 
-// targets says whom webhooks may call.
+// targets says whom webhooks may call, and which way.
 func (a *App) targets() egress.Config {
 	return egress.Config{
 		AllowTargets: a.cfg.AllowTargets, OwnAddrs: a.ownAddrs(),
 		HTTPSOnly: a.cfg.HTTPSOnly, RefuseInsecureTLS: a.cfg.VerifyTLS,
+		Proxy: a.cfg.EgressProxy, Bind: a.cfg.EgressBind,
 		UserAgent: strings.TrimSuffix("Ticketwire/"+a.cfg.Version, "/"), DialContext: a.cfg.DialTarget,
 	}
 }

@@ -97,6 +97,9 @@ func broken(err error) bool {
 
 // cause names the reason a connection failed, without addresses.
 func cause(err error) string {
+	if e, ok := errors.AsType[*proxyError](err); ok {
+		return e.msg
+	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
@@ -110,6 +113,8 @@ func cause(err error) string {
 		return "it ended too early"
 	case errors.Is(err, context.Canceled):
 		return "cancelled"
+	case errors.Is(err, errNoSource):
+		return errNoSource.Error()
 	}
 	return "closed by the receiver"
 }

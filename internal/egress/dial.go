@@ -96,19 +96,33 @@ func (d *dialer) raw(ctx context.Context, network, addr string) (net.Conn, error
 	return nil, &dialError{delivery.ErrConnect, err}
 }
 
+// errNoSource: a socket with a source address reaches its own family only.
+var errNoSource = errors.New("it has no address of the family of the server's --egress-bind")
+
 // guardedDialer resolves a name and connects to the first of its addresses that
 // is permitted and answers.
 type guardedDialer struct {
 	guard    *guard
 	resolver *net.Resolver
+	bind     netip.Addr // source address; invalid: any
 	net      net.Dialer
+	proxy    *proxyDialer // nil: receivers are dialled
 }
 
-func newGuardedDialer(g *guard, resolver *net.Resolver) *guardedDialer {
-	if resolver == nil {
-		resolver = net.DefaultResolver
+func newGuardedDialer(g *guard, cfg Config) *guardedDialer {
+	d := &guardedDialer{guard: g, resolver: cfg.Resolver, bind: cfg.Bind}
+	if d.resolver == nil {
+		d.resolver = net.DefaultResolver
 	}
-	d := &guardedDialer{guard: g, resolver: resolver}
+	unguarded := net.Dialer{Resolver: d.resolver}
+	if d.bind.IsValid() {
+		unguarded.LocalAddr = sourceOf(d.bind)
+	}
+	if cfg.Proxy != nil {
+		d.proxy = newProxyDialer(cfg, &unguarded)
+		d.bind = netip.Addr{} // is ours, and the proxy's families are its own
+	}
+	d.net = unguarded
 	// This check counts: it sees the address the kernel is about to connect to,
 	// whatever the name resolved to a moment ago.
 	d.net.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
@@ -134,19 +148,40 @@ func (d *guardedDialer) dial(ctx context.Context, network, addr string) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	targets := make([]string, 0, maxAddresses)
+	permitted, targets := false, make([]netip.AddrPort, 0, maxAddresses)
 	for _, a := range addrs {
-		if ap := netip.AddrPortFrom(a.Unmap(), uint16(port)); d.guard.allows(ap) && len(targets) < maxAddresses {
-			targets = append(targets, ap.String())
+		ap := netip.AddrPortFrom(a.Unmap(), uint16(port))
+		if !d.guard.allows(ap) {
+			continue
+		}
+		permitted = true
+		if d.suits(ap) && len(targets) < maxAddresses {
+			targets = append(targets, ap)
 		}
 	}
 	// Of a name with public and private addresses only the public ones are
 	// dialled. With none left it is refused without touching the network, so
 	// open and closed private ports look and take the same.
-	if len(targets) == 0 {
+	switch {
+	case !permitted:
 		return nil, &dialError{delivery.ErrSSRF, errRefused}
+	case len(targets) == 0:
+		return nil, &dialError{delivery.ErrConnect, errNoSource}
 	}
 	return d.race(ctx, network, targets)
+}
+
+// suits reports whether a socket with our source address can reach ap.
+func (d *guardedDialer) suits(ap netip.AddrPort) bool {
+	return !d.bind.IsValid() || d.bind.Is4() == ap.Addr().Is4()
+}
+
+// connect makes a connection to one address.
+func (d *guardedDialer) connect(ctx context.Context, network string, target netip.AddrPort) (net.Conn, error) {
+	if d.proxy != nil {
+		return d.proxy.tunnel(ctx, target)
+	}
+	return d.net.DialContext(ctx, network, target.String())
 }
 
 // lookup returns the addresses of host, at least one.
@@ -170,12 +205,12 @@ type dialed struct {
 
 // race dials the targets in order, the next one when the last failed or was
 // silent for a while, and returns the first connection.
-func (d *guardedDialer) race(ctx context.Context, network string, targets []string) (net.Conn, error) {
+func (d *guardedDialer) race(ctx context.Context, network string, targets []netip.AddrPort) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the losers
 	results := make(chan dialed, len(targets))
-	start := func(target string) {
-		conn, err := d.net.DialContext(ctx, network, target)
+	start := func(target netip.AddrPort) {
+		conn, err := d.connect(ctx, network, target)
 		results <- dialed{conn, err}
 	}
 	timer := time.NewTimer(nextAddress)
@@ -191,9 +226,9 @@ func (d *guardedDialer) race(ctx context.Context, network string, targets []stri
 		select {
 		case r := <-results:
 			open--
-			if r.err == nil {
+			if r.err == nil || isFinal(r.err) {
 				go closeLosers(results, open)
-				return r.conn, nil
+				return r.conn, r.err
 			}
 			if first == nil {
 				first = r.err

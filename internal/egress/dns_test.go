@@ -232,8 +232,8 @@ func TestMixedAddressesDialThePublicOnes(t *testing.T) {
 func TestSocketCheck(t *testing.T) {
 	t.Parallel()
 	r := listen(t, answering("HTTP/1.1 200 OK\r\n\r\n"))
-	d := newGuardedDialer(newGuard(Config{}), nil)
-	if _, err := d.race(t.Context(), "tcp", []string{r.addr}); err == nil || !strings.Contains(err.Error(), "not a permitted target") {
+	d := newGuardedDialer(newGuard(Config{}), Config{})
+	if _, err := d.race(t.Context(), "tcp", []netip.AddrPort{netip.MustParseAddrPort(r.addr)}); err == nil || !strings.Contains(err.Error(), "not a permitted target") {
 		t.Errorf("got %v", err)
 	}
 	if r.conns.Load() != 0 {
@@ -313,7 +313,7 @@ func TestNamesThatLeadNowhere(t *testing.T) {
 // which is final, although the receiver is only down.
 func TestPrivateAddressesDoNotHideADeadReceiver(t *testing.T) {
 	t.Parallel()
-	d := newGuardedDialer(newGuard(Config{}), startNameServer(t, 0, addrs("127.0.0.1", "8.8.8.8")))
+	d := newGuardedDialer(newGuard(Config{}), Config{Resolver: startNameServer(t, 0, addrs("127.0.0.1", "8.8.8.8"))})
 	judge := d.net.ControlContext
 	var dialled []string
 	d.net.ControlContext = func(ctx context.Context, network, address string, c syscall.RawConn) error {
@@ -341,7 +341,7 @@ func TestManyAddresses(t *testing.T) {
 	refused := newClient(t, Config{Resolver: startNameServer(t, 0, private)})
 	wantErr(t, refused.Do(t.Context(), post("http://hooks.example.com/", patience)), delivery.ErrSSRF)
 
-	d := newGuardedDialer(newGuard(config(t, "127.0.0.0/8")), startNameServer(t, 0, mixed))
+	d := newGuardedDialer(newGuard(config(t, "127.0.0.0/8")), Config{Resolver: startNameServer(t, 0, mixed)})
 	var dialled atomic.Int32
 	d.net.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
 		dialled.Add(1)
@@ -438,7 +438,7 @@ func TestSlowResolver(t *testing.T) {
 func testSlowResolver(t *testing.T, dial func(context.Context) (net.Conn, error)) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
-		d := newGuardedDialer(newGuard(Config{}), slow)
+		d := newGuardedDialer(newGuard(Config{}), Config{Resolver: slow})
 		start := time.Now()
 		_, err := d.dial(t.Context(), "tcp", "hooks.example.com:443")
 		x := exchange{host: "hooks.example.com", parent: t.Context()}

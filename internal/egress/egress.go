@@ -73,6 +73,16 @@ type Config struct {
 	HTTPSOnly         bool // refuse http URLs (--https-only)
 	RefuseInsecureTLS bool // refuse verify_ssl=false (--no-allow-insecure-tls)
 
+	// Proxy carries every request, http and https alike, in a tunnel to an address
+	// that was looked up and checked here (--egress-proxy). nil: receivers are
+	// called directly; the environment is not asked.
+	Proxy *Proxy
+
+	// Bind is the source address of connections, to receivers or to the proxy
+	// (--egress-bind). Receivers without an address of its family cannot be called
+	// directly. Invalid: the kernel chooses.
+	Bind netip.Addr
+
 	// MaxConnsPerHost is 0 for no limit. A request that waits for a connection
 	// spends its own timeout, so whoever calls Do should bound its concurrency
 	// instead.
@@ -118,7 +128,7 @@ func New(cfg Config) *Client {
 	c := &Client{guard: newGuard(cfg), stop: stop, verifyAlways: cfg.RefuseInsecureTLS, userAgent: cfg.UserAgent}
 	connect := cfg.DialContext
 	if connect == nil {
-		connect = newGuardedDialer(c.guard, cfg.Resolver).dial
+		connect = newGuardedDialer(c.guard, cfg).dial
 	}
 	if c.userAgent == "" {
 		c.userAgent = "Ticketwire"
