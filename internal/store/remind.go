@@ -44,8 +44,8 @@ func (s *Store) lastReminder() int64 {
 func (s *Store) reminds() bool { return s.cfg.Policy.RemindEvery > 0 && s.cfg.Mails.Reminder != nil }
 
 // offByItself are the conditions of a webhook that was switched off by the service
-// and still is.
-const offByItself = `disabled_reason in ('failures', 'gone') and not is_active and deleted_at is null`
+// and still is: switching it on clears the reason.
+const offByItself = `disabled_reason in ('failures', 'gone') and deleted_at is null`
 
 // remindersDue finds the newest reminder of each webhook that has come due, unless
 // it or a later one was written already. So whoever was away for several writes one,
@@ -186,7 +186,7 @@ func (s *Store) missedSoFar(q querier, now time.Time, w *delivery.Webhook) (Miss
 	if m.Kept > 0 || m.AtLeast {
 		m.DeletedFrom = instant(oldest).Add(s.cfg.Retention)
 	}
-	if sp.oldest >= first {
+	if sp.oldest > first {
 		m.GoneBefore = instant(sp.oldest)
 	}
 	return m, nil

@@ -100,10 +100,10 @@ func remindWeekly(t *testing.T, open opener) {
 	d.nextAt(off.Add(5*week), time.Time{})
 	// The outbox forgets its mails in the meantime.
 	d.younger(d.create(start(), d.draft("younger")).TicketID)
-	for days := time.Duration(36); days < 150; days += 3 {
-		at := off.Add(days * 24 * time.Hour)
-		d.sweep(at)
-		d.remindedAt(at, 0)
+	forgets := 5*week + 30*24*time.Hour
+	for _, after := range []time.Duration{6 * week, forgets - time.Microsecond, forgets, forgets + time.Microsecond, 10 * week, 20 * week} {
+		d.sweep(off.Add(after))
+		d.remindedAt(off.Add(after), 0)
 	}
 	var left int
 	if err := d.reader(t.Context()).row(`select count(*) from mail_outbox`).Scan(&left); err != nil || left != 0 {
@@ -172,7 +172,7 @@ func remindBeyondRetention(t *testing.T, open opener) {
 	if len(got) != 1 || !strings.Contains(got[0], "|true|{Kept:0 AtLeast:false") || strings.Contains(got[0], "GoneBefore:0001") {
 		t.Errorf("reminders %q", got)
 	}
-	for minutes := range time.Duration(150) {
+	for minutes := time.Duration(0); minutes < 150; minutes += 10 {
 		at := off.Add(week + minutes*time.Minute)
 		d.sweep(at)
 		d.remindedAt(at, 0)
@@ -295,6 +295,14 @@ func remindMissed(t *testing.T, open opener) {
 	}
 	if _, list, n, err := d.Missed(t.Context(), start().Add(29*day), d.TenantID, l.hook.WebhookID, 1, 10); n != 4 || err != nil {
 		t.Errorf("%d missed, %v", len(list), err)
+	}
+	// Retention has come to the outage when the switch-off is past it.
+	begun := start().Truncate(time.Microsecond).Add(30 * day)
+	if m := missed(begun); m.Kept != 4 || !m.GoneBefore.IsZero() {
+		t.Errorf("got %+v, want nothing gone", m)
+	}
+	if m := missed(begun.Add(time.Microsecond)); m.Kept != 4 || m.GoneBefore.IsZero() {
+		t.Errorf("got %+v, want that deleting has begun", m)
 	}
 	// Two of the four are past their retention, whether or not it has been there.
 	at := start().Add(33*day - time.Hour)
