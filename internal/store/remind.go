@@ -51,8 +51,8 @@ const offByItself = `disabled_reason in ('failures', 'gone') and deleted_at is n
 // it or a later one was written already. So whoever was away for several writes one,
 // and so does a clock that is set back none.
 //
-// The outbox forgets a mail when it is as old as the retention. No reminder is due
-// for that long: the next one takes its place, and the last is given up then.
+// The outbox forgets a mail when it is as old as the retention, but no reminder is
+// due for as long as that: by then the next one is, and the last is given up.
 func (s *Store) remindersDue(q querier, now time.Time) ([]reminder, error) {
 	every, last := s.cfg.Policy.RemindEvery, s.lastReminder()
 	ended := now.Add(-time.Duration(last)*every - s.cfg.Retention)
@@ -62,7 +62,7 @@ func (s *Store) remindersDue(q querier, now time.Time) ([]reminder, error) {
 		join webhook_health h on h.tenant_id = w.tenant_id and h.webhook_id = w.webhook_id
 		where not exists (select 1 from mail_outbox m where m.tenant_id = w.tenant_id
 			and m.dedupe_key >= 'reminder/' || w.webhook_id || '/' || w.disabled_at || '/' || w.due
-			and m.dedupe_key <= 'reminder/' || w.webhook_id || '/' || w.disabled_at || '/~')
+			and m.dedupe_key <= 'reminder/' || w.webhook_id || '/' || w.disabled_at || '/`+allReminders+`')
 		order by w.disabled_at`,
 		micros(now), every.Microseconds(), last, micros(ended), micros(now.Add(-every)))
 	type dueRow struct {
@@ -132,23 +132,48 @@ func (s *Store) remind(ctx context.Context, now time.Time, d *reminder) error {
 		return err
 	}
 	_, err = write(ctx, s, func(t *tx) (struct{}, error) {
+		key := fmt.Sprintf("%d/%d", micros(*w.DisabledAt), d.due)
 		var still int
-		err := t.row(`select count(*) from webhooks where tenant_id = $1 and webhook_id = $2 and disabled_at = $3 and `+offByItself,
-			w.TenantID, w.WebhookID, micros(*w.DisabledAt)).Scan(&still)
+		err := t.row(`select count(*) from webhooks where tenant_id = $1 and webhook_id = $2 and disabled_at = $3 and `+offByItself+`
+				and not exists (select 1 from mail_outbox where tenant_id = $1 and dedupe_key >= $4 and dedupe_key < $5)`,
+			w.TenantID, w.WebhookID, micros(*w.DisabledAt), reminderKey(w.WebhookID, key), reminderKey(w.WebhookID, allReminders)).Scan(&still)
 		if err != nil {
-			return struct{}{}, fmt.Errorf("look whether the webhook is still disabled: %w", err)
+			return struct{}{}, fmt.Errorf("look whether a reminder is still due: %w", err)
 		}
 		if still == 0 {
 			return struct{}{}, nil
+		}
+		if err := t.dropReminders(now, Lane{w.TenantID, w.WebhookID}, key, "a later reminder takes its place"); err != nil {
+			return struct{}{}, err
 		}
 		n := Notice{Reason: w.DisabledReason, At: *w.DisabledAt, Final: d.last, Missed: missed}
 		if n.LastError, err = t.lastError(Lane{w.TenantID, w.WebhookID}); err != nil {
 			return struct{}{}, err
 		}
-		_, err = t.mailOwner(now, w, incident{kind: "reminder", key: fmt.Sprintf("%d/%d", micros(*w.DisabledAt), d.due), notice: n})
+		_, err = t.mailOwner(now, w, incident{kind: "reminder", key: key, notice: n})
 		return struct{}{}, err
 	})
 	return err
+}
+
+// reminderKey is what the outbox knows a reminder by, see incident. Of one webhook they
+// are in the order of their time.
+func reminderKey(webhookID, key string) string { return "reminder/" + webhookID + "/" + key }
+
+// allReminders is behind the keys of all reminders of a webhook.
+const allReminders = "~"
+
+// dropReminders gives up the reminders of a webhook, before one with a key, that still
+// wait for the mail server, since they are not true any more, and says why. One that
+// is being sent at this moment is left to whoever does it.
+func (t *tx) dropReminders(now time.Time, l Lane, before, why string) error {
+	_, err := t.exec(`update mail_outbox set failed_at = $4, last_error = $5
+		where tenant_id = $1 and dedupe_key >= $2 and dedupe_key < $3 and sent_at is null and failed_at is null
+			and (lease_until is null or lease_until <= $4)`, l.TenantID, reminderKey(l.WebhookID, ""), reminderKey(l.WebhookID, before), micros(now), why)
+	if err != nil {
+		return fmt.Errorf("give up reminders: %w", err)
+	}
+	return nil
 }
 
 // missedSoFar counts what replayMissed of w, which is switched off, would queue now.

@@ -23,6 +23,7 @@ func TestRemind(t *testing.T) {
 		"longer than the retention is one mail":            remindBeyondRetention,
 		"nobody is reminded of what is as it should be":    remindOfNothing,
 		"what is not off any more needs no mail":           remindTooLate,
+		"what waits for the mail server stays true":        remindWaiting,
 		"the next outage counts anew":                      remindOfNextOutage,
 		"nobody to mail holds up nobody":                   remindNobody,
 		"what it has missed":                               remindMissed,
@@ -205,6 +206,7 @@ func remindTooLate(t *testing.T, open opener) {
 	d := newDesk(t, open(t, guide, mails), "acme")
 	at := start().Add(week)
 	for n, change := range []func(l *line){
+		func(l *line) { l.remindedAt(at.Add(week), 1) },
 		func(l *line) { l.active(at, true, false) },
 		func(l *line) {
 			l.active(at, true, false)
@@ -228,6 +230,37 @@ func remindTooLate(t *testing.T, open opener) {
 			t.Error(err)
 		}
 		d.remindedAt(at, 0)
+	}
+}
+
+// While the mail server is away the newest reminder takes the place of those before
+// it, and none is left when the outage is over.
+func remindWaiting(t *testing.T, open opener) {
+	d := newDesk(t, open(t, guide, mails), "acme")
+	l, deleted, stays := d.gone(), d.gone(), d.gone()
+	d.reminders(start())
+	for n := range time.Duration(3) {
+		if err := d.Remind(t.Context(), start().Add((n+1)*week)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := start().Add(3 * week)
+	if n := len(d.outbox(at)); n != 3 {
+		t.Fatalf("%d reminders wait, want one of each webhook", n)
+	}
+	over := at.Add(2 * lease)
+	l.active(over, true, false)
+	if err := d.DeleteWebhook(t.Context(), over, d.Actor, deleted.hook.WebhookID); err != nil {
+		t.Fatal(err)
+	}
+	out := d.outbox(over)
+	if len(out) != 1 || out[0].Recipient != "acme@desk.example" {
+		t.Errorf("waiting: %+v, want the one of the webhook that is still off", out)
+	}
+	// The one that is being sent now is not taken away from whoever does it.
+	stays.active(over, true, false)
+	if err := d.MailSent(t.Context(), over, out[0]); err != nil {
+		t.Error(err)
 	}
 }
 
