@@ -46,6 +46,7 @@ type serviceFlags struct {
 	RequestTimeout time.Duration `help:"Limit for a whole exchange with a receiver." default:"10s"`
 	DisableAfter   time.Duration `help:"Disable a webhook after only failures for so long; 0 never does." default:"24h"`
 	WarnAfter      string        `help:"Mail a warning after only failures for so long, or none." default:"${warn_after}"`
+	RemindEvery    time.Duration `help:"Mail a reminder each time a webhook has stayed disabled for so long, unless a user did it; 0 never does." default:"168h"`
 	GoneDisables   bool          `help:"Disable a webhook whose receiver answers 410." default:"true" negatable:""`
 	AllowTargets   string        `help:"Private networks that webhooks may reach; refused unless listed." placeholder:"CIDR,..."`
 	HTTPSOnly      bool          `name:"https-only" help:"Refuse webhooks with an http URL." negatable:""`
@@ -201,7 +202,7 @@ func (f *serviceFlags) policy() (delivery.Policy, error) {
 	}
 	p := delivery.Policy{
 		Schedule: schedule, Jitter: f.RetryJitter, Timeout: f.RequestTimeout, DisableAfter: f.DisableAfter,
-		WarnAfter: warn, GoneDisables: f.GoneDisables,
+		WarnAfter: warn, RemindEvery: f.RemindEvery, GoneDisables: f.GoneDisables,
 	}
 	if err := p.Validate(); err != nil {
 		return delivery.Policy{}, usageError{err, "ticketwire serve --help"}

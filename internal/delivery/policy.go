@@ -10,6 +10,7 @@ type Policy struct {
 	Timeout      time.Duration   // whole exchange; default 10s
 	DisableAfter time.Duration   // default 24h; 0 never disables
 	WarnAfter    []time.Duration // warning mails during a failing streak; default 1h,12h
+	RemindEvery  time.Duration   // between reminder mails while a webhook is disabled for its failures; default 168h; 0 never
 	GoneDisables bool            // 410 disables at once (contract D19); default true
 }
 

@@ -23,6 +23,12 @@ const (
 	maxDelay   = 7 * 24 * time.Hour
 )
 
+// Bounds of the time between reminders.
+const (
+	minRemind = time.Hour
+	maxRemind = 365 * 24 * time.Hour
+)
+
 // What a retry_config falls back to where it names a strategy but no numbers.
 const (
 	defaultInitialDelay = int64(1000)   // ms
@@ -41,6 +47,7 @@ func DefaultPolicy() Policy {
 		Timeout:      10 * time.Second,
 		DisableAfter: 24 * time.Hour,
 		WarnAfter:    []time.Duration{time.Hour, 12 * time.Hour},
+		RemindEvery:  7 * 24 * time.Hour,
 		GoneDisables: true,
 	}
 }
@@ -71,6 +78,9 @@ func (p Policy) Validate() error {
 			return fault.New(fault.Invalid, "warn after: entry %d is %v, want more than %v", i+1, d, last)
 		}
 		last = d
+	}
+	if p.RemindEvery != 0 && (p.RemindEvery < minRemind || p.RemindEvery > maxRemind) {
+		return fault.New(fault.Invalid, "remind every is %v, want 0 (never) or %v to %v", p.RemindEvery, minRemind, maxRemind)
 	}
 	return nil
 }

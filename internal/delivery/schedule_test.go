@@ -194,6 +194,9 @@ func TestPolicyValidate(t *testing.T) {
 		{"no timeout", func(p *delivery.Policy) { p.Timeout = 0 }, "timeout"},
 		{"negative disable after", func(p *delivery.Policy) { p.DisableAfter = -1 }, "disable after"},
 		{"warnings out of order", func(p *delivery.Policy) { p.WarnAfter = []time.Duration{2, 1} }, "entry 2"},
+		{"reminders all the time", func(p *delivery.Policy) { p.RemindEvery = time.Minute }, "remind every is 1m0s"},
+		{"a reminder in a lifetime", func(p *delivery.Policy) { p.RemindEvery = 100_000 * time.Hour }, "remind every is"},
+		{"reminders backwards", func(p *delivery.Policy) { p.RemindEvery = -time.Hour }, "remind every is -1h0m0s"},
 		{"warning at once", func(p *delivery.Policy) { p.WarnAfter = []time.Duration{0} }, "entry 1"},
 	}
 	for _, tt := range tests {
@@ -207,6 +210,7 @@ func TestPolicyValidate(t *testing.T) {
 		func(p *delivery.Policy) { p.Schedule = nil },
 		func(p *delivery.Policy) { p.DisableAfter = 0 },
 		func(p *delivery.Policy) { p.WarnAfter = nil },
+		func(p *delivery.Policy) { p.RemindEvery = 0 },
 	} {
 		p := delivery.DefaultPolicy()
 		change(&p)

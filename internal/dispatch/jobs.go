@@ -52,19 +52,24 @@ func (e *Engine) job(name string, bell <-chan struct{}, step func(ctx context.Co
 }
 
 // guardHealth switches off webhooks that have only failed for the policy's time,
-// and writes the warnings before that. It goes by the clock, so a webhook that
-// gets no events any more is switched off as well.
+// and writes the warnings before that and the reminders after it. It goes by the
+// clock, so a webhook that gets no events any more is switched off as well.
 func (e *Engine) guardHealth() {
 	e.job("auto-disable", e.failed, func(ctx context.Context) (time.Time, error) {
-		off, err := e.cfg.Store.DisableOverdue(ctx, e.cfg.Now())
+		now := e.cfg.Now() // one for all, so that nothing falls due in between
+		off, err := e.cfg.Store.DisableOverdue(ctx, now)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("disable failing webhooks: %w", err)
 		}
 		for _, l := range off {
 			e.noteDisabled(l, delivery.DisabledByFailures)
 		}
+		err = e.cfg.Store.Remind(ctx, now)
 		nudge(e.mailDue)
-		next, found, err := e.cfg.Store.NextDisable(ctx, e.cfg.Now())
+		if err != nil {
+			return time.Time{}, fmt.Errorf("remind of disabled webhooks: %w", err)
+		}
+		next, found, err := e.cfg.Store.NextDisable(ctx, now)
 		if err != nil || !found {
 			return time.Time{}, err
 		}

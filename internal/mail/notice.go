@@ -5,6 +5,7 @@ import (
 	"html"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -46,6 +47,26 @@ type WarningNotice struct {
 	FailingSince time.Time
 	DisableAt    time.Time // when it will be switched off if nothing changes; zero: never
 	LastError    string
+	PublicURL    string
+	Page         string // as in DisabledNotice
+}
+
+// ReminderNotice is what the mail about a webhook that stays disabled says.
+type ReminderNotice struct {
+	ID           string
+	To           string
+	UserName     string
+	WebhookID    string
+	WebhookName  string
+	Gone         bool          // as in DisabledNotice
+	DisabledAt   time.Time     // when it was switched off
+	DisableAfter time.Duration // as in DisabledNotice
+	LastError    string
+	Missed       int       // events that can still be replayed
+	AtLeast      bool      // they are so many or more
+	DeletedFrom  time.Time // when the oldest of them is deleted; zero if there are none
+	GoneBefore   time.Time // what was missed before is deleted already; zero while nothing is
+	Last         bool      // no other reminder follows
 	PublicURL    string
 	Page         string // as in DisabledNotice
 }
@@ -92,14 +113,60 @@ func Disabled(d DisabledNotice) Message {
 		"Failing since", iso(d.FailingSince),
 		"Last error", oneLine(d.LastError, maxError),
 	)
-	b.paragraph("Please fix the endpoint and reactivate the webhook:")
-	b.code("PUT " + apiLink(d.PublicURL, d.WebhookID) + "\n" + `{"is_active": true}`)
-	b.paragraph("Events of the meantime are kept. To receive them too, reactivate with:")
-	b.code(`{"is_active": true, "replay_missed": true}`)
-	b.paragraph("What failed, and why:")
-	b.code("GET " + apiLink(d.PublicURL, d.WebhookID) + failedDeliveries)
+	b.reactivate(d.PublicURL, d.WebhookID, "Events of the meantime are kept. To receive them too, reactivate with:")
+	b.whatFailed(d.PublicURL, d.WebhookID)
 	b.inConsole(d.Page)
 	return Message{ID: d.ID, To: d.To, Subject: subject, Text: b.text.String(), HTML: b.page()}
+}
+
+// Reminder writes the mail about a webhook that was switched off and still is.
+func Reminder(r ReminderNotice) Message {
+	name := oneLine(r.WebhookName, maxName)
+	reason := "after " + span(r.DisableAfter) + " of continuous failures"
+	if r.Gone {
+		reason = "because the receiver answered 410 Gone"
+	}
+	var b body
+	b.greet(r.UserName)
+	b.paragraph(fmt.Sprintf(`Your webhook "%s" has been disabled since %s, %s. Nothing is sent to it.`, name, iso(r.DisabledAt), reason))
+	b.facts(
+		"Webhook", name,
+		"Webhook id", oneLine(r.WebhookID, maxName),
+		"Disabled at", iso(r.DisabledAt),
+		"Last error", oneLine(r.LastError, maxError),
+		"Missed events that can be replayed", missed(r),
+	)
+	switch {
+	case !r.GoneBefore.IsZero():
+		b.paragraph(fmt.Sprintf("What it missed before %s is deleted and cannot be replayed any more. The rest follows as it gets as old.", iso(r.GoneBefore)))
+	case !r.DeletedFrom.IsZero():
+		b.paragraph(fmt.Sprintf("The oldest of what it has missed will be deleted at %s. From then on it cannot be replayed.", iso(r.DeletedFrom)))
+	}
+	b.reactivate(r.PublicURL, r.WebhookID, "To receive what is kept of the meantime too, reactivate with:")
+	b.whatFailed(r.PublicURL, r.WebhookID)
+	b.inConsole(r.Page)
+	if r.Last {
+		b.paragraph("This is the last reminder.")
+	} else {
+		b.paragraph("If the webhook is not in use any more, delete it. That ends these reminders too.")
+	}
+	return Message{
+		ID: r.ID, To: r.To,
+		Subject: fmt.Sprintf(`Webhook "%s" is still disabled`, name),
+		Text:    b.text.String(),
+		HTML:    b.page(),
+	}
+}
+
+// missed says how many events can still be replayed; "" if that is not known.
+func missed(r ReminderNotice) string {
+	switch {
+	case !r.AtLeast:
+		return strconv.Itoa(r.Missed)
+	case r.Missed == 0:
+		return ""
+	}
+	return fmt.Sprintf("at least %d", r.Missed)
 }
 
 // Warning writes the mail about a webhook that keeps failing and may be
@@ -117,8 +184,7 @@ func Warning(w WarningNotice) Message {
 		"Last error", oneLine(w.LastError, maxError),
 	)
 	b.paragraph("Please fix the endpoint. Failed deliveries are retried, and one success ends this warning.")
-	b.paragraph("What failed, and why:")
-	b.code("GET " + apiLink(w.PublicURL, w.WebhookID) + failedDeliveries)
+	b.whatFailed(w.PublicURL, w.WebhookID)
 	b.inConsole(w.Page)
 	return Message{
 		ID: w.ID, To: w.To,
@@ -131,9 +197,6 @@ func Warning(w WarningNotice) Message {
 func apiLink(base, id string) string {
 	return strings.TrimSuffix(base, "/") + "/api/v1/webhooks/" + url.PathEscape(id)
 }
-
-// failedDeliveries is the part of the delivery log that a mail is about.
-const failedDeliveries = "/deliveries?status=failed"
 
 // body writes the text and the HTML form of a mail side by side, so that they
 // never say different things.
@@ -158,6 +221,21 @@ func (b *body) paragraph(s string) {
 func (b *body) code(s string) {
 	b.text.WriteString("    " + strings.ReplaceAll(s, "\n", "\n    ") + "\n\n")
 	b.html.WriteString("<pre>" + html.EscapeString(s) + "</pre>\n")
+}
+
+// reactivate says how a webhook is switched on, without and, after a sentence about
+// that, with what it has missed.
+func (b *body) reactivate(base, webhookID, withMissed string) {
+	b.paragraph("Please fix the endpoint and reactivate the webhook:")
+	b.code("PUT " + apiLink(base, webhookID) + "\n" + `{"is_active": true}`)
+	b.paragraph(withMissed)
+	b.code(`{"is_active": true, "replay_missed": true}`)
+}
+
+// whatFailed leads to the part of the delivery log that a mail is about.
+func (b *body) whatFailed(base, webhookID string) {
+	b.paragraph("What failed, and why:")
+	b.code("GET " + apiLink(base, webhookID) + "/deliveries?status=failed")
 }
 
 // inConsole leads to the page that shows and does all of it.

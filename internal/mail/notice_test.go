@@ -120,6 +120,112 @@ What failed, and why:
 	}
 }
 
+func reminderNotice() ReminderNotice {
+	return ReminderNotice{
+		ID: "m4", To: "ada@example.org", UserName: "Ada", WebhookID: "w1", WebhookName: "Cutover",
+		DisabledAt: time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC), DisableAfter: 24 * time.Hour, LastError: "refused",
+		Missed: 12, DeletedFrom: time.Date(2026, 3, 31, 12, 0, 0, 0, time.UTC),
+		PublicURL: "https://tickets.example.com", Page: "https://tickets.example.com/console/webhooks/w1",
+	}
+}
+
+func TestReminder(t *testing.T) {
+	t.Parallel()
+	m := Reminder(reminderNotice())
+	want := `Hello Ada,
+
+Your webhook "Cutover" has been disabled since 2026-03-01T11:00:00.000Z, after 24 hours of continuous failures. Nothing is sent to it.
+
+Webhook: Cutover
+Webhook id: w1
+Disabled at: 2026-03-01T11:00:00.000Z
+Last error: refused
+Missed events that can be replayed: 12
+
+The oldest of what it has missed will be deleted at 2026-03-31T12:00:00.000Z. From then on it cannot be replayed.
+
+Please fix the endpoint and reactivate the webhook:
+
+    PUT https://tickets.example.com/api/v1/webhooks/w1
+    {"is_active": true}
+
+To receive what is kept of the meantime too, reactivate with:
+
+    {"is_active": true, "replay_missed": true}
+
+What failed, and why:
+
+    GET https://tickets.example.com/api/v1/webhooks/w1/deliveries?status=failed
+
+Or all of that in the console:
+
+https://tickets.example.com/console/webhooks/w1
+
+If the webhook is not in use any more, delete it. That ends these reminders too.
+
+`
+	if diff := cmp.Diff(want, m.Text); diff != "" {
+		t.Errorf("text (-want +got):\n%s", diff)
+	}
+	if m.Subject != `Webhook "Cutover" is still disabled` || m.ID != "m4" || m.To != "ada@example.org" {
+		t.Errorf("got %+v", m)
+	}
+	for _, part := range []string{"<td>12</td>", "2026-03-31T12:00:00.000Z", `<a href="https://tickets.example.com/console/webhooks/w1">`} {
+		if !strings.Contains(m.HTML, part) {
+			t.Errorf("the HTML form lacks %s:\n%s", part, m.HTML)
+		}
+	}
+}
+
+// What is said of the missed events depends on what is known of them, and left.
+func TestReminderOfWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	const (
+		counted = "can be replayed: "
+		will    = "will be deleted at 2026-03-31"
+		gone    = "missed before 2026-03-05T11:00:00.000Z is deleted"
+		last    = "This is the last reminder."
+	)
+	for name, c := range map[string]struct {
+		change  func(*ReminderNotice)
+		with    []string
+		without []string
+	}{
+		"nothing missed": {
+			func(r *ReminderNotice) { r.Missed, r.DeletedFrom = 0, time.Time{} },
+			[]string{counted + "0\n"}, []string{"deleted at", gone, last},
+		},
+		"more than was counted": {
+			func(r *ReminderNotice) { r.Missed, r.AtLeast = 10_000, true },
+			[]string{counted + "at least 10000\n", will}, []string{gone, last},
+		},
+		"none of those that were looked at": {
+			func(r *ReminderNotice) { r.Missed, r.AtLeast = 0, true },
+			[]string{will}, []string{counted, gone, last},
+		},
+		"the oldest are gone, after 410": {
+			func(r *ReminderNotice) {
+				r.GoneBefore, r.Last, r.Gone = time.Date(2026, 3, 5, 11, 0, 0, 0, time.UTC), true, true
+			},
+			[]string{counted + "12\n", gone, last, "because the receiver answered 410 Gone"}, []string{will, "delete it", "24 hours"},
+		},
+	} {
+		r := reminderNotice()
+		c.change(&r)
+		text := Reminder(r).Text
+		for _, part := range c.with {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s: the mail lacks %q:\n%s", name, part, text)
+			}
+		}
+		for _, part := range c.without {
+			if strings.Contains(text, part) {
+				t.Errorf("%s: the mail has %q:\n%s", name, part, text)
+			}
+		}
+	}
+}
+
 // Names and errors come from tenants and receivers.
 func TestForeignTextStaysText(t *testing.T) {
 	t.Parallel()

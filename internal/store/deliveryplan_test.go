@@ -159,6 +159,7 @@ func useQueue(t *testing.T, d *desk) {
 		t.Fatal(err)
 	}
 	d.create(start().Add(31*time.Hour), d.draft("missed"))
+	d.remindedAt(start().Add(30*time.Hour+week), 1)
 	useReplays(t, l, start().Add(32*time.Hour))
 	must(d.RotateSecret(ctx, start(), d.TenantID, l.hook.WebhookID, time.Hour))(t)
 	if err := d.PromoteSecret(ctx, start(), d.TenantID, l.hook.WebhookID); err != nil {

@@ -18,6 +18,7 @@ import (
 type Mails struct {
 	Disabled func(Notice) MailText // the webhook was switched off (contract section 4.11, D19)
 	Warning  func(Notice) MailText // it will be, if it goes on like this
+	Reminder func(Notice) MailText // it still is
 	Link     func(LinkNotice) MailText
 }
 
@@ -35,12 +36,13 @@ type Notice struct {
 	WebhookName string
 	WebhookID   string
 	TenantName  string
-	URL         string    // of the receiver
-	Reason      string    // delivery.DisabledByFailures or delivery.DisabledGone
-	Since       time.Time // the first failure of the streak
-	At          time.Time // when it was switched off, or for a warning when it will be
-	LastError   string    // of the newest failed attempt; "" if unknown
-	Final       bool      // nothing follows but the end: the last warning, or the end itself
+	URL         string      // of the receiver
+	Reason      string      // delivery.DisabledByFailures or delivery.DisabledGone
+	Since       time.Time   // the first failure of the streak
+	At          time.Time   // when it was switched off, or for a warning when it will be
+	LastError   string      // of the newest failed attempt; "" if unknown
+	Final       bool        // nothing follows but the end: the last warning or reminder, or the end itself
+	Missed      MissedSoFar // of a reminder
 }
 
 // MailText is a finished mail.
@@ -58,7 +60,7 @@ type OutboxMail struct {
 // incident is one reason to write to the owner of a webhook. kind and key tell
 // it from others of the same webhook: the outbox takes each once.
 type incident struct {
-	kind   string // "disabled" or "warning"
+	kind   string // "disabled", "warning" or "reminder"
 	key    string
 	notice Notice // what depends on the incident
 }
@@ -67,13 +69,16 @@ type incident struct {
 // there is nobody to write to.
 func (t *tx) mailOwner(now time.Time, w *delivery.Webhook, in incident) (mailed bool, err error) {
 	compose := t.w.s.cfg.Mails.Warning
-	if in.kind == "disabled" {
+	switch in.kind {
+	case "disabled":
 		compose = t.w.s.cfg.Mails.Disabled
+	case "reminder":
+		compose = t.w.s.cfg.Mails.Reminder
 	}
 	if compose == nil {
 		return true, nil
 	}
-	to, err := t.recipient(w)
+	to, err := recipient(t, w)
 	if err != nil || to.email == "" {
 		return false, err
 	}
@@ -99,13 +104,13 @@ type person struct{ name, email string }
 
 // recipient returns the user who created the webhook, or, if he is gone,
 // inactive or has no address, the oldest other user who may change it.
-func (t *tx) recipient(w *delivery.Webhook) (person, error) {
+func recipient(q querier, w *delivery.Webhook) (person, error) {
 	type user struct {
 		person
 		id          string
 		permissions string
 	}
-	rows, err := t.query(`select user_id, first_name, last_name, email, permissions from users
+	rows, err := q.query(`select user_id, first_name, last_name, email, permissions from users
 		where tenant_id = $1 and user_type = 'internal' and not is_inactive and email <> ''
 		order by case when user_id = $2 then 0 else 1 end, created_at, user_id`, w.TenantID, w.CreatedBy)
 	users, err := collect(rows, err, func(row scanner) (user, error) {

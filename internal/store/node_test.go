@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -253,8 +254,8 @@ func takenOver(t *testing.T, pl place) {
 }
 
 // Two nodes that both believe that they are the oldest look for webhooks to switch
-// off and for mail to send at the same time: each is switched off once, with one
-// mail, and each mail is one node's.
+// off, for reminders and for mail to send at the same time: each is switched off
+// once, with one mail and one reminder, and each mail is one node's.
 func TestTwoNodesDisableOnce(t *testing.T) {
 	t.Parallel()
 	onServers(t, disableOnce)
@@ -295,6 +296,15 @@ func disableOnce(t *testing.T, pl place) {
 	})
 	both("mails were claimed", func(s *Store, node string) (int, error) {
 		mails, err := s.ClaimMail(t.Context(), at, node, lease, 2*webhooks)
+		return len(mails), err
+	})
+	at = at.Add(week)
+	both("reminders were claimed", func(s *Store, node string) (int, error) {
+		if err := s.Remind(t.Context(), at); err != nil {
+			return 0, err
+		}
+		mails, err := s.ClaimMail(t.Context(), at, node, lease, 3*webhooks)
+		mails = slices.DeleteFunc(mails, func(m OutboxMail) bool { return !strings.HasPrefix(m.Subject, "reminder ") })
 		return len(mails), err
 	})
 }

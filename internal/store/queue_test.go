@@ -34,7 +34,12 @@ func mails(c *Config) {
 			}
 		}
 	}
-	c.Mails = Mails{Disabled: text("disabled"), Warning: text("warning")}
+	c.Mails = Mails{Disabled: text("disabled"), Warning: text("warning"), Reminder: reminded}
+}
+
+// reminded makes the text of a reminder.
+func reminded(n Notice) MailText {
+	return MailText{Subject: "reminder " + n.WebhookName, Text: fmt.Sprintf("%s|%s|%s|%s|%v|%+v", n.UserName, n.Reason, n.At.Format(time.RFC3339), n.LastError, n.Final, n.Missed)}
 }
 
 // line is a webhook whose deliveries a test claims and answers.

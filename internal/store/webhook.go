@@ -370,6 +370,9 @@ func (t *tx) switchOn(now time.Time, w *delivery.Webhook) error {
 	if err := t.endOutage(now, w); err != nil {
 		return err
 	}
+	if err := t.dropReminders(now, Lane{w.TenantID, w.WebhookID}, allReminders, "the webhook is active again"); err != nil {
+		return err
+	}
 	w.Reenable()
 	return t.saveHealth(w)
 }
@@ -416,6 +419,9 @@ func (s *Store) DeleteWebhook(ctx context.Context, now time.Time, a ticket.Actor
 			return struct{}{}, err
 		}
 		if err := t.cancelReplay(now, lane, CancelledByDeletion); err != nil {
+			return struct{}{}, err
+		}
+		if err := t.dropReminders(now, lane, allReminders, "the webhook was deleted"); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, t.abandonOwed(now, lane)
