@@ -50,7 +50,7 @@ func TestPagesThatChangeAreReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.sweep(t.Context(), time.Time{}); err != nil {
+	if _, _, err := c.sweep(t.Context(), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	entries, _ := readAll(t, dir)
@@ -60,5 +60,41 @@ func TestPagesThatChangeAreReadAgain(t *testing.T) {
 	}
 	if !slices.Equal(got, want) || len(*asked) != len(script) {
 		t.Errorf("a collector: %v after %d requests, want %v after %d", got, len(*asked), want, len(script))
+	}
+}
+
+// A collector's sweep begins where the last one began that came to its end, by the
+// server's clock, whatever ours says, and by overlap before that.
+func TestCollectorSweepsByTheServersClock(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []time.Duration{0, 20 * time.Minute, -20 * time.Minute} {
+		d := newDesk(t)
+		began := d.clock
+		c, err := OpenCollector(CollectorConfig{
+			URL: d.URL, Key: "k", HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, Dir: t.TempDir(), WebhookID: "w",
+			Since: began.Add(-time.Hour), Interval: time.Minute, Budget: 1, Now: func() time.Time { return d.clock.Add(ahead) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.noFeed = true
+		want := func(what string, after time.Duration, n int) {
+			t.Helper()
+			d.clock = began.Add(after)
+			if err := c.sweepNow(t.Context()); err != nil || c.status.Tickets != n {
+				t.Errorf("our clock is ahead by %s: %s: %d tickets, %v; want %d", ahead, what, c.status.Tickets, err, n)
+			}
+		}
+		want("nothing has changed", 0, 0)
+		d.changed["late"], d.changed["old"] = began.Add(2*time.Second-overlap), began.Add(-2*time.Second-overlap)
+		d.changed["soon"] = began.Add(time.Minute)
+		want("it is not time", sweepEvery-time.Second, 0)
+		d.breaks, d.clock = true, began.Add(sweepEvery)
+		if err := c.sweepNow(t.Context()); err == nil {
+			t.Error("a server that fails is no error")
+		}
+		d.breaks = false
+		want("one that was committed late, and one that is new", sweepEvery+time.Minute, 2)
 	}
 }
