@@ -284,3 +284,19 @@ func TestASweepGoesOnWhereItFailed(t *testing.T) {
 		}
 	}
 }
+
+// A ticket that is ahead of the server's clock does not take the walks with it: what
+// changes until then is seen.
+func TestATicketOfTheFutureHidesNothing(t *testing.T) {
+	t.Parallel()
+	d, dir := newDesk(t), t.TempDir()
+	d.changed["ahead"], d.changed["b"] = d.clock.Add(2*time.Hour), d.clock.Add(-time.Hour)
+	if got, _, err := oneRound(t, d.URL, dir); err != nil || len(got) != 0 {
+		t.Fatal(got, err)
+	}
+	d.clock = d.clock.Add(10 * time.Minute)
+	d.changed["b"] = d.clock
+	if got, _, err := oneRound(t, d.URL, dir); err != nil || len(got) != 1 || got[0].Ticket != "b" {
+		t.Errorf("reacted to %+v, %v", got, err)
+	}
+}
