@@ -77,7 +77,7 @@ func TestCollectorSweepsByTheServersClock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		t.Cleanup(func() { c.Close() })
 		c.noFeed = true
 		want := func(what string, after time.Duration, n int) {
 			t.Helper()
