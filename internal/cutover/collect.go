@@ -53,6 +53,7 @@ type Collector struct {
 	subscribed *Subscription // as the record of this run has it
 	seen       map[string]Delivery
 	noFeed     bool
+	swept      time.Time // when the last sweep of this run began, by our clock
 	answered   bool
 	status     Collected
 }
@@ -88,7 +89,7 @@ type collectorPlace struct {
 	Feed      string `json:"feed,omitempty"` // cursor of the event feed
 	// Read is up to when each topic has been read.
 	Read  map[Topic]time.Time `json:"read,omitempty"`
-	Swept time.Time           `json:"swept,omitzero"` // the list of tickets likewise
+	Swept time.Time           `json:"swept,omitzero"` // the list of tickets likewise, by the server's clock
 	// DisabledSince is since when the webhook is disabled, and NotedTo up to when
 	// the record says so.
 	DisabledSince time.Time `json:"disabled_since,omitzero"`
@@ -443,17 +444,17 @@ func truthOf(e *client.Event, at time.Time) (*Truth, error) {
 // sweepNow sweeps what changed since the last sweep, once an hour.
 func (c *Collector) sweepNow(ctx context.Context) error {
 	now := c.cfg.Now()
-	if !c.place.Swept.IsZero() && now.Sub(c.place.Swept) < sweepEvery {
+	if !c.swept.IsZero() && now.Sub(c.swept) < sweepEvery {
 		return nil
 	}
 	from := c.cfg.Since
 	if back := c.place.Swept.Add(-overlap); back.After(from) {
 		from = back
 	}
-	n, err := c.sweep(ctx, from)
+	n, began, err := c.sweep(ctx, from)
 	c.status.Tickets += n
 	if err == nil {
-		c.place.Swept = now
+		c.swept, c.place.Swept = now, began
 	}
 	return err
 }

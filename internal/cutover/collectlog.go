@@ -156,8 +156,9 @@ func sweptTruth(t *client.Ticket, at time.Time) (*Truth, error) {
 }
 
 // sweep walks through the tickets that changed since from, by the list, and notes
-// the state of each. It returns how many that were.
-func (c *Collector) sweep(ctx context.Context, from time.Time) (int, error) {
+// the state of each. It returns how many that were, and the server's clock when the
+// walk began.
+func (c *Collector) sweep(ctx context.Context, from time.Time) (n int, began time.Time, err error) {
 	w := walk{from: from, page: 1}
 	noted := map[string]time.Time{}
 	for !w.done {
@@ -167,17 +168,20 @@ func (c *Collector) sweep(ctx context.Context, from time.Time) (int, error) {
 			return err
 		})
 		if err != nil {
-			return len(noted), err
+			return len(noted), began, err
+		}
+		if began.IsZero() {
+			began, _ = poll.serverTime()
 		}
 		last, err := lastUpdate(page.Data, !w.one)
 		if err != nil {
-			return len(noted), noAnswer{err, *poll}
+			return len(noted), began, noAnswer{err, *poll}
 		}
 		var entries []Entry
 		for i := range page.Data {
 			truth, err := sweptTruth(&page.Data[i], poll.Done)
 			if err != nil {
-				return len(noted), noAnswer{err, *poll}
+				return len(noted), began, noAnswer{err, *poll}
 			}
 			if at, was := noted[truth.Ticket]; was && !truth.UpdatedAt.After(at) {
 				continue
@@ -187,10 +191,10 @@ func (c *Collector) sweep(ctx context.Context, from time.Time) (int, error) {
 		}
 		if len(entries) > 0 {
 			if err := c.record.Append(entries...); err != nil {
-				return len(noted), err
+				return len(noted), began, err
 			}
 		}
 		w = w.next(last, len(entries) > 0, page.HasNext)
 	}
-	return len(noted), nil
+	return len(noted), began, nil
 }

@@ -78,7 +78,13 @@ func TestVerdicts(t *testing.T) {
 					e.Receiver.Refetch = true
 				}
 			}
-		}, want: Go},
+		}, want: Go, code: "refetch"},
+		{name: "two mismatches", before: func(s *scene) {
+			for i, id := range []string{"x", "y"} {
+				e := s.fed(s.event(s.changed("a", time.Duration(40+i)*time.Minute), id))
+				s.got(e, 0, 1, func(r *Receipt) { r.Hash, r.Body = "x", `{"data":{"title":"x","is_closed":false}}` })
+			}
+		}, want: NoGo, exit: 30, code: "M1+M3"},
 		{name: "a mismatch in a field that somebody answers for", before: func(s *scene) {
 			s.got(s.fed(s.event(s.changed("a", 40*time.Minute), "x")), 0, 1, func(r *Receipt) { r.Hash, r.Body = "x", `{"data":{"title":"x","is_closed":false}}` })
 		}, rules: func(r *Rules) {

@@ -239,3 +239,64 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("still locked: %v", err)
 	}
 }
+
+// A sweep goes on where a request of it failed: with the same page, and with the same
+// ticket of those that the list left out.
+func TestASweepGoesOnWhereItFailed(t *testing.T) {
+	t.Parallel()
+	const at, broken = "2026-05-05T09:00:00.000Z", `<html>busy</html>`
+	page := func(more string, id string) string {
+		return `{"data":[` + strings.Replace(algaTicket(at, ""), ticketA, id, 1) + `],"pagination":{"total":2,"hasNext":` + more + `}}`
+	}
+	url, asked := answering(t, broken, page("true", "a"), page("false", "b"), broken, `{"error":{"code":"NOT_FOUND","message":"ticket not found"}}`)
+	p, err := Open(Config{
+		URL: url, Key: "k", HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, Dir: t.TempDir(),
+		Interval: time.Hour, Budget: 1, Now: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	updated, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a", "b", "c"} {
+		if err := p.memory.save(memoryLine{Seen: &seen{Ticket: id, UpdatedAt: updated}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.answered, p.sweep = true, &sweep{page: 1, seen: map[string]bool{}}
+	for range 3 { // rounds
+		p.failure = nil
+		if err := p.goOnSweeping(t.Context(), day); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const list = "/api/v1/tickets?limit=100&order=asc&page="
+	want := []string{list + "1&sort=ticket_number", list + "1&sort=ticket_number", list + "2&sort=ticket_number", "/api/v1/tickets/c", "/api/v1/tickets/c"}
+	if !slices.Equal(*asked, want) || p.sweep != nil {
+		t.Errorf("asked %q, want %q; the sweep is over: %t", *asked, want, p.sweep == nil)
+	}
+	for id, s := range p.memory.tickets {
+		if s.Gone != (id == "c") || s.Unlisted {
+			t.Errorf("ticket %s: %+v", id, s)
+		}
+	}
+}
+
+// A ticket that is ahead of the server's clock does not take the walks with it: what
+// changes until then is seen.
+func TestATicketOfTheFutureHidesNothing(t *testing.T) {
+	t.Parallel()
+	d, dir := newDesk(t), t.TempDir()
+	d.changed["ahead"], d.changed["b"] = d.clock.Add(2*time.Hour), d.clock.Add(-time.Hour)
+	if got, _, err := oneRound(t, d.URL, dir); err != nil || len(got) != 0 {
+		t.Fatal(got, err)
+	}
+	d.clock = d.clock.Add(10 * time.Minute)
+	d.changed["b"] = d.clock
+	if got, _, err := oneRound(t, d.URL, dir); err != nil || len(got) != 1 || got[0].Ticket != "b" {
+		t.Errorf("reacted to %+v, %v", got, err)
+	}
+}

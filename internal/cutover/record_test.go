@@ -347,3 +347,33 @@ func TestMemory(t *testing.T) {
 		t.Errorf("%d tickets are listed", n)
 	}
 }
+
+// What cannot be brought to the disk is not said to be there, and puts nothing in the
+// place of what is: a device that takes everything cannot be synced.
+func TestWhatIsNotOnTheDiskIsAnError(t *testing.T) {
+	t.Parallel()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lines{file: null}
+	if err := l.append(1); err == nil {
+		t.Error("an append that was not synced is no error")
+	}
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(os.DevNull, name+".new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := replaceFile(name, []byte("new")); err == nil {
+		t.Error("a file that was not synced is no error")
+	}
+	if text, err := os.ReadFile(name); string(text) != "old" {
+		t.Errorf("%q is in its place, %v", text, err)
+	}
+}
