@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -67,14 +68,22 @@ func (c *configCmd) Run(k *kong.Context, t terminal) error {
 	return nil
 }
 
-// redactURL hides the password of a URL; one that does not parse is hidden whole.
+// redactURL hides the passwords of a URL, also those behind a question mark, where
+// PostgreSQL takes one too. What is no URL is hidden whole.
 func redactURL(raw string) string {
 	if raw == "" {
 		return ""
 	}
 	u, err := url.Parse(raw)
-	if err != nil {
+	if err != nil || u.Scheme == "" {
 		return "[REDACTED]"
+	}
+	settings := u.Query()
+	for name := range settings {
+		if strings.Contains(name, "password") {
+			settings.Set(name, "xxxxx")
+			u.RawQuery = settings.Encode()
+		}
 	}
 	return u.Redacted()
 }

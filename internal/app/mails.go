@@ -40,7 +40,7 @@ func mails(cfg Config) store.Mails {
 		Reminder: func(n store.Notice) store.MailText {
 			return textOf(mail.Reminder(mail.ReminderNotice{
 				UserName: n.UserName, WebhookID: n.WebhookID, WebhookName: n.WebhookName,
-				Gone: n.Reason == delivery.DisabledGone, DisabledAt: n.At, DisableAfter: cfg.Policy.DisableAfter, LastError: n.LastError,
+				Gone: n.Reason == delivery.DisabledGone, DisabledAt: n.At, LastError: n.LastError,
 				Missed: n.Missed.Kept, AtLeast: n.Missed.AtLeast, DeletedFrom: n.Missed.DeletedFrom, GoneBefore: n.Missed.GoneBefore, Last: n.Final,
 				PublicURL: cfg.PublicURL, Page: pageOf(cfg, n.WebhookID),
 			}))

@@ -129,6 +129,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.loops.Go(e.sched.run)
 	e.loops.Go(e.tellWaits)
 	e.loops.Go(e.guardHealth)
+	e.loops.Go(e.remind)
 	e.loops.Go(e.sweep)
 	e.loops.Go(e.replay)
 	if e.cfg.Mail != nil {

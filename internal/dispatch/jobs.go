@@ -52,24 +52,41 @@ func (e *Engine) job(name string, bell <-chan struct{}, step func(ctx context.Co
 }
 
 // guardHealth switches off webhooks that have only failed for the policy's time,
-// and writes the warnings before that and the reminders after it. It goes by the
-// clock, so a webhook that gets no events any more is switched off as well.
+// and writes the warnings before that. It goes by the clock, so a webhook that
+// gets no events any more is switched off as well.
 func (e *Engine) guardHealth() {
 	e.job("auto-disable", e.failed, func(ctx context.Context) (time.Time, error) {
-		now := e.cfg.Now() // one for all, so that nothing falls due in between
-		off, err := e.cfg.Store.DisableOverdue(ctx, now)
+		off, err := e.cfg.Store.DisableOverdue(ctx, e.cfg.Now())
 		if err != nil {
 			return time.Time{}, fmt.Errorf("disable failing webhooks: %w", err)
 		}
 		for _, l := range off {
 			e.noteDisabled(l, delivery.DisabledByFailures)
 		}
-		err = e.cfg.Store.Remind(ctx, now)
 		nudge(e.mailDue)
-		if err != nil {
-			return time.Time{}, fmt.Errorf("remind of disabled webhooks: %w", err)
+		next, found, err := e.cfg.Store.NextDisable(ctx, e.cfg.Now())
+		if err != nil || !found {
+			return time.Time{}, err
 		}
-		next, found, err := e.cfg.Store.NextDisable(ctx, now)
+		return next, nil
+	})
+}
+
+// remindBatch is how many reminders are written before the engine looks whether it
+// has to stop: of each it is counted what the webhook has missed.
+const remindBatch = 5
+
+// remind writes the reminders of webhooks that stay switched off. Nobody has to tell
+// it of one: the first is due long after jobPoll.
+func (e *Engine) remind() {
+	e.job("reminders", nil, func(ctx context.Context) (time.Time, error) {
+		now := e.cfg.Now() // one for both, so that nothing falls due in between
+		more, err := e.cfg.Store.Remind(ctx, now, remindBatch)
+		nudge(e.mailDue)
+		if more || err != nil {
+			return now, err
+		}
+		next, found, err := e.cfg.Store.NextReminder(ctx, now)
 		if err != nil || !found {
 			return time.Time{}, err
 		}
@@ -156,7 +173,8 @@ func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
 	if sendErr == nil {
 		e.metrics.mails.WithLabelValues(mailSent).Inc()
 		e.cfg.Log.Info("mail sent", "mail", m.MailID, "tenant", m.TenantID)
-		if err := e.cfg.Store.MailSent(ctx, now, m); err != nil {
+		// A Conflict: it was given up meanwhile, since what it says was over.
+		if err := e.cfg.Store.MailSent(ctx, now, m); err != nil && !fault.Is(err, fault.Conflict) {
 			return fmt.Errorf("note a sent mail: %w", err)
 		}
 		return nil
@@ -173,7 +191,7 @@ func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
 }
 
 func (e *Engine) noteFailed(ctx context.Context, m store.OutboxMail, cause string, retry *time.Time) error {
-	if err := e.cfg.Store.MailFailed(ctx, e.cfg.Now(), m, cause, retry); err != nil && !fault.Is(err, fault.NotFound) {
+	if err := e.cfg.Store.MailFailed(ctx, e.cfg.Now(), m, cause, retry); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
 		return fmt.Errorf("note a failed mail: %w", err)
 	}
 	return nil

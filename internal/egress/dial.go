@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -199,48 +200,57 @@ func (d *guardedDialer) lookup(ctx context.Context, host string) ([]netip.Addr, 
 }
 
 type dialed struct {
+	n    int // of the target
 	conn net.Conn
 	err  error
 }
 
 // race dials the targets in order, the next one when the last failed or was
-// silent for a while, and returns the first connection.
+// silent for a while, and returns the first connection. A failure that the others
+// would share ends it, but for those that began before: they are further.
 func (d *guardedDialer) race(ctx context.Context, network string, targets []netip.AddrPort) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the losers
 	results := make(chan dialed, len(targets))
-	start := func(target netip.AddrPort) {
-		conn, err := d.connect(ctx, network, target)
-		results <- dialed{conn, err}
+	start := func(n int) {
+		conn, err := d.connect(ctx, network, targets[n])
+		results <- dialed{n, conn, err}
 	}
 	timer := time.NewTimer(nextAddress)
 	defer timer.Stop()
 
-	go start(targets[0])
+	go start(0)
 	var first error
-	for next, open := 1, 1; open > 0; {
+	next, open := 1, 1
+	over, limit := make([]bool, len(targets)), len(targets) // what has failed, and before which one it may go on
+	for slices.Contains(over[:min(next, limit)], false) {
 		var silent <-chan time.Time
-		if next < len(targets) {
+		if next < limit {
 			silent = timer.C
 		}
 		select {
 		case r := <-results:
 			open--
-			if r.err == nil || isFinal(r.err) {
+			if r.err == nil {
 				go closeLosers(results, open)
-				return r.conn, r.err
+				return r.conn, nil
 			}
+			over[r.n] = true
 			if first == nil {
 				first = r.err
 			}
+			if isFinal(r.err) && r.n < limit {
+				first, limit = r.err, r.n
+			}
 		case <-silent:
 		}
-		if next < len(targets) && ctx.Err() == nil {
-			go start(targets[next])
+		if next < limit && ctx.Err() == nil {
+			go start(next)
 			next, open = next+1, open+1
 			timer.Reset(nextAddress)
 		}
 	}
+	go closeLosers(results, open)
 	if errors.Is(first, errRefused) {
 		return nil, &dialError{delivery.ErrSSRF, first}
 	}

@@ -77,10 +77,11 @@ func ParseProxy(raw string) (*Proxy, error) {
 }
 
 // ParseBind reads a setting such as --egress-bind: an address of this machine. That
-// it is one is found out by binding a socket to it. Whoever calls names the setting.
+// it is one is found out by a connection from it to itself: a socket can be bound to
+// the address of a group or a network too. Whoever calls names the setting.
 func ParseBind(raw string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(raw)
-	if err != nil || addr.IsUnspecified() {
+	if err != nil || addr.IsUnspecified() || addr.Zone() != "" {
 		return netip.Addr{}, fmt.Errorf("%q is not an IP address of this machine, such as 192.0.2.10", raw)
 	}
 	addr = addr.Unmap()
@@ -88,7 +89,12 @@ func ParseBind(raw string) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("%s is not an address of this machine: %s", addr, cause(err))
 	}
-	return addr, l.Close()
+	defer l.Close() //nolint:errcheck // nothing was written
+	conn, err := net.DialTCP("tcp", sourceOf(addr), l.Addr().(*net.TCPAddr)) //nolint:forcetypeassert // of a TCP listener
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%s is not an address of this machine: %s", addr, cause(err))
+	}
+	return addr, conn.Close()
 }
 
 // sourceOf is addr with any port.

@@ -404,6 +404,32 @@ func TestProxyAndSeveralAddresses(t *testing.T) {
 	}
 }
 
+// A proxy that fails for one address of a receiver does not break off the way to
+// another that is under way.
+func TestProxyFailsBesideASlowAddress(t *testing.T) {
+	t.Parallel()
+	r := listenOn(t, "127.0.0.2:0", answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	var asked atomic.Int64
+	refused := make(chan struct{})
+	proxy := listen(t, func(_ *receiver, c *net.TCPConn) {
+		head := bufio.NewReader(c)
+		http.ReadRequest(head)
+		if asked.Add(1) > 1 {
+			io.WriteString(c, "HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
+			close(refused)
+			return
+		}
+		<-refused
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")(r, c)
+	})
+	cfg := through(t, config(t, "127.0.0.0/8"), "http://"+proxy.addr)
+	cfg.Resolver = startNameServer(t, 0, addrs("127.0.0.2", "127.0.0.3", "127.0.0.4"))
+	if a := newClient(t, cfg).Do(t.Context(), post(named(r), patience)); !a.OK() || asked.Load() != 2 {
+		t.Errorf("asked %d times, got %+v", asked.Load(), a)
+	}
+}
+
 // What comes in one packet with the head of the answer belongs to the receiver, as
 // does what comes after interim answers.
 func TestProxyEarlyBytes(t *testing.T) {
@@ -490,7 +516,10 @@ func TestParseBind(t *testing.T) {
 	for raw, words := range map[string]string{
 		"eth0": "is not an IP address", "127.0.0.1:80": "is not an IP address", "": "is not an IP address", "10.0.0.0/8": "is not an IP address",
 		"0.0.0.0": "is not an IP address", "::": "is not an IP address",
+		"::1%lo":    "is not an IP address",
 		"192.0.2.1": "is not an address of this machine", "2001:db8::1": "is not an address of this machine",
+		"224.0.0.1": "is not an address of this machine", "255.255.255.255": "is not an address of this machine",
+		"127.255.255.255": "is not an address of this machine",
 	} {
 		if addr, err := ParseBind(raw); err == nil || !strings.Contains(err.Error(), words) || addr.IsValid() {
 			t.Errorf("%q: %v, %v", raw, addr, err)

@@ -53,22 +53,21 @@ type WarningNotice struct {
 
 // ReminderNotice is what the mail about a webhook that stays disabled says.
 type ReminderNotice struct {
-	ID           string
-	To           string
-	UserName     string
-	WebhookID    string
-	WebhookName  string
-	Gone         bool          // as in DisabledNotice
-	DisabledAt   time.Time     // when it was switched off
-	DisableAfter time.Duration // as in DisabledNotice
-	LastError    string
-	Missed       int       // events that can still be replayed
-	AtLeast      bool      // they are so many or more
-	DeletedFrom  time.Time // when the oldest of them is deleted; zero if there are none
-	GoneBefore   time.Time // what was missed before is deleted already; zero while nothing is
-	Last         bool      // no other reminder follows
-	PublicURL    string
-	Page         string // as in DisabledNotice
+	ID          string
+	To          string
+	UserName    string
+	WebhookID   string
+	WebhookName string
+	Gone        bool      // as in DisabledNotice
+	DisabledAt  time.Time // when it was switched off
+	LastError   string
+	Missed      int       // events that can still be replayed
+	AtLeast     bool      // they are so many or more
+	DeletedFrom time.Time // when the oldest of them is deleted; zero if there are none
+	GoneBefore  time.Time // what was missed before is deleted already; zero while nothing is
+	Last        bool      // no other reminder follows
+	PublicURL   string
+	Page        string // as in DisabledNotice
 }
 
 // LinkNotice is what the mail with a link to the console says.
@@ -122,7 +121,7 @@ func Disabled(d DisabledNotice) Message {
 // Reminder writes the mail about a webhook that was switched off and still is.
 func Reminder(r ReminderNotice) Message {
 	name := oneLine(r.WebhookName, maxName)
-	reason := "after " + span(r.DisableAfter) + " of continuous failures"
+	reason := "after continuous failures"
 	if r.Gone {
 		reason = "because the receiver answered 410 Gone"
 	}

@@ -123,7 +123,7 @@ What failed, and why:
 func reminderNotice() ReminderNotice {
 	return ReminderNotice{
 		ID: "m4", To: "ada@example.org", UserName: "Ada", WebhookID: "w1", WebhookName: "Cutover",
-		DisabledAt: time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC), DisableAfter: 24 * time.Hour, LastError: "refused",
+		DisabledAt: time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC), LastError: "refused",
 		Missed: 12, DeletedFrom: time.Date(2026, 3, 31, 12, 0, 0, 0, time.UTC),
 		PublicURL: "https://tickets.example.com", Page: "https://tickets.example.com/console/webhooks/w1",
 	}
@@ -134,7 +134,7 @@ func TestReminder(t *testing.T) {
 	m := Reminder(reminderNotice())
 	want := `Hello Ada,
 
-Your webhook "Cutover" has been disabled since 2026-03-01T11:00:00.000Z, after 24 hours of continuous failures. Nothing is sent to it.
+Your webhook "Cutover" has been disabled since 2026-03-01T11:00:00.000Z, after continuous failures. Nothing is sent to it.
 
 Webhook: Cutover
 Webhook id: w1

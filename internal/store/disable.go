@@ -140,18 +140,12 @@ func (t *tx) lastError(l Lane) (string, error) {
 	return message, nil
 }
 
-// NextDisable returns when DisableOverdue or Remind, after both ran at now, have
-// something to do next: now if DisableOverdue has already. ok is false while no
-// webhook is failing, and none that was switched off for that is to be reminded of.
+// NextDisable returns when DisableOverdue has something to do next: now if it
+// has already. ok is false while no webhook is failing.
 func (s *Store) NextDisable(ctx context.Context, now time.Time) (next time.Time, ok bool, err error) {
 	list, err := failingWebhooks(s.reader(ctx), now)
 	if err != nil {
 		return time.Time{}, false, err
-	}
-	if s.reminds() {
-		if next, ok, err = s.nextReminder(s.reader(ctx), now); err != nil {
-			return time.Time{}, false, err
-		}
 	}
 	p := s.cfg.Policy
 	sooner := func(at time.Time) {

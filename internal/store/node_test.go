@@ -300,8 +300,8 @@ func disableOnce(t *testing.T, pl place) {
 	})
 	at = at.Add(week)
 	both("reminders were claimed", func(s *Store, node string) (int, error) {
-		if err := s.Remind(t.Context(), at); err != nil {
-			return 0, err
+		if more, err := s.Remind(t.Context(), at, webhooks); err != nil || more {
+			return 0, fmt.Errorf("more: %t, %w", more, err)
 		}
 		mails, err := s.ClaimMail(t.Context(), at, node, lease, 3*webhooks)
 		mails = slices.DeleteFunc(mails, func(m OutboxMail) bool { return !strings.HasPrefix(m.Subject, "reminder ") })

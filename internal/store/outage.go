@@ -119,7 +119,7 @@ type missedCount struct {
 // switch-off may still end either way, or the change cannot be made at all.
 func (s *Store) countMissed(ctx context.Context, now time.Time, l Lane, change func(*delivery.Spec) error) (*missedCount, error) {
 	r := s.reader(ctx)
-	w, err := closedOf(r, l.TenantID, l.WebhookID)
+	w, err := s.webhookOf(r, l.TenantID, l.WebhookID)
 	if err != nil || w.IsActive || w.DisabledAt == nil || change(&w.Spec) != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,6 +54,8 @@ const offByItself = `disabled_reason in ('failures', 'gone') and deleted_at is n
 //
 // The outbox forgets a mail when it is as old as the retention, but no reminder is
 // due for as long as that: by then the next one is, and the last is given up.
+//
+// Beside an error there is a list, without the webhooks that it is about.
 func (s *Store) remindersDue(q querier, now time.Time) ([]reminder, error) {
 	every, last := s.cfg.Policy.RemindEvery, s.lastReminder()
 	ended := now.Add(-time.Duration(last)*every - s.cfg.Retention)
@@ -77,22 +80,28 @@ func (s *Store) remindersDue(q querier, now time.Time) ([]reminder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find reminders that are due: %w", err)
 	}
-	list := make([]reminder, len(found))
+	var list []reminder
+	var wrong []error
 	for i := range found {
 		w, err := found[i].closed()
 		if err != nil {
-			return nil, err
+			wrong = append(wrong, err)
+			continue
 		}
-		list[i] = reminder{w: w, due: found[i].due, last: found[i].due == micros(*w.DisabledAt)+last*every.Microseconds()}
+		list = append(list, reminder{w: w, due: found[i].due, last: found[i].due == micros(*w.DisabledAt)+last*every.Microseconds()})
 	}
-	return list, nil
+	return list, errors.Join(wrong...)
 }
 
-// nextReminder returns when the first reminder after now is due.
-func (s *Store) nextReminder(q querier, now time.Time) (due time.Time, ok bool, err error) {
+// NextReminder returns when the first reminder after now is due. ok is false while
+// no webhook is to be reminded of.
+func (s *Store) NextReminder(ctx context.Context, now time.Time) (due time.Time, ok bool, err error) {
+	if !s.reminds() {
+		return time.Time{}, false, nil
+	}
 	every := s.cfg.Policy.RemindEvery
 	var us sql.NullInt64
-	err = q.row(`select min(disabled_at + $2 * (($1 - disabled_at) / $2 + 1)) from webhooks
+	err = s.reader(ctx).row(`select min(disabled_at + $2 * (($1 - disabled_at) / $2 + 1)) from webhooks
 		where disabled_at > $3 and `+offByItself,
 		micros(now), every.Microseconds(), micros(now.Add(-time.Duration(s.lastReminder())*every))).Scan(&us)
 	if err != nil {
@@ -101,59 +110,63 @@ func (s *Store) nextReminder(q querier, now time.Time) (due time.Time, ok bool, 
 	return instant(us.Int64), us.Valid, nil
 }
 
-// Remind puts a mail into the outbox for each reminder that is due. Each has a
-// transaction of its own, and what was missed is counted before that, so that no
-// write waits for it. A webhook whose owner cannot be mailed is looked at again next
-// time.
-func (s *Store) Remind(ctx context.Context, now time.Time) error {
+// Remind puts a mail into the outbox for each reminder that is due, for limit of them
+// at most, and more says that others are left. Each has a transaction of its own, and
+// what was missed is counted before that, so that no write waits for it. A webhook
+// whose owner cannot be mailed is looked at again next time, and one with which
+// something is wrong stands in the error and holds up no other.
+func (s *Store) Remind(ctx context.Context, now time.Time, limit int) (more bool, err error) {
 	if !s.reminds() {
-		return nil
+		return false, nil
 	}
 	due, err := s.remindersDue(s.reader(ctx), now)
-	if err != nil {
-		return err
-	}
+	wrong := []error{err}
 	for i := range due {
-		if err := s.remind(ctx, now, &due[i]); err != nil {
-			return fmt.Errorf("webhook %s: %w", due[i].w.WebhookID, err)
+		if limit == 0 {
+			return true, errors.Join(wrong...)
+		}
+		written, err := s.remind(ctx, now, &due[i])
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("remind of webhook %s: %w", due[i].w.WebhookID, err))
+		}
+		if written {
+			limit--
 		}
 	}
-	return nil
+	return false, errors.Join(wrong...)
 }
 
-func (s *Store) remind(ctx context.Context, now time.Time, d *reminder) error {
+func (s *Store) remind(ctx context.Context, now time.Time, d *reminder) (written bool, err error) {
 	r, w := s.reader(ctx), &d.w
 	to, err := recipient(r, w)
 	if err != nil || to.email == "" {
-		return err
+		return false, err
 	}
 	missed, err := s.missedSoFar(r, now, w)
 	if err != nil {
-		return err
+		return false, err
 	}
-	_, err = write(ctx, s, func(t *tx) (struct{}, error) {
+	return write(ctx, s, func(t *tx) (bool, error) {
 		key := fmt.Sprintf("%d/%d", micros(*w.DisabledAt), d.due)
 		var still int
 		err := t.row(`select count(*) from webhooks where tenant_id = $1 and webhook_id = $2 and disabled_at = $3 and `+offByItself+`
 				and not exists (select 1 from mail_outbox where tenant_id = $1 and dedupe_key >= $4 and dedupe_key < $5)`,
 			w.TenantID, w.WebhookID, micros(*w.DisabledAt), reminderKey(w.WebhookID, key), reminderKey(w.WebhookID, allReminders)).Scan(&still)
 		if err != nil {
-			return struct{}{}, fmt.Errorf("look whether a reminder is still due: %w", err)
+			return false, fmt.Errorf("look whether a reminder is still due: %w", err)
 		}
 		if still == 0 {
-			return struct{}{}, nil
+			return false, nil
 		}
 		if err := t.dropReminders(now, Lane{w.TenantID, w.WebhookID}, key, "a later reminder takes its place"); err != nil {
-			return struct{}{}, err
+			return false, err
 		}
 		n := Notice{Reason: w.DisabledReason, At: *w.DisabledAt, Final: d.last, Missed: missed}
 		if n.LastError, err = t.lastError(Lane{w.TenantID, w.WebhookID}); err != nil {
-			return struct{}{}, err
+			return false, err
 		}
-		_, err = t.mailOwner(now, w, incident{kind: "reminder", key: key, notice: n})
-		return struct{}{}, err
+		return t.mailOwner(now, w, incident{kind: "reminder", key: key, notice: n})
 	})
-	return err
 }
 
 // reminderKey is what the outbox knows a reminder by, see incident. Of one webhook they
@@ -163,13 +176,13 @@ func reminderKey(webhookID, key string) string { return "reminder/" + webhookID 
 // allReminders is behind the keys of all reminders of a webhook.
 const allReminders = "~"
 
-// dropReminders gives up the reminders of a webhook, before one with a key, that still
-// wait for the mail server, since they are not true any more, and says why. One that
-// is being sent at this moment is left to whoever does it.
+// dropReminders gives up the reminders of a webhook, before one with a key, that are
+// not sent yet, since they are not true any more, and says why. One that is being sent
+// at this moment arrives, or is not tried again.
 func (t *tx) dropReminders(now time.Time, l Lane, before, why string) error {
 	_, err := t.exec(`update mail_outbox set failed_at = $4, last_error = $5
-		where tenant_id = $1 and dedupe_key >= $2 and dedupe_key < $3 and sent_at is null and failed_at is null
-			and (lease_until is null or lease_until <= $4)`, l.TenantID, reminderKey(l.WebhookID, ""), reminderKey(l.WebhookID, before), micros(now), why)
+		where tenant_id = $1 and dedupe_key >= $2 and dedupe_key < $3 and sent_at is null and failed_at is null`,
+		l.TenantID, reminderKey(l.WebhookID, ""), reminderKey(l.WebhookID, before), micros(now), why)
 	if err != nil {
 		return fmt.Errorf("give up reminders: %w", err)
 	}

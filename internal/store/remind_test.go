@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ticketwire/ticketwire/internal/delivery"
+	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/ticket"
 )
 
@@ -24,6 +25,8 @@ func TestRemind(t *testing.T) {
 		"nobody is reminded of what is as it should be":    remindOfNothing,
 		"what is not off any more needs no mail":           remindTooLate,
 		"what waits for the mail server stays true":        remindWaiting,
+		"one with which something is wrong holds up none":  remindPastTrouble,
+		"a few at a time":                                  remindSome,
 		"the next outage counts anew":                      remindOfNextOutage,
 		"nobody to mail holds up nobody":                   remindNobody,
 		"what it has missed":                               remindMissed,
@@ -44,13 +47,22 @@ func (d *desk) gone() *line {
 	return l
 }
 
+// remindAll writes all reminders that are due, two at a time.
+func (d *desk) remindAll(now time.Time) {
+	d.t.Helper()
+	for more := true; more; {
+		var err error
+		if more, err = d.Remind(context.Background(), now, 2); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
 // reminders are the reminders that came into the outbox since it was asked last. The
 // others are sent away.
 func (d *desk) reminders(now time.Time) (texts []string) {
 	d.t.Helper()
-	if err := d.Remind(context.Background(), now); err != nil {
-		d.t.Fatal(err)
-	}
+	d.remindAll(now)
 	for _, m := range d.outbox(now) {
 		if strings.HasPrefix(m.Subject, "reminder ") {
 			texts = append(texts, m.Text)
@@ -73,10 +85,10 @@ func (d *desk) remindedAt(now time.Time, n int) {
 	}
 }
 
-// nextAt wants the next thing to do at a time; zero for nothing at all.
+// nextAt wants the next reminder at a time; zero for none at all.
 func (d *desk) nextAt(now, want time.Time) {
 	d.t.Helper()
-	next, ok, err := d.NextDisable(context.Background(), now)
+	next, ok, err := d.NextReminder(context.Background(), now)
 	if err != nil || ok == want.IsZero() || ok && !next.Equal(want) {
 		d.t.Errorf("%v after the start: next %v %v %v, want %v", now.Sub(start()), next, ok, err, want)
 	}
@@ -226,8 +238,8 @@ func remindTooLate(t *testing.T, open opener) {
 			t.Fatalf("due %+v", due)
 		}
 		change(l)
-		if err := d.remind(t.Context(), at, &due[0]); err != nil {
-			t.Error(err)
+		if written, err := d.remind(t.Context(), at, &due[0]); err != nil || written {
+			t.Errorf("written: %t, %v", written, err)
 		}
 		d.remindedAt(at, 0)
 	}
@@ -240,9 +252,7 @@ func remindWaiting(t *testing.T, open opener) {
 	l, deleted, stays := d.gone(), d.gone(), d.gone()
 	d.reminders(start())
 	for n := range time.Duration(3) {
-		if err := d.Remind(t.Context(), start().Add((n+1)*week)); err != nil {
-			t.Fatal(err)
-		}
+		d.remindAll(start().Add((n + 1) * week))
 	}
 	at := start().Add(3 * week)
 	if n := len(d.outbox(at)); n != 3 {
@@ -257,10 +267,56 @@ func remindWaiting(t *testing.T, open opener) {
 	if len(out) != 1 || out[0].Recipient != "acme@desk.example" {
 		t.Errorf("waiting: %+v, want the one of the webhook that is still off", out)
 	}
-	// The one that is being sent now is not taken away from whoever does it.
+	// The one that is being sent now is not tried again when that fails.
 	stays.active(over, true, false)
-	if err := d.MailSent(t.Context(), over, out[0]); err != nil {
-		t.Error(err)
+	later := over.Add(time.Hour)
+	for _, err := range []error{d.MailSent(t.Context(), over, out[0]), d.MailFailed(t.Context(), over, out[0], "away", &later)} {
+		if !fault.Is(err, fault.Conflict) {
+			t.Errorf("its end was noted with %v", err)
+		}
+	}
+	if out := d.outbox(later.Add(lease)); len(out) != 0 {
+		t.Errorf("waiting: %+v, want none", out)
+	}
+}
+
+func remindSome(t *testing.T, open opener) {
+	d := newDesk(t, open(t, guide, mails), "acme")
+	for range 3 {
+		d.gone()
+	}
+	d.reminders(start())
+	at := start().Add(week)
+	for _, want := range []struct {
+		mails int
+		more  bool
+	}{{2, true}, {1, false}, {0, false}} {
+		more, err := d.Remind(t.Context(), at, 2)
+		if n := len(d.outbox(at)); err != nil || more != want.more || n != want.mails {
+			t.Errorf("%d reminders, more: %t, %v; want %+v", n, more, err, want)
+		}
+	}
+}
+
+// A webhook with which something is wrong holds up no other.
+func remindPastTrouble(t *testing.T, open opener) {
+	d := newDesk(t, open(t, guide, mails), "acme")
+	l := d.gone()
+	other := newDesk(t, d.Store, "other")
+	other.gone()
+	d.reminders(start())
+	err := d.do(t.Context(), func(t *tx) error {
+		return t.change("break a row", `update webhooks set tags = 'x' where webhook_id = $1`, l.hook.WebhookID)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := d.Remind(t.Context(), start().Add(week), 10)
+	if err == nil || !strings.Contains(err.Error(), l.hook.WebhookID) || more {
+		t.Errorf("more: %t, %v", more, err)
+	}
+	if out := d.outbox(start().Add(week)); len(out) != 1 || out[0].Recipient != "other@desk.example" {
+		t.Errorf("mails %+v", out)
 	}
 }
 

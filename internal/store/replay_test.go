@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +30,7 @@ func TestReplays(t *testing.T) {
 		"a cancelled job stops":                           replayCancelled,
 		"a switch-off breaks off, and is made up for":     replayBrokenOff,
 		"what was missed is listed page by page":          replayMissedList,
+		"what was counted before is not counted again":    replayCounted,
 		"retention takes jobs, and what it has not taken": replayRetention,
 		"every page boundary":                             replayPages,
 		"events that were chosen":                         replayChosen,
@@ -393,6 +395,21 @@ func replayBrokenOff(t *testing.T, open opener) {
 	l.active(tick(), false, false)
 	if n := on(); n != 0 {
 		t.Errorf("counted %d of an outage that was over", n)
+	}
+}
+
+// The transaction trusts a count of the webhook as it is in there, credentials
+// included.
+func replayCounted(t *testing.T, open opener) {
+	d := newDesk(t, open(t, once), "acme")
+	l := d.hook(start(), func(s *delivery.Spec) { s.CustomHeaders = map[string]string{"Authorization": "Bearer hunter2"} })
+	l.active(start(), false, false)
+	d.create(start(), d.draft("is missed"))
+	on := func(s *delivery.Spec) error { s.IsActive = true; return nil }
+	counted := must(d.countMissed(t.Context(), start(), l.lane(), on))(t)
+	l.active(start(), true, false)
+	if w := must(d.Webhook(t.Context(), d.TenantID, l.hook.WebhookID))(t); counted.n != 1 || w.CustomHeaders == nil || !reflect.DeepEqual(counted.spec, w.Spec) {
+		t.Errorf("counted %+v of %+v", counted, w.Spec)
 	}
 }
 
