@@ -90,6 +90,7 @@ func ParseBind(raw string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("%s is not an address of this machine: %s", addr, cause(err))
 	}
 	defer l.Close() //nolint:errcheck // nothing was written
+
 	conn, err := net.DialTCP("tcp", sourceOf(addr), l.Addr().(*net.TCPAddr)) //nolint:forcetypeassert // of a TCP listener
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("%s is not an address of this machine: %s", addr, cause(err))

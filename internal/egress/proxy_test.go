@@ -416,10 +416,14 @@ func TestProxyFailsBesideASlowAddress(t *testing.T) {
 		http.ReadRequest(head)
 		if asked.Add(1) > 1 {
 			io.WriteString(c, "HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
+			untilClosed(c)
 			close(refused)
 			return
 		}
 		<-refused
+		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)) // whoever breaks off does so by then
+		head.Peek(1)
+		c.SetReadDeadline(time.Time{})
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 		answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")(r, c)
 	})
