@@ -156,15 +156,16 @@ func TestKillBetweenSendAndRecord(t *testing.T) {
 			t.Parallel()
 			d := newDesk(t)
 			d.start(t, faults)
-			open := make(chan struct{})
+			open, acked := make(chan struct{}), make(chan struct{})
 			r := receive(t, func(*arrival) reply {
 				if faults == "" {
 					return reply{hold: open}
 				}
-				return reply{}
+				return reply{hold: acked} // the server may end before it has answered the call otherwise
 			})
 			h := d.subscribe(t, r.url, nil, "ticket.created")
 			d.newTicket(t, "Sent and not recorded")
+			close(acked)
 			r.await(t, "the event arrives", count(1))
 			if faults == "" {
 				d.kill(t)
