@@ -189,20 +189,23 @@ func (e *Engine) names(custom map[string]string) []string {
 	return list
 }
 
-// sign adds the signature.
+// sign adds the signature, and what Standard Webhooks wants if that is asked for.
 func (e *Engine) sign(h http.Header, s store.Secrets, eventID string, now time.Time, body []byte) {
-	secrets := []string{s.Current}
 	signature := webhook.Sign(s.Current, now, body)
 	if s.Previous != "" {
-		secrets = append(secrets, s.Previous)
 		signature = webhook.SignRotating(s.Previous, s.Current, now, body)
 	}
 	h[webhook.SignatureHeader] = []string{signature}
-	if e.cfg.Standard {
-		h[webhook.StandardIDHeader] = []string{eventID}
-		h[webhook.StandardTimestampHeader] = []string{strconv.FormatInt(now.Unix(), 10)}
-		h[webhook.StandardSignatureHeader] = []string{webhook.SignStandard(eventID, now, body, secrets...)}
+	if !e.cfg.Standard {
+		return
 	}
+	secrets := []string{s.Current}
+	if s.Previous != "" {
+		secrets = append(secrets, s.Previous)
+	}
+	h[webhook.StandardIDHeader] = []string{eventID}
+	h[webhook.StandardTimestampHeader] = []string{strconv.FormatInt(now.Unix(), 10)}
+	h[webhook.StandardSignatureHeader] = []string{webhook.SignStandard(eventID, now, body, secrets...)}
 }
 
 // observe writes the one line of an attempt and counts it.

@@ -173,7 +173,8 @@ func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
 	if sendErr == nil {
 		e.metrics.mails.WithLabelValues(mailSent).Inc()
 		e.cfg.Log.Info("mail sent", "mail", m.MailID, "tenant", m.TenantID)
-		// A Conflict: it was given up meanwhile, since what it says was over.
+		// A Conflict: it was given up meanwhile, since what it says is over, or the
+		// lease has ended and somebody else sends it.
 		if err := e.cfg.Store.MailSent(ctx, now, m); err != nil && !fault.Is(err, fault.Conflict) {
 			return fmt.Errorf("note a sent mail: %w", err)
 		}
@@ -191,7 +192,7 @@ func (e *Engine) mailOne(ctx context.Context, m store.OutboxMail) error {
 }
 
 func (e *Engine) noteFailed(ctx context.Context, m store.OutboxMail, cause string, retry *time.Time) error {
-	if err := e.cfg.Store.MailFailed(ctx, e.cfg.Now(), m, cause, retry); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
+	if err := e.cfg.Store.MailFailed(ctx, e.cfg.Now(), m, cause, retry); err != nil && !fault.Is(err, fault.Conflict) {
 		return fmt.Errorf("note a failed mail: %w", err)
 	}
 	return nil
