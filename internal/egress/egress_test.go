@@ -273,12 +273,14 @@ func TestBrokenConnections(t *testing.T) {
 
 func TestNothingListens(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	r := listen(t, func(_ *receiver, c *net.TCPConn) { untilClosed(c) })
+	// The port of a connection is taken, and nobody listens on it.
+	taken, err := net.Dial("tcp", r.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
+	defer taken.Close()
+	addr := taken.LocalAddr().String()
 	a := localClient(t).Do(t.Context(), post("http://"+addr+"/?token=hunter2", patience))
 	wantErr(t, a, delivery.ErrConnect, addr, "connection refused")
 	if strings.Contains(a.Message, "hunter2") {
