@@ -9,6 +9,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/alecthomas/kong"
+
+	"github.com/ticketwire/ticketwire/internal/delivery"
 )
 
 type configCmd struct {
@@ -31,6 +33,10 @@ func (c *configCmd) Run(k *kong.Context, t terminal) error {
 	if _, err := c.serviceFlags.config(t.err); err != nil {
 		return err
 	}
+	policy, err := c.policy()
+	if err != nil {
+		return err
+	}
 	values := map[string]any{}
 	var names []string
 	for _, f := range k.Selected().Flags {
@@ -44,8 +50,11 @@ func (c *configCmd) Run(k *kong.Context, t terminal) error {
 		case rateFlag:
 			v = fmt.Sprintf("%d/%d", x.MaxTokens, x.RefillPerMin)
 		case string:
-			if f.Name == "smtp-url" || f.Name == "database-url" || f.Name == "egress-proxy" {
+			switch f.Name {
+			case "smtp-url", "database-url", "egress-proxy":
 				v = redactURL(x)
+			case "warn-after":
+				v = delivery.FormatSchedule(policy.WarnAfter) // of the default, what --disable-after leaves
 			}
 		}
 		names = append(names, f.Name)
