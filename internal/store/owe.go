@@ -7,9 +7,10 @@ import (
 	"github.com/ticketwire/ticketwire/internal/ticket"
 )
 
-// owe owes a delivery, due now, to every active webhook of the event's tenant
-// that wants the event. seq is the event's number and fullBody what its own row holds; only a webhook that gets something else has a body of its own. thread
-// reads the ticket's comments, oldest first, and is called at most once.
+// owe owes a delivery, due now, to every active webhook of the event's tenant that
+// wants the event. seq is the event's number and fullBody what its own row holds;
+// only a webhook that gets something else has a body of its own. thread reads the
+// ticket's comments, oldest first, and is called at most once.
 func (t *tx) owe(now time.Time, ev ticket.Event, seq int64, fullBody []byte, thread func() ([]ticket.Comment, error)) error {
 	subscribed, err := t.subscribed(ev.TenantID)
 	if err != nil {

@@ -15,8 +15,9 @@ import (
 // the gate: a lock that admits one writer at a time, as SQLite does by itself, and
 // that is given back with the commit. So events get their numbers in the order of
 // their commits, nothing that a transaction has read is changed under it, and the
-// number that it draws tells whether another process has been there since. What waits on one node shares a commit, so the gate is passed
-// a few hundred times a second and not once for each call.
+// number that it draws tells whether another process has been there since. What
+// waits on one node shares a commit, so the gate is passed a few hundred times a
+// second and not once for each call.
 //
 // A process that stands still inside the gate is thrown out by the server after
 // gateLimit.
