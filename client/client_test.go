@@ -245,6 +245,11 @@ func exchanges() []exchange {
 			`{"data":[{"delivery_id":"d","status":"retrying","attempt_number":2,"response_status_code":null,"error_type":"dns","next_retry_at":null},` +
 				`{"delivery_id":"e","status":"delivered"}]}`, // as AlgaPSA, which does not filter
 			[]Delivery{{DeliveryID: "d", Status: "retrying", AttemptNumber: 2, ErrorType: ptr("dns")}}},
+		{"DeliveriesPage", func(ctx context.Context, c *Client) (any, error) {
+			return c.DeliveriesPage(ctx, id1, DeliveryFilter{Status: "failed"}, 2, 4)
+		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?limit=4&page=2&status=failed", "", 200,
+			`{"data":[{"delivery_id":"d","status":"abandoned"},{"delivery_id":"e","status":"delivered"},{"delivery_id":"f","status":"pending"}],"pagination":{"hasNext":true}}`,
+			&DeliveryPage{Data: []Delivery{{DeliveryID: "d", Status: "abandoned"}}, HasNext: true}},
 		{"StartReplay", func(ctx context.Context, c *Client) (any, error) {
 			return c.StartReplay(ctx, id1, ReplayInput{Since: at, Until: at.Add(time.Hour), Only: "all"})
 		}, "POST", "/api/v1/webhooks/" + id1 + "/replay",
@@ -418,28 +423,6 @@ func TestErrorTextNamesTheFirstIssue(t *testing.T) {
 	}
 }
 
-// A server cannot fill the memory of its client.
-func TestAnswersAreBounded(t *testing.T) {
-	t.Parallel()
-	const most = 1000
-	var more atomic.Int64
-	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"data":{}`+strings.Repeat(" ", most-11+int(more.Load()))+`}`)
-	})
-	c.maxAnswer = most
-	if _, err := c.Ticket(t.Context(), id1); err != nil {
-		t.Errorf("an answer of %d bytes: %v", most, err)
-	}
-	more.Store(1)
-	if _, err := c.Ticket(t.Context(), id1); err == nil || !strings.Contains(err.Error(), "larger than 1000 bytes") {
-		t.Errorf("one more: %v", err)
-	}
-	more.Store(100 << 20) // more than connections hold: nobody waits for the rest
-	if _, err := c.Ticket(t.Context(), id1); err == nil || !strings.Contains(err.Error(), "larger than 1000 bytes") {
-		t.Errorf("far more: %v", err)
-	}
-}
-
 func TestBadAnswersAndIDs(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []string{``, `{`, `[]`, `{"data":null}`, `{"data":[]}`, `{"data":{"updated_at":"yesterday"}}`} {
@@ -527,38 +510,9 @@ func TestEventPages(t *testing.T) {
 	if _, err := collect(c.EventPages(t.Context(), "stuck", EventFilter{})); err == nil {
 		t.Error("a cursor that does not move did not end the walk")
 	}
-}
-
-// Raw is what came, whatever becomes of the buffer that it was read from.
-func TestRawIsACopy(t *testing.T) {
-	t.Parallel()
-	var e Event
-	var tk Ticket
-	for _, v := range []json.Unmarshaler{&e, &tk} {
-		buffer := []byte(`{"x":1}`)
-		if err := v.UnmarshalJSON(buffer); err != nil {
-			t.Fatal(err)
-		}
-		clear(buffer)
-	}
-	if string(e.Raw) != `{"x":1}` || string(tk.Raw) != `{"x":1}` {
-		t.Errorf("the event is %q, the ticket %q", e.Raw, tk.Raw)
-	}
-}
-
-// AlgaPSA's published code spells the keys of the log in camel case.
-func TestDeliveryInCamelCase(t *testing.T) {
-	t.Parallel()
-	var snake, camel Delivery
-	for to, text := range map[*Delivery]string{
-		&snake: `{"delivery_id":"d","event_id":"e","event_type":"ticket.updated","status":"retrying","attempt_number":2,"response_status_code":503,"is_test":true,"attempted_at":"2026-05-05T09:00:00.000Z"}`,
-		&camel: `{"deliveryId":"d","eventId":"e","eventType":"ticket.updated","status":"retrying","attemptNumber":2,"responseStatusCode":503,"isTest":true,"attemptedAt":"2026-05-05T09:00:00.000Z"}`,
-	} {
-		if err := json.Unmarshal([]byte(text), to); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(snake, camel); diff != "" || snake.AttemptNumber != 2 || snake.AttemptedAt == nil {
-		t.Errorf("%+v, -snake +camel\n%s", snake, diff)
+	c = serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	var e *Error
+	if _, err := c.Events(t.Context(), "", EventFilter{}); !errors.As(err, &e) || !strings.Contains(err.Error(), "the server has no event feed") {
+		t.Errorf("a server without a feed: %v", err)
 	}
 }

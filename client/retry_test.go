@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -299,4 +300,35 @@ func TestAnswerCutOff(t *testing.T) {
 			t.Errorf("%v after %d tries, want one that timed out", err, len(at.all()))
 		}
 	})
+}
+
+// Whatever can be made safe to repeat sends its idempotency key.
+func TestIdempotencyKeyIsSent(t *testing.T) {
+	t.Parallel()
+	var key string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		key = r.Header.Get("X-Idempotency-Key")
+		_, _ = io.WriteString(w, `{"data":{}}`)
+	})
+	ctx, o := t.Context(), WithIdempotencyKey("k1")
+	for name, do := range map[string]func() error{
+		"CreateTicket":         func() error { _, err := c.CreateTicket(ctx, TicketInput{}, o); return err },
+		"UpdateTicket":         func() error { _, err := c.UpdateTicket(ctx, id1, TicketUpdate{}, o); return err },
+		"AddComment":           func() error { _, err := c.AddComment(ctx, id1, CommentInput{}, o); return err },
+		"CreateWebhook":        func() error { _, err := c.CreateWebhook(ctx, WebhookInput{}, o); return err },
+		"UpdateWebhook":        func() error { _, err := c.UpdateWebhook(ctx, id1, WebhookInput{}, o); return err },
+		"TestWebhook":          func() error { _, err := c.TestWebhook(ctx, id1, o); return err },
+		"SendTestEvent":        func() error { _, err := c.SendTestEvent(ctx, TestEvent{}, o); return err },
+		"RotateSecret":         func() error { _, err := c.RotateSecret(ctx, id1, 0, o); return err },
+		"RetryDelivery":        func() error { _, err := c.RetryDelivery(ctx, id1, id2, o); return err },
+		"StartReplay":          func() error { _, err := c.StartReplay(ctx, id1, ReplayInput{}, o); return err },
+		"CreateKey":            func() error { _, err := c.CreateKey(ctx, KeyInput{}, o); return err },
+		"UpdateKey":            func() error { _, err := c.UpdateKey(ctx, id1, KeyInput{}, o); return err },
+		"PublishCutoverReport": func() error { _, err := c.PublishCutoverReport(ctx, json.RawMessage(`{}`), o); return err },
+	} {
+		if err := do(); err != nil || key != "k1" {
+			t.Errorf("%s sends the key %q, %v", name, key, err)
+		}
+		key = ""
+	}
 }
