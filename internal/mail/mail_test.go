@@ -388,9 +388,15 @@ func (c *closing) Close() error { c.closed.Store(true); return c.Conn.Close() }
 func TestConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"smtp", "smtps"} {
-		addr := scripted(t, func(c net.Conn) { io.WriteString(c, "554 not today\r\n") })
+		addr := scripted(t, func(c net.Conn) { // no TLS, and a login that fails
+			s := newScript(c)
+			s.say("220 mx.test")
+			s.expect("EHLO", "250-mx.test\r\n250 AUTH PLAIN")
+			s.expect("AUTH", "535 no")
+			s.expect("*", "501 no")
+		})
 		var conn *closing
-		s, err := New(Config{URL: scheme + "://" + addr, From: "noreply@example.com", DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		s, err := New(Config{URL: scheme + "://ada:hunter2@" + addr, From: "noreply@example.com", DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, network, addr)
 			conn = &closing{Conn: c}
 			return conn, err
