@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -55,6 +57,29 @@ func TestReadiness(t *testing.T) {
 	}
 	asked(t.Context(), http.StatusServiceUnavailable, "not ready\n")
 	is(0)
+}
+
+// What leads back to this program is what it listens on, and the public URL if that is
+// an address.
+func TestOwnAddresses(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for public, want := range map[string]string{
+		"http://198.51.100.7":         " 198.51.100.7:80",
+		"https://198.51.100.7/desk":   " 198.51.100.7:443",
+		"https://198.51.100.7:8443":   " 198.51.100.7:8443",
+		"http://[2001:db8::7]:8080":   " [2001:db8::7]:8080",
+		"https://desk.example.com:80": "",
+	} {
+		a := &App{listener: l, cfg: Config{PublicURL: public}}
+		if got, want := fmt.Sprint(a.ownAddrs()), "["+a.Addr()+want+"]"; got != want {
+			t.Errorf("behind %s it has the addresses %s, want %s", public, got, want)
+		}
+	}
 }
 
 // A commit is counted with its calls and its time, and once more when it fails.

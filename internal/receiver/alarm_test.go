@@ -10,9 +10,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ticketwire/ticketwire/client"
+	"github.com/ticketwire/ticketwire/test/pipe"
 )
 
 func answer(w http.ResponseWriter, status int, body string) {
@@ -148,6 +150,40 @@ func TestServerThatDoesNotAnswer(t *testing.T) {
 			t.Errorf("answer %d, %d %s: unwatched %t, disabled %t", i, x.status, x.body, r.alarms.isOn(Unwatched), r.alarms.isOn(Disabled))
 		}
 	}
+	status, body = 503, ""
+	r.alarms.ask()
+	r.alarms.ask()
+	r.endQuit() // breaks the third question off
+	if text := r.alarms.ask(); text != "the receiver is stopping" || r.alarms.isOn(Unwatched) {
+		t.Errorf("at the end: %s, unwatched %t", text, r.alarms.isOn(Unwatched))
+	}
+}
+
+// hang is a server that does not answer.
+type hang struct{}
+
+func (hang) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// A server that hangs does not keep the receiver from hearing the silence.
+func TestQuestionIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		api, err := client.New("http://server", "key", client.WithHTTPClient(&http.Client{Transport: hang{}}), client.WithTimeout(time.Hour))
+		must(t, err)
+		cfg := config(t, new(seen).react)
+		cfg.Listener, cfg.AdminListen = pipe.Listen(), ""
+		cfg.Watch = &Watch{WebhookID: "W1", API: api}
+		r, err := New(t.Context(), cfg)
+		must(t, err)
+		defer stop(t, r)
+		began := time.Now()
+		if r.alarms.ask(); time.Since(began) != askTimeout {
+			t.Errorf("the question took %s", time.Since(began))
+		}
+	})
 }
 
 // The server is asked when the receiver starts, and not after the first pause only.

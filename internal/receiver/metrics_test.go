@@ -46,7 +46,10 @@ func TestMetricsTell(t *testing.T) {
 	}
 	set(50 * time.Second)
 	test := strings.Replace(string(envelope("E0", "T1", base)), "ticket.updated", webhook.Test, 1)
-	sent([]byte(test)) // no sign of life
+	sent([]byte(test)) // no sign of life, and neither is what nobody signed
+	if status, _ := send(t, c, request(t, r.URL(), envelope("E1", "T1", base))); status != 401 {
+		t.Errorf("a request of another day is answered with %d", status)
+	}
 	tells("ready 1", "last_event_age_seconds 50", "queue 0", "queue_oldest_seconds 0", "clock_skew_seconds 40")
 	sent(envelope("E1", "T1", base))
 	sent(envelope("E2", "T1", base.Add(time.Second)))

@@ -228,6 +228,14 @@ func TestBehindAProxy(t *testing.T) {
 	}{
 		{"plain", func(*http.Request, []byte) {}, c, 200, "ok: kept"},
 		{"gzip", func(req *http.Request, body []byte) { encode(req, "gzip", packed(t, body)) }, c, 200, "ok: kept"},
+		{"gzip that is longer than what is in it", func(req *http.Request, body []byte) {
+			var b bytes.Buffer
+			z, err := gzip.NewWriterLevel(&b, gzip.NoCompression)
+			must(t, err)
+			_, err = z.Write(body)
+			must(t, errors.Join(err, z.Close()))
+			encode(req, "gzip", b.Bytes())
+		}, c, 200, "ok: kept"},
 		{"x-gzip", func(req *http.Request, body []byte) { encode(req, "X-GZIP", packed(t, body)) }, c, 200, "ok: kept"},
 		{"identity", func(req *http.Request, body []byte) { encode(req, "identity", body) }, c, 200, "ok: kept"},
 		{"chunked", func(req *http.Request, body []byte) {
@@ -260,7 +268,7 @@ func TestBehindAProxy(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d %s", x.what, status, text, x.want, x.says)
 		}
 	}
-	if n := len(got.await(t, 9)); n != 9 {
+	if n := len(got.await(t, 10)); n != 10 {
 		t.Errorf("%d reactions", n)
 	}
 }

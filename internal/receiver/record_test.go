@@ -179,11 +179,14 @@ func TestReactionThatIsNotRecorded(t *testing.T) {
 	var got seen
 	cfg := config(t, nil)
 	cfg.Record = openRecord(t, t.TempDir())
+	answered := make(chan struct{}) // the receipt is written before that
 	cfg.React = func(ctx context.Context, e *Event) error {
+		<-answered
 		return errors.Join(got.react(ctx, e), cfg.Record.Close())
 	}
 	r, c := start(t, cfg), caller(t)
 	accepted(t, c, r, envelope("E1", "T1", time.Now()))
+	close(answered)
 	if e := got.await(t, 2)[1]; e.EventID != "E1" || e.Attempt != 2 {
 		t.Errorf("then came %s, attempt %d", e.EventID, e.Attempt)
 	}
