@@ -107,9 +107,10 @@ func TestOperatorsRequests(t *testing.T) {
 				defer mu.Unlock()
 				agent, body, standard = r.Header.Get("User-Agent"), string(text), r.Header.Get(webhook.StandardSignatureHeader) != ""
 			}
-			b.createWebhook(nil)
+			b.createWebhook(map[string]any{"event_types": []string{webhook.TicketUpdated}})
 			id := b.createTicket()
 			b.call("POST", "/tickets/"+id+"/comments", map[string]any{"comment_text": "a note"})
+			sleep(time.Minute)
 			b.retitle(id, 1)
 			sleep(time.Minute)
 			mu.Lock()

@@ -19,7 +19,7 @@ func TestMetricsTell(t *testing.T) {
 	t.Parallel()
 	base := time.Now().Add(-24 * time.Hour).Truncate(time.Second)
 	var now atomic.Int64
-	set := func(after time.Duration) { now.Store(int64(base.Add(after).UnixMicro())) }
+	set := func(after time.Duration) { now.Store(base.Add(after).UnixMicro()) }
 	set(0)
 	var got seen
 	got.fail(errors.New("no"))
