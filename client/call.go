@@ -99,12 +99,12 @@ func (c *Client) once(ctx context.Context, a call, body []byte) ([]byte, error) 
 		return nil, lostError{err}
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	answer, err := io.ReadAll(io.LimitReader(res.Body, c.maxAnswer+1))
 	switch {
 	case err != nil:
 		return nil, lostError{fmt.Errorf("%s %s: read answer: %w", a.method, u.Path, err)}
-	case len(answer) > maxAnswer:
-		return nil, fmt.Errorf("%s %s: the answer is larger than %d bytes", a.method, u.Path, maxAnswer)
+	case int64(len(answer)) > c.maxAnswer:
+		return nil, fmt.Errorf("%s %s: the answer is larger than %d bytes", a.method, u.Path, c.maxAnswer)
 	case res.StatusCode < 200 || res.StatusCode > 299:
 		return nil, errorFrom(res, answer, c.now())
 	}
@@ -140,7 +140,7 @@ func (e lostError) Unwrap() error { return e.error }
 // the work went on. So it counts, like a lost connection, as unknown, and only
 // a call that may be repeated is repeated.
 func (c *Client) retry(ctx context.Context, a call, err error, try int) (time.Duration, bool) {
-	if try >= c.tries || ctx.Err() != nil {
+	if try >= c.tries {
 		return 0, false
 	}
 	repeatable := a.method != http.MethodPost || a.idempotencyKey != ""

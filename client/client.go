@@ -33,6 +33,7 @@ type Client struct {
 	timeout   time.Duration
 	tries     int
 	maxWait   time.Duration
+	maxAnswer int64
 	now       func() time.Time
 }
 
@@ -48,7 +49,7 @@ func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h
 func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = d } }
 
 // WithTries replaces DefaultTries; 1 turns retries off.
-func WithTries(n int) Option { return func(c *Client) { c.tries = max(n, 1) } }
+func WithTries(n int) Option { return func(c *Client) { c.tries = n } }
 
 // WithMaxWait replaces DefaultMaxWait.
 func WithMaxWait(d time.Duration) Option { return func(c *Client) { c.maxWait = d } }
@@ -85,6 +86,7 @@ func New(baseURL, apiKey string, opts ...Option) (*Client, error) {
 		timeout:   DefaultTimeout,
 		tries:     DefaultTries,
 		maxWait:   DefaultMaxWait,
+		maxAnswer: maxAnswer,
 		now:       time.Now,
 	}
 	for _, o := range opts {

@@ -60,8 +60,10 @@ func TestNewRefuses(t *testing.T) {
 		{"https://u:hunter2@desk.example.com", "k", "user"},
 		{"https://u:hunter2@desk.example.com:x", "k", "parsed"},
 		{"https://desk.example.com?x=1", "k", "query"},
+		{"https://desk.example.com#x", "k", "fragment"},
 		{"https://desk.example.com", "", "empty"},
 		{"https://desk.example.com", "a\r\nX-Evil: 1", "line break"},
+		{"https://desk.example.com", "a\x00", "line break"},
 	} {
 		_, err := New(tt.base, tt.key)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -70,6 +72,25 @@ func TestNewRefuses(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("the error tells the password: %v", err)
 		}
+	}
+}
+
+// What is not said is as documented, and what a client is made from stays as it is.
+func TestNewTakesDefaults(t *testing.T) {
+	t.Parallel()
+	c, err := New("https://desk.example.com", "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.timeout != 30*time.Second || c.tries != 4 || c.maxWait != time.Minute || c.userAgent != "ticketwire-client" {
+		t.Errorf("timeout %s, %d tries, waits up to %s, %q", c.timeout, c.tries, c.maxWait, c.userAgent)
+	}
+	if own, all := c.http.Transport.(*http.Transport), http.DefaultTransport.(*http.Transport); own.MaxIdleConnsPerHost != 64 || all.MaxIdleConnsPerHost != 0 {
+		t.Errorf("%d idle connections to the server, and %d for the rest of the program", own.MaxIdleConnsPerHost, all.MaxIdleConnsPerHost)
+	}
+	given := new(http.Client)
+	if c, err = New("https://desk.example.com", "k", WithHTTPClient(given)); err != nil || given.CheckRedirect != nil || c.http == given {
+		t.Errorf("the client that was given was changed: %v", err)
 	}
 }
 
@@ -224,6 +245,11 @@ func exchanges() []exchange {
 			`{"data":[{"delivery_id":"d","status":"retrying","attempt_number":2,"response_status_code":null,"error_type":"dns","next_retry_at":null},` +
 				`{"delivery_id":"e","status":"delivered"}]}`, // as AlgaPSA, which does not filter
 			[]Delivery{{DeliveryID: "d", Status: "retrying", AttemptNumber: 2, ErrorType: ptr("dns")}}},
+		{"DeliveriesPage", func(ctx context.Context, c *Client) (any, error) {
+			return c.DeliveriesPage(ctx, id1, DeliveryFilter{Status: "failed"}, 2, 4)
+		}, "GET", "/api/v1/webhooks/" + id1 + "/deliveries?limit=4&page=2&status=failed", "", 200,
+			`{"data":[{"delivery_id":"d","status":"abandoned"},{"delivery_id":"e","status":"delivered"},{"delivery_id":"f","status":"pending"}],"pagination":{"hasNext":true}}`,
+			&DeliveryPage{Data: []Delivery{{DeliveryID: "d", Status: "abandoned"}}, HasNext: true}},
 		{"StartReplay", func(ctx context.Context, c *Client) (any, error) {
 			return c.StartReplay(ctx, id1, ReplayInput{Since: at, Until: at.Add(time.Hour), Only: "all"})
 		}, "POST", "/api/v1/webhooks/" + id1 + "/replay",
@@ -303,13 +329,16 @@ func TestExchanges(t *testing.T) {
 				if got := r.Header.Get("X-API-Key"); got != testKey {
 					t.Errorf("X-API-Key = %q", got)
 				}
+				if accept, agent := r.Header.Get("Accept"), r.Header.Get("User-Agent"); accept != "application/json" || agent != "desk/1" {
+					t.Errorf("Accept = %q, User-Agent = %q", accept, agent)
+				}
 				if got := r.Header.Get("Content-Type"); (got == "application/json") != (x.body != "") {
 					t.Errorf("Content-Type = %q with the body %q", got, x.body)
 				}
 				w.Header().Set("Content-Type", "application/json")
 				w.WriteHeader(x.status)
 				_, _ = io.WriteString(w, x.answer)
-			})
+			}, WithUserAgent("desk/1"))
 			got, err := x.do(t.Context(), c)
 			if err != nil {
 				t.Fatal(err)
@@ -338,7 +367,9 @@ func TestErrors(t *testing.T) {
 		{"proxy", 502, "", `<html>bad gateway</html>`, Error{Status: 502, Message: "Bad Gateway"}},
 		{"empty", 405, "", ``, Error{Status: 405, Message: "Method Not Allowed"}},
 		{"another shape", 500, "", `{"error":[1]}`, Error{Status: 500, Message: "Internal Server Error"}},
-		{"long", 500, "", `{"error":"` + strings.Repeat("é", 1000) + `"}`, Error{Status: 500, Message: strings.Repeat("é", 500)}},
+		{"long", 500, "", `{"error":"a` + strings.Repeat("é", 1000) + `"}`, Error{Status: 500, Message: "a" + strings.Repeat("é", 499)}},
+		{"a wait that is over", 500, "-5", ``, Error{Status: 500, Message: "Internal Server Error"}},
+		{"a wait that ended then", 500, "Mon, 02 Jan 2006 15:04:05 GMT", ``, Error{Status: 500, Message: "Internal Server Error"}},
 		{"redirect", 307, "", ``, Error{Status: 307, Message: "Temporary Redirect"}},
 		{"longer than we wait", 429, "3600", `{"error":{"code":"RATE_LIMITED","message":"Too many requests"}}`,
 			Error{Status: 429, Code: "RATE_LIMITED", Message: "Too many requests", RetryAfter: time.Hour}},
@@ -380,6 +411,7 @@ func TestErrorTextNamesTheFirstIssue(t *testing.T) {
 		{`[{"code":"custom","path":["expires_at"],"message":"is in the past"},{"path":["name"],"message":"Required"}]`, "Validation failed: expires_at: is in the past"},
 		{`[{"path":["event_ids",0,"x"],"message":"Invalid uuid"}]`, "Validation failed: event_ids.0.x: Invalid uuid"},
 		{`[{"path":[],"message":"Expected object"}]`, "Validation failed: Expected object"},
+		{`[{"path":[],"message":"` + strings.Repeat("x", 2*maxMessage) + `"}]`, "Validation failed: " + strings.Repeat("x", maxMessage)},
 		{`[]`, "Validation failed"},
 		{`{"retry_after_ms":1}`, "Validation failed"},
 		{``, "Validation failed"},
@@ -478,21 +510,9 @@ func TestEventPages(t *testing.T) {
 	if _, err := collect(c.EventPages(t.Context(), "stuck", EventFilter{})); err == nil {
 		t.Error("a cursor that does not move did not end the walk")
 	}
-}
-
-// AlgaPSA's published code spells the keys of the log in camel case.
-func TestDeliveryInCamelCase(t *testing.T) {
-	t.Parallel()
-	var snake, camel Delivery
-	for to, text := range map[*Delivery]string{
-		&snake: `{"delivery_id":"d","event_id":"e","event_type":"ticket.updated","status":"retrying","attempt_number":2,"response_status_code":503,"is_test":true,"attempted_at":"2026-05-05T09:00:00.000Z"}`,
-		&camel: `{"deliveryId":"d","eventId":"e","eventType":"ticket.updated","status":"retrying","attemptNumber":2,"responseStatusCode":503,"isTest":true,"attemptedAt":"2026-05-05T09:00:00.000Z"}`,
-	} {
-		if err := json.Unmarshal([]byte(text), to); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(snake, camel); diff != "" || snake.AttemptNumber != 2 || snake.AttemptedAt == nil {
-		t.Errorf("%+v, -snake +camel\n%s", snake, diff)
+	c = serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	var e *Error
+	if _, err := c.Events(t.Context(), "", EventFilter{}); !errors.As(err, &e) || !strings.Contains(err.Error(), "the server has no event feed") {
+		t.Errorf("a server without a feed: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -111,6 +112,7 @@ func TestRetries(t *testing.T) {
 		{"429 without", []http.HandlerFunc{answer(429, ""), ok}, get, 2, 0, second / 8, second},
 		{"429 with nonsense", []http.HandlerFunc{answer(429, "soon"), ok}, get, 2, 0, second / 8, second},
 		{"429 with the past", []http.HandlerFunc{answer(429, "-5"), ok}, get, 2, 0, second / 8, second},
+		{"429 with as long as we wait", []http.HandlerFunc{answer(429, "60"), ok}, get, 2, 0, 60 * second, 60 * second},
 		{"429 with too long", []http.HandlerFunc{answer(429, "61"), ok}, get, 1, 429, 0, 0},
 		{"429 with more than int64", []http.HandlerFunc{answer(429, "9223372036854775807"), ok}, get, 1, 429, 0, 0},
 		{"429 for ever", []http.HandlerFunc{answer(429, "2")}, get, 4, 429, 6 * second, 7 * second},
@@ -155,6 +157,47 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// The waits double, up to the longest one, and no two clients come at one moment
+// because they were refused at one.
+func TestWaits(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name     string
+		step     http.HandlerFunc
+		min, max func(try int) time.Duration
+	}{
+		{
+			"not told", answer(503, ""),
+			func(try int) time.Duration { return min(firstWait<<min(try, 10)/2, DefaultMaxWait) },
+			func(try int) time.Duration { return min(firstWait<<min(try, 10)*3/2, DefaultMaxWait) },
+		},
+		{
+			"told", answer(503, "3"),
+			func(int) time.Duration { return 3 * time.Second },
+			func(int) time.Duration { return 3100 * time.Millisecond },
+		},
+	} {
+		inBubble(t, []http.HandlerFunc{tt.step}, func(t *testing.T, c *Client, at *arrivals) {
+			if err := get(t.Context(), c); err == nil {
+				t.Error("no error")
+			}
+			all := at.all()
+			if len(all) != 80 {
+				t.Fatalf("%s: %d tries", tt.name, len(all))
+			}
+			wait := func(try int) time.Duration { return all[try+1].Sub(all[try]) }
+			for try := range len(all) - 1 {
+				if w := wait(try); w < tt.min(try) || w > tt.max(try) {
+					t.Errorf("%s: wait %d is %s, want %s to %s", tt.name, try, w, tt.min(try), tt.max(try))
+				}
+			}
+			if wait(0) == tt.min(0)+(tt.max(0)-tt.min(0))/2 || wait(0) == tt.min(0) {
+				t.Errorf("%s: the first wait is %s, which is no matter of chance", tt.name, wait(0))
+			}
+		}, WithTries(80))
+	}
+}
+
 // TestRetrySendsTheSame: every try has the whole body and the same key.
 func TestRetrySendsTheSame(t *testing.T) {
 	t.Parallel()
@@ -183,8 +226,9 @@ func TestTimeoutPerTry(t *testing.T) {
 	t.Parallel()
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	inBubble(t, []http.HandlerFunc{hang, answer(200, "")}, func(t *testing.T, c *Client, at *arrivals) {
-		if err := get(t.Context(), c); err != nil || len(at.all()) != 2 {
-			t.Errorf("%v after %d tries, want an answer to the second", err, len(at.all()))
+		start := time.Now()
+		if err := get(t.Context(), c); err != nil || len(at.all()) != 2 || time.Since(start) > 6*time.Second {
+			t.Errorf("%v after %d tries and %s, want an answer to the second", err, len(at.all()), time.Since(start))
 		}
 	}, WithTimeout(5*time.Second))
 
@@ -256,4 +300,35 @@ func TestAnswerCutOff(t *testing.T) {
 			t.Errorf("%v after %d tries, want one that timed out", err, len(at.all()))
 		}
 	})
+}
+
+// Whatever can be made safe to repeat sends its idempotency key.
+func TestIdempotencyKeyIsSent(t *testing.T) {
+	t.Parallel()
+	var key string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		key = r.Header.Get("X-Idempotency-Key")
+		_, _ = io.WriteString(w, `{"data":{}}`)
+	})
+	ctx, o := t.Context(), WithIdempotencyKey("k1")
+	for name, do := range map[string]func() error{
+		"CreateTicket":         func() error { _, err := c.CreateTicket(ctx, TicketInput{}, o); return err },
+		"UpdateTicket":         func() error { _, err := c.UpdateTicket(ctx, id1, TicketUpdate{}, o); return err },
+		"AddComment":           func() error { _, err := c.AddComment(ctx, id1, CommentInput{}, o); return err },
+		"CreateWebhook":        func() error { _, err := c.CreateWebhook(ctx, WebhookInput{}, o); return err },
+		"UpdateWebhook":        func() error { _, err := c.UpdateWebhook(ctx, id1, WebhookInput{}, o); return err },
+		"TestWebhook":          func() error { _, err := c.TestWebhook(ctx, id1, o); return err },
+		"SendTestEvent":        func() error { _, err := c.SendTestEvent(ctx, TestEvent{}, o); return err },
+		"RotateSecret":         func() error { _, err := c.RotateSecret(ctx, id1, 0, o); return err },
+		"RetryDelivery":        func() error { _, err := c.RetryDelivery(ctx, id1, id2, o); return err },
+		"StartReplay":          func() error { _, err := c.StartReplay(ctx, id1, ReplayInput{}, o); return err },
+		"CreateKey":            func() error { _, err := c.CreateKey(ctx, KeyInput{}, o); return err },
+		"UpdateKey":            func() error { _, err := c.UpdateKey(ctx, id1, KeyInput{}, o); return err },
+		"PublishCutoverReport": func() error { _, err := c.PublishCutoverReport(ctx, json.RawMessage(`{}`), o); return err },
+	} {
+		if err := do(); err != nil || key != "k1" {
+			t.Errorf("%s sends the key %q, %v", name, key, err)
+		}
+		key = ""
+	}
 }

@@ -3,6 +3,8 @@
 package filelock
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -24,6 +26,9 @@ func TestReleaseWhileAProgramStarts(t *testing.T) {
 	defer syscall.Close(child)
 	if err := l.Release(); err != nil {
 		t.Fatal(err)
+	}
+	if err := l.file.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a lock that was given back has its file open: %v", err)
 	}
 	again, err := Acquire(name)
 	if err != nil {

@@ -115,7 +115,6 @@ func (s *Sender) compose(m Message) (*gomail.Msg, error) {
 		return nil, fault.New(fault.Invalid, "mail: the recipient's address is not valid")
 	}
 	msg.Subject(oneLine(m.Subject, maxSubject))
-	msg.SetDate()
 	msg.SetMessageIDWithValue(messageID(m.ID, s.from.Address))
 	// RFC 3834: vacation responders stay silent.
 	msg.SetGenHeader("Auto-Submitted", "auto-generated")
@@ -134,7 +133,7 @@ func messageID(id, from string) string {
 		id = hex.EncodeToString(sum[:16])
 	}
 	_, domain, _ := strings.Cut(from, "@")
-	if domain == "" || strings.ContainsFunc(domain, notHostRune) {
+	if strings.ContainsFunc(domain, notHostRune) {
 		domain = "ticketwire.invalid"
 	}
 	return id + "@" + domain

@@ -2,8 +2,13 @@ package mail
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -11,12 +16,17 @@ import (
 	"net"
 	netmail "net/mail"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/emersion/go-smtp"
 	"go.uber.org/goleak"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/test/pipe"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -114,6 +124,20 @@ func TestSendPlain(t *testing.T) {
 	}
 }
 
+func TestSendTextAlone(t *testing.T) {
+	t.Parallel()
+	srv := (&mailServer{}).start(t, nil, false)
+	m := message()
+	m.HTML = ""
+	if err := newSender(t, "smtp://"+srv.addr, nil).Send(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	got, err := netmail.ReadMessage(strings.NewReader(srv.only(t).data))
+	if err != nil || got.Header.Get("Content-Type") != "text/plain; charset=UTF-8" {
+		t.Errorf("sent as %v, %v", got.Header, err)
+	}
+}
+
 func TestSendEncrypted(t *testing.T) {
 	t.Parallel()
 	tlsConfig, pool := certificate(t)
@@ -147,6 +171,16 @@ func TestSendEncrypted(t *testing.T) {
 				t.Errorf("encrypted %v, user %q", got.encrypted, got.user)
 			}
 		})
+	}
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	t.Parallel()
+	old, pool := certificate(t)
+	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	srv := (&mailServer{}).start(t, old, true)
+	if err := newSender(t, "smtps://"+srv.addr, pool).Send(t.Context(), message()); !fault.Is(err, fault.Unavailable) || len(srv.taken) != 0 {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -200,6 +234,39 @@ func TestLogin(t *testing.T) {
 	err := newSender(t, "smtp://ada:hunter2@"+bare.addr, nil).Send(t.Context(), message())
 	if !fault.Is(err, fault.Unavailable) || len(bare.taken) != 0 {
 		t.Errorf("server without AUTH: %v", err)
+	}
+}
+
+// The ways to log in that other servers have.
+func TestOtherLogins(t *testing.T) {
+	t.Parallel()
+	text := base64.StdEncoding.EncodeToString
+	digest := hmac.New(md5.New, []byte("hunter2"))
+	digest.Write([]byte("<1@mx.test>"))
+	for way, login := range map[string]func(*script){
+		"LOGIN": func(s *script) {
+			s.expect("AUTH LOGIN", "334 "+text([]byte("Username:")))
+			s.expect(text([]byte("ada")), "334 "+text([]byte("Password:")))
+			s.expect(text([]byte("hunter2")), "235 welcome")
+		},
+		"CRAM-MD5": func(s *script) {
+			s.expect("AUTH CRAM-MD5", "334 "+text([]byte("<1@mx.test>")))
+			s.expect(text(fmt.Appendf(nil, "ada %x", digest.Sum(nil))), "235 welcome")
+		},
+	} {
+		addr := scripted(t, func(c net.Conn) {
+			s := newScript(c)
+			s.say("220 mx.test")
+			s.expect("EHLO", "250-mx.test\r\n250 AUTH "+way)
+			login(s)
+			s.expect("MAIL", "250 ok")
+			s.expect("RCPT", "250 ok")
+			s.expect("DATA", "354 go")
+			s.expect(".", "250 taken")
+		})
+		if err := newSender(t, "smtp://ada:hunter2@"+addr, nil).Send(t.Context(), message()); err != nil {
+			t.Errorf("%s: %v", way, err)
+		}
 	}
 }
 
@@ -262,16 +329,84 @@ func TestServerIsAway(t *testing.T) {
 
 func TestSendStopsWithItsContext(t *testing.T) {
 	t.Parallel()
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, stop := context.WithCancelCause(t.Context())
+	over := errors.New("the lease is over")
 	addr := scripted(t, func(c net.Conn) {
 		io.WriteString(c, "220 mx.test\r\n")
 		c.Read(make([]byte, 1)) // EHLO has begun
-		stop()
+		stop(over)
 		io.Copy(io.Discard, c)
 	})
 	err := newSender(t, "smtp://"+addr, nil).Send(ctx, message())
-	if !errors.Is(err, context.Canceled) || Permanent(err) {
+	if !errors.Is(err, over) || Permanent(err) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A server that answers each step in time holds a session for SessionLimit, and no
+// longer.
+func TestSessionIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := pipe.Listen()
+		var served sync.WaitGroup
+		defer served.Wait()
+		served.Go(func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			slow := newScript(c)
+			time.Sleep(20 * time.Second)
+			slow.say("220 mx.test")
+			for _, step := range []string{"EHLO", "MAIL", "RCPT"} {
+				time.Sleep(20 * time.Second)
+				slow.expect(step, "250 ok")
+			}
+		})
+		s, err := New(Config{URL: "smtp://127.0.0.1", From: "noreply@example.com", DialContext: l.Dial})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		err = s.Send(t.Context(), message())
+		if took := time.Since(began); took != SessionLimit || !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "time limit") {
+			t.Errorf("after %s: %v", took, err)
+		}
+	})
+}
+
+// closing notes that a connection was closed.
+type closing struct {
+	net.Conn
+	closed atomic.Bool
+}
+
+func (c *closing) Close() error { c.closed.Store(true); return c.Conn.Close() }
+
+func TestConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
+	for _, scheme := range []string{"smtp", "smtps"} {
+		addr := scripted(t, func(c net.Conn) { // no TLS, and a login that fails
+			s := newScript(c)
+			s.say("220 mx.test")
+			s.expect("EHLO", "250-mx.test\r\n250 AUTH PLAIN")
+			s.expect("AUTH", "535 no")
+			s.expect("*", "501 no")
+		})
+		var conn *closing
+		s, err := New(Config{URL: scheme + "://ada:hunter2@" + addr, From: "noreply@example.com", DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, network, addr)
+			conn = &closing{Conn: c}
+			return conn, err
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Send(t.Context(), message()); err == nil || !conn.closed.Load() {
+			t.Errorf("%s: closed %t after %v", scheme, conn.closed.Load(), err)
+		}
 	}
 }
 
@@ -329,6 +464,9 @@ func TestMessageIDIsStable(t *testing.T) {
 	a := messageID("odd id\n", "noreply@example.com")
 	if a != messageID("odd id\n", "noreply@example.com") || a == messageID("odd id", "noreply@example.com") {
 		t.Errorf("message id %q", a)
+	}
+	if got := messageID("tw_1.a-B", "x@mx.example"); got != "tw_1.a-B@mx.example" {
+		t.Errorf("message id %q", got)
 	}
 	if got := messageID("a-1", "x@münchen.example"); got != "a-1@ticketwire.invalid" {
 		t.Errorf("message id %q", got)

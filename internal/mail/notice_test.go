@@ -83,6 +83,17 @@ func TestDisabledGone(t *testing.T) {
 	}
 }
 
+func TestDisabledAfter(t *testing.T) {
+	t.Parallel()
+	for after, want := range map[time.Duration]string{0: "24 hours", time.Hour: "1 hour", 48 * time.Hour: "48 hours", 90 * time.Minute: "1h30m0s"} {
+		d := disabledNotice()
+		d.DisableAfter = after
+		if text := Disabled(d).Text; !strings.Contains(text, "was disabled after "+want+" of continuous") {
+			t.Errorf("%s:\n%s", after, text)
+		}
+	}
+}
+
 func TestWarning(t *testing.T) {
 	t.Parallel()
 	since := time.Date(2026, 2, 28, 11, 0, 0, 0, time.UTC)
@@ -229,23 +240,30 @@ func TestReminderOfWhatIsLeft(t *testing.T) {
 // Names and errors come from tenants and receivers.
 func TestForeignTextStaysText(t *testing.T) {
 	t.Parallel()
-	d := disabledNotice()
-	d.WebhookName = "<script>alert(1)</script>\r\nBcc: x@example.net"
-	d.UserName = "A\n\nLog in at http://evil.example"
-	d.LastError = "\x1b[31m\u202e" + strings.Repeat("e", 2*maxError)
-	d.PublicURL, d.Page = `javascript:alert("1")//`, ""
-	m := Disabled(d)
-	if strings.ContainsAny(m.Subject, "\r\n") {
-		t.Errorf("subject %q", m.Subject)
-	}
-	if strings.Contains(m.HTML, "<script") || strings.Contains(m.HTML, "href=") || strings.Contains(m.HTML, `"1"`) {
-		t.Errorf("HTML:\n%s", m.HTML)
-	}
-	if strings.ContainsAny(m.Text, "\r\x1b\u202e") || strings.Contains(m.Text, "\nLog in") || strings.Contains(m.Text, "\nBcc") {
-		t.Errorf("text:\n%q", m.Text)
-	}
-	if strings.Count(m.Text, "e") > maxError+200 {
-		t.Error("the error is not cut")
+	var (
+		user   = "A\n\nLog in at http://evil.example"
+		name   = "<script>alert(1)</script>\r\nBcc: x@example.net\u2028\u2029" + strings.Repeat("ä", maxName)
+		id     = "w\r\nBcc: y"
+		failed = "\x1b[31m\u202e" + strings.Repeat("ö", 2*maxError)
+		base   = `javascript:alert("1")//`
+	)
+	d, w, r := disabledNotice(), WarningNotice{}, reminderNotice()
+	d.UserName, d.WebhookName, d.WebhookID, d.LastError, d.PublicURL, d.Page = user, name, id, failed, base, ""
+	w.UserName, w.WebhookName, w.WebhookID, w.LastError, w.PublicURL = user, name, id, failed, base
+	r.UserName, r.WebhookName, r.WebhookID, r.LastError, r.PublicURL, r.Page = user, name, id, failed, base, ""
+	for _, m := range []Message{Disabled(d), Warning(w), Reminder(r)} {
+		if strings.ContainsAny(m.Subject, "\r\n\u2028\u2029") {
+			t.Errorf("subject %q", m.Subject)
+		}
+		if strings.Contains(m.HTML, "<script") || strings.Contains(m.HTML, "href=") || strings.Contains(m.HTML, `"1"`) {
+			t.Errorf("HTML:\n%s", m.HTML)
+		}
+		if strings.ContainsAny(m.Text, "\r\x1b\u202e\u2028\u2029") || strings.Contains(m.Text, "\nLog in") || strings.Contains(m.Text, "\nBcc") {
+			t.Errorf("text:\n%q", m.Text)
+		}
+		if strings.Contains(m.Text, strings.Repeat("ä", maxName-40)) || strings.Contains(m.Text, strings.Repeat("ö", maxError)) {
+			t.Errorf("the name or the error is not cut:\n%s", m.Text)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func (s server) addr() string { return net.JoinHostPort(s.host, strconv.Itoa(s.p
 // loopback reports whether the server is on this machine.
 func (s server) loopback() bool {
 	addr, err := netip.ParseAddr(s.host)
-	return strings.EqualFold(s.host, "localhost") || err == nil && addr.Unmap().IsLoopback()
+	return strings.EqualFold(s.host, "localhost") || err == nil && addr.IsLoopback()
 }
 
 // parseServer never quotes raw in an error, since it may hold a password.

@@ -17,6 +17,8 @@ func TestParseServer(t *testing.T) {
 		"smtps://u:p@mail.example.com":                       {host: "mail.example.com", port: 465, user: "u", password: "p", tls: tlsImplicit},
 		"smtp://localhost:1025":                              {host: "localhost", port: 1025, tls: tlsOpportunistic},
 		"smtp://u:p@127.0.0.1:1025?tls=none":                 {host: "127.0.0.1", port: 1025, user: "u", password: "p", tls: tlsNone},
+		"smtp://u:p@[::ffff:127.0.0.1]:1025?tls=none":        {host: "::ffff:127.0.0.1", port: 1025, user: "u", password: "p", tls: tlsNone},
+		"smtp://u:p@LocalHost":                               {host: "LocalHost", port: 587, user: "u", password: "p", tls: tlsOpportunistic},
 		"smtp://[::1]:1025?tls=starttls":                     {host: "::1", port: 1025, tls: tlsStartTLS},
 	}
 	for raw, want := range tests {
@@ -40,6 +42,7 @@ func TestNewRefuses(t *testing.T) {
 		{"smtp://u:hunter2@mail.example.com:x", from, "smtp-url"},
 		{"smtp://u:hunter2%zz@mail.example.com", from, "smtp-url"},
 		{"smtp://u:hunter2@mail.example.com/path", from, "smtp-url"},
+		{"smtp://u:hunter2@mail.example.com#x", from, "smtp-url"},
 		{"smtp://u@mail.example.com", from, "belong together"},
 		{"smtp://:hunter2@mail.example.com", from, "belong together"},
 		{"smtp://u:hunter2@mail.example.com?tls=none", from, "login needs"},

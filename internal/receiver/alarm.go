@@ -165,13 +165,8 @@ func (a *alarms) ask() string {
 		return "the receiver is stopping"
 	}
 	answer, is := errors.AsType[*client.Error](err)
-	switch {
-	case is && answer.Status == http.StatusNotFound && answer.Code != "":
-		a.failures = 0
-		text := fmt.Sprintf("the webhook %s is not there any more", w.WebhookID)
-		a.set(Disabled, text)
-		return text
-	case err != nil:
+	gone := is && answer.Status == http.StatusNotFound && answer.Code != ""
+	if err != nil && !gone {
 		a.failures++
 		a.r.log.Warn("the server does not say how the webhook is", "error", err)
 		text := fmt.Sprintf("the server does not say how the webhook is: %v", err)
@@ -182,6 +177,11 @@ func (a *alarms) ask() string {
 	}
 	a.failures = 0
 	a.set(Unwatched, "")
+	if gone {
+		text := fmt.Sprintf("the webhook %s is not there any more", w.WebhookID)
+		a.set(Disabled, text)
+		return text
+	}
 	text := stateOf(hook)
 	if hook.IsActive {
 		a.set(Disabled, "")

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/ticketwire/ticketwire/inbox"
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/filelock"
 	"github.com/ticketwire/ticketwire/test/postgres"
 	"github.com/ticketwire/ticketwire/webhook"
 )
@@ -111,59 +111,6 @@ func TestPoisonIsADeadLetterUntilReplayed(t *testing.T) {
 	}
 }
 
-// What is acknowledged and not done when a receiver stops is done by the next one,
-// and what runs is finished or, after the grace, broken off and repeated.
-func TestStop(t *testing.T) {
-	t.Parallel()
-	began, finish := make(chan string, 10), make(chan struct{})
-	var done atomic.Int64
-	cfg := config(t, func(ctx context.Context, e *Event) error {
-		began <- e.EventID
-		select {
-		case <-finish:
-			done.Add(1)
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	})
-	r, c := start(t, cfg), caller(t)
-	at := time.Now()
-	for i := range 3 { // of one ticket: the second waits for the first
-		accepted(t, c, r, envelope(fmt.Sprint("E", i), "T1", at.Add(time.Duration(i)*time.Second)))
-	}
-	if id := <-began; id != "E0" {
-		t.Fatalf("%s began first", id)
-	}
-	over, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // the reaction does not end by itself
-	defer cancel()
-	var all sync.WaitGroup
-	for range 3 {
-		all.Go(func() {
-			if err := r.Stop(over); err != nil {
-				t.Errorf("stop: %v", err)
-			}
-		})
-	}
-	all.Wait()
-	if conn, err := net.Dial("tcp", r.Addr()); err == nil {
-		conn.Close()
-		t.Error("a stopped receiver can be reached")
-	}
-
-	r = start(t, cfg) // in the same directory
-	if id := <-began; id != "E0" {
-		t.Errorf("%s was broken off and %s began", "E0", id)
-	}
-	go close(finish)
-	stop(t, r)
-	if n := done.Load(); n < 1 {
-		t.Error("a reaction that ran was not finished")
-	}
-	start(t, cfg)
-	eventually(t, "all events are done", func() bool { return done.Load() >= 3 })
-}
-
 func TestOneReceiverPerDirectory(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, new(seen).react)
@@ -180,7 +127,10 @@ func TestConfigThatIsWrong(t *testing.T) {
 		"data directory": func(c *Config) { c.DataDir = "" },
 		"/":              func(c *Config) { c.Path = "hook" },
 		"TLS":            func(c *Config) { c.TLSCert = "chain.pem" },
+		"key belong":     func(c *Config) { c.TLSKey = "key.pem" },
 		"silence":        func(c *Config) { c.Silence = -time.Hour },
+		"bodies":         func(c *Config) { c.MaxBody = -1 },
+		"refetch rate":   func(c *Config) { c.RefetchRate = -1 },
 		"listen on":      func(c *Config) { c.Listen = "nowhere" },
 		"/readyz":        func(c *Config) { c.AdminListen = "nowhere" },
 		"postgres://":    func(c *Config) { c.DatabaseURL = "mysql://u:password@h/d" },
@@ -194,6 +144,15 @@ func TestConfigThatIsWrong(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "password") {
 			t.Errorf("%s: %v", name, err)
 		}
+		if cfg.DataDir == "" {
+			continue
+		}
+		l, err := filelock.Acquire(filepath.Join(cfg.DataDir, "receiver.lock"))
+		if err != nil {
+			t.Errorf("%s: after that the directory is %v", name, err)
+			continue
+		}
+		must(t, l.Release())
 		if _, err := OpenStore(t.Context(), StoreConfig{Dir: t.TempDir(), MustExist: true, Log: cfg.Log, Now: time.Now}); !fault.Is(err, fault.NotFound) {
 			t.Errorf("a store that is not there: %v", err)
 		}
@@ -258,6 +217,7 @@ func TestBehindAProxy(t *testing.T) {
 	two := &http.Transport{Protocols: h2c}
 	defer two.CloseIdleConnections()
 
+	nothing := bytes.Repeat(packed(t, nil), 100_000)
 	bomb := packed(t, bytes.Repeat([]byte("x"), 64<<20))
 	for i, x := range []struct {
 		what   string
@@ -268,6 +228,14 @@ func TestBehindAProxy(t *testing.T) {
 	}{
 		{"plain", func(*http.Request, []byte) {}, c, 200, "ok: kept"},
 		{"gzip", func(req *http.Request, body []byte) { encode(req, "gzip", packed(t, body)) }, c, 200, "ok: kept"},
+		{"gzip that is longer than what is in it", func(req *http.Request, body []byte) {
+			var b bytes.Buffer
+			z, err := gzip.NewWriterLevel(&b, gzip.NoCompression)
+			must(t, err)
+			_, err = z.Write(body)
+			must(t, errors.Join(err, z.Close()))
+			encode(req, "gzip", b.Bytes())
+		}, c, 200, "ok: kept"},
 		{"x-gzip", func(req *http.Request, body []byte) { encode(req, "X-GZIP", packed(t, body)) }, c, 200, "ok: kept"},
 		{"identity", func(req *http.Request, body []byte) { encode(req, "identity", body) }, c, 200, "ok: kept"},
 		{"chunked", func(req *http.Request, body []byte) {
@@ -281,6 +249,7 @@ func TestBehindAProxy(t *testing.T) {
 		{"what is no gzip", func(req *http.Request, body []byte) { encode(req, "gzip", body) }, c, 400, "ended early"},
 		{"gzip cut off", func(req *http.Request, body []byte) { encode(req, "gzip", packed(t, body)[:40]) }, c, 400, "ended early"},
 		{"another coding", func(req *http.Request, body []byte) { encode(req, "br", body) }, c, 400, "ended early"},
+		{"gzip of nothing, without end", func(req *http.Request, _ []byte) { encode(req, "gzip", nothing) }, c, 413, "larger than"},
 		{"a bomb", func(req *http.Request, _ []byte) { encode(req, "gzip", bomb) }, c, 413, "larger than"},
 		{"a body that is too large", func(req *http.Request, _ []byte) {
 			encode(req, "", make([]byte, 2<<20))
@@ -299,7 +268,7 @@ func TestBehindAProxy(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d %s", x.what, status, text, x.want, x.says)
 		}
 	}
-	if n := len(got.await(t, 9)); n != 9 {
+	if n := len(got.await(t, 10)); n != 10 {
 		t.Errorf("%d reactions", n)
 	}
 }
@@ -354,6 +323,11 @@ func TestTLS(t *testing.T) {
 	res, err := (&http.Client{Transport: transport, Timeout: patience}).Do(request(t, r.URL(), envelope("E1", "T1", time.Now())))
 	must(t, err)
 	res.Body.Close()
+	old := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}}
+	if res, err := (&http.Client{Transport: old, Timeout: patience}).Get(r.URL()); err == nil {
+		res.Body.Close()
+		t.Error("TLS 1.1 is spoken")
+	}
 	if !strings.HasPrefix(r.URL(), "https://") || res.StatusCode != 200 || res.ProtoMajor != 2 {
 		t.Errorf("%s answered %s in %s", r.URL(), res.Status, res.Proto)
 	}
@@ -366,10 +340,19 @@ func TestReadiness(t *testing.T) {
 	secrets.Store(&[]string{secret})
 	cfg := config(t, new(seen).react)
 	cfg.Secrets = func() []string { return *secrets.Load() }
+	cfg.Record = openRecord(t, t.TempDir())
 	r, c := start(t, cfg), caller(t)
 	ready := func() int {
-		status, _ := get(t, c, r.AdminURL()+"/readyz")
-		return status
+		res, err := c.Get(r.AdminURL() + "/readyz")
+		must(t, err)
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		must(t, err)
+		// The reason is for the log, and the answer for this moment.
+		if want := map[int]string{200: "ready\n", 503: "not ready\n"}[res.StatusCode]; string(text) != want || res.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("readiness is %d %q with %v", res.StatusCode, text, res.Header)
+		}
+		return res.StatusCode
 	}
 	if status, text := get(t, c, r.AdminURL()+"/healthz"); status != 200 || text != "ok" || ready() != 200 {
 		t.Errorf("a new receiver is not ready: %d %s", status, text)
@@ -378,14 +361,48 @@ func TestReadiness(t *testing.T) {
 	if ready() != 503 {
 		t.Error("ready without a secret")
 	}
+	if _, text := get(t, c, r.AdminURL()+"/metrics"); !strings.Contains(text, "\nticketwire_receiver_ready 0\n") {
+		t.Error("the metric says that it is ready")
+	}
 	secrets.Store(&[]string{secret})
-	_, err := r.store.db.ExecContext(t.Context(), `drop table inbox_lanes`) // as a database that is damaged
+	// What cannot be written in a directory, where something else has the name.
+	for _, name := range []string{
+		filepath.Join(cfg.DataDir, "receiver.probe"), filepath.Join(cfg.Record.Dir(), "receiver.probe"), filepath.Join(cfg.DataDir, pulseName+".new"),
+	} {
+		if _, err := os.Stat(name); err == nil {
+			t.Errorf("%s was left behind", name)
+		}
+		must(t, os.MkdirAll(filepath.Join(name, "x"), 0o700))
+		_ = r.pulse.save(time.Now())
+		if ready() != 503 {
+			t.Errorf("ready while %s cannot be written", name)
+		}
+		r.alarms.set(Unstored, "")
+		if r.lookAtStorage(); r.alarms.isOn(Unstored) != strings.HasSuffix(name, ".new") { // of the others the next request tells
+			t.Errorf("%s: alarm %t", name, r.alarms.isOn(Unstored))
+		}
+		must(t, os.RemoveAll(name))
+		must(t, r.pulse.save(time.Now()))
+		if r.lookAtStorage(); r.alarms.isOn(Unstored) || ready() != 200 {
+			t.Errorf("not ready after %s could be written again", name)
+		}
+	}
+	_, err := r.store.db.ExecContext(t.Context(), `drop table receiver_probe`)
+	must(t, err)
+	if ready() != 503 {
+		t.Error("ready while the inbox cannot be written")
+	}
+	_, err = r.store.db.ExecContext(t.Context(), `drop table inbox_lanes`) // as a database that is damaged
 	must(t, err)
 	if status, text := send(t, c, request(t, r.URL(), envelope("E1", "T1", time.Now()))); status != 503 || text != "the inbox is not available" {
 		t.Errorf("the answer is %d %s", status, text)
 	}
 	if !r.alarms.isOn(Unstored) {
 		t.Error("no alarm")
+	}
+	stop(t, r)
+	if err := r.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "stopping") {
+		t.Errorf("after the end: %v", err)
 	}
 }
 
@@ -397,6 +414,8 @@ func TestRefetch(t *testing.T) {
 	cfg.Refetch = apiServer(t, func(w http.ResponseWriter, req *http.Request) {
 		n := asked.Add(1)
 		switch {
+		case strings.HasSuffix(req.URL.Path, "/hidden"):
+			answer(w, 404, "<html>")
 		case strings.HasSuffix(req.URL.Path, "/gone"):
 			answer(w, 404, `{"error":{"code":"NOT_FOUND","message":"Ticket not found"}}`)
 		case n == 1:
@@ -414,5 +433,19 @@ func TestRefetch(t *testing.T) {
 	accepted(t, c, r, envelope("E2", "gone", time.Now()))
 	if e := got.await(t, 2)[1]; !e.Refetched || e.Current != nil {
 		t.Errorf("a ticket that is gone came as %+v", e.Current)
+	}
+	if ticket, err := r.current(t.Context(), "hidden"); err == nil { // by a proxy on the way
+		t.Errorf("a server without the API says of a ticket %+v", ticket)
+	}
+	if r.refetch.Limit() != 0.5 || r.refetch.Burst() != refetchBurst {
+		t.Errorf("%g tickets are read per second, %d at once", r.refetch.Limit(), r.refetch.Burst())
+	}
+	for r.refetch.Allow() { // until the budget is spent
+	}
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	before := asked.Load()
+	if _, err := r.current(soon, "t1"); err == nil || asked.Load() != before {
+		t.Errorf("beyond the budget: %v, asked %d times", err, asked.Load()-before)
 	}
 }

@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,9 +9,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ticketwire/ticketwire/internal/cutover"
+	"github.com/ticketwire/ticketwire/test/pipe"
 	"github.com/ticketwire/ticketwire/webhook"
 )
 
@@ -28,7 +31,7 @@ func TestRecord(t *testing.T) {
 	dir := t.TempDir()
 	cfg.Record = openRecord(t, dir)
 	cfg.Acts = func(e *webhook.Envelope) (bool, error) { return !e.OccurredAt.Before(turn), nil }
-	cfg.Tickets = []string{"T1"}
+	cfg.Tickets, cfg.Types = []string{"T1"}, []string{webhook.TicketUpdated}
 	r, c := start(t, cfg), caller(t)
 
 	before, after := envelope("E1", "T1", turn.Add(-time.Hour)), envelope("E2", "T1", turn)
@@ -38,6 +41,7 @@ func TestRecord(t *testing.T) {
 	accepted(t, c, r, after) // a copy
 	accepted(t, c, r, synthetic)
 	accepted(t, c, r, envelope("E4", "T2", turn)) // nobody watches T2
+	accepted(t, c, r, bytes.Replace(envelope("E8", "T1", turn), []byte("ticket.updated"), []byte("ticket.closed"), 1))
 	forged := request(t, r.URL(), envelope("E5", "T1", turn))
 	forged.Header.Set(webhook.SignatureHeader, webhook.Sign("wrong", time.Now(), before))
 	if status, _ := send(t, c, forged); status != 401 {
@@ -49,11 +53,15 @@ func TestRecord(t *testing.T) {
 		t.Errorf("a captured body under another id was answered with %d", status)
 	}
 	got.await(t, 2)
+	accepted(t, c, r, envelope("E7", "T1", turn.Add(-time.Minute))) // older than what was done
 	var all []cutover.Entry
 	eventually(t, "every reaction is written down", func() bool {
 		all = written(t, dir)
-		return len(pick(all, reaction)) == 3
+		return len(pick(all, reaction)) == 4
 	})
+	if _, text := get(t, c, r.AdminURL()+"/metrics"); !strings.Contains(text, "\nticketwire_receiver_left_to_poller_total 2\n") {
+		t.Error("the metrics do not show what was left to the poller")
+	}
 
 	var lines []string
 	for _, x := range pick(all, receipt) {
@@ -65,7 +73,8 @@ func TestRecord(t *testing.T) {
 	if want := []string{
 		"200 kept true E1 t1 false true", "200 kept true E2 t1 false true", "200 duplicate true E2 t1 false true",
 		"200 kept true E3 t1 true true", "200 unwatched true E4 t2 false true",
-		"401 bad_signature false E5  false false", "400 bad_envelope true E6  false false",
+		"200 ignored_type true E8 t1 false true",
+		"401 bad_signature false E5  false false", "400 bad_envelope true E6  false false", "200 kept true E7 t1 false true",
 	}; !slices.Equal(lines, want) {
 		t.Errorf("the receipts are\n%s", strings.Join(lines, "\n"))
 	}
@@ -76,7 +85,7 @@ func TestRecord(t *testing.T) {
 	for _, x := range pick(all, reaction) {
 		lines = append(lines, fmt.Sprint(x.EventID, " ", x.Ticket, " ", x.Attempt, " ", x.Acted, " ", x.Stale, " ", x.Error))
 	}
-	if want := []string{"E1 t1 1 false false ", "E2 t1 1 true false ", "E3 t1 1 true false "}; !slices.Equal(lines, want) {
+	if want := []string{"E1 t1 1 false false ", "E2 t1 1 true false ", "E3 t1 1 true false ", "E7 t1 1 false true "}; !slices.Equal(lines, want) {
 		t.Errorf("the reactions are\n%s", strings.Join(lines, "\n"))
 	}
 	if s := pick(all, started); len(s) != 1 || s[0].SecretFrom != "config" || !slices.Equal(s[0].Tickets, []string{"T1"}) || len(pick(all, gapOf)) != 0 {
@@ -118,20 +127,105 @@ func TestGapOfARestart(t *testing.T) {
 	dir := t.TempDir()
 	cfg := config(t, new(seen).react)
 	cfg.Record = openRecord(t, dir)
-	r := start(t, cfg)
-	stop(t, r)
-	stopped := time.Now()
+	var now atomic.Int64
+	set := func(at time.Time) { now.Store(at.UnixMicro()) }
+	cfg.Now = func() time.Time { return time.UnixMicro(now.Load()) }
+	stopped := time.Now().Truncate(time.Microsecond)
 	again := stopped.Add(time.Hour)
-	cfg.Now = func() time.Time { return again }
+	set(stopped.Add(-time.Hour))
+	r := start(t, cfg)
+	set(stopped)
+	stop(t, r)
+	set(again)
+	stop(t, start(t, cfg))
+	set(stopped) // a clock that was set back tells of no gap
 	start(t, cfg)
 	gaps := pick(written(t, dir), gapOf)
-	if len(gaps) != 1 || stopped.Sub(gaps[0].From) > time.Minute || gaps[0].From.After(stopped) ||
-		!gaps[0].To.Equal(again.Truncate(time.Microsecond)) || gaps[0].Side != cutover.SideReceiver {
+	if len(gaps) != 1 || !gaps[0].From.Equal(stopped) || !gaps[0].To.Equal(again) || gaps[0].Side != cutover.SideReceiver {
 		t.Errorf("the gaps are %+v", gaps)
 	}
-	if n := len(pick(written(t, dir), started)); n != 2 {
+	if n := len(pick(written(t, dir), started)); n != 3 {
 		t.Errorf("%d starts are written down", n)
 	}
+}
+
+// When the record can be written again it says since when it could not, once.
+func TestGapOfARecordThatFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	now := time.Date(2027, 1, 4, 8, 0, 0, 0, time.UTC)
+	began := now
+	j := &journal{record: openRecord(t, dir), now: func() time.Time { return now }}
+	entry := cutover.Entry{Receiver: &cutover.Receiver{At: now}}
+	must(t, j.record.Close())
+	for range 3 {
+		if err := j.append(entry); err == nil || j.failing() == nil {
+			t.Fatal("a closed record was written")
+		}
+		now = now.Add(time.Minute)
+	}
+	j.record = openRecord(t, dir)
+	must(t, j.append())
+	must(t, j.append(entry))
+	all := written(t, dir)
+	if g := pick(all, gapOf); len(g) != 1 || len(all) != 2 || !g[0].From.Equal(began) || !g[0].To.Equal(now) || g[0].Why != "the record could not be written" || j.failing() != nil {
+		t.Errorf("the gaps are %+v, failing %v", g, j.failing())
+	}
+}
+
+// A reaction that is not in the record is not done.
+func TestReactionThatIsNotRecorded(t *testing.T) {
+	t.Parallel()
+	var got seen
+	cfg := config(t, nil)
+	cfg.Record = openRecord(t, t.TempDir())
+	answered := make(chan struct{}) // the receipt is written before that
+	cfg.React = func(ctx context.Context, e *Event) error {
+		<-answered
+		return errors.Join(got.react(ctx, e), cfg.Record.Close())
+	}
+	r, c := start(t, cfg), caller(t)
+	accepted(t, c, r, envelope("E1", "T1", time.Now()))
+	close(answered)
+	if e := got.await(t, 2)[1]; e.EventID != "E1" || e.Attempt != 2 {
+		t.Errorf("then came %s, attempt %d", e.EventID, e.Attempt)
+	}
+}
+
+// A receiver that stood still, as with its machine, says so. While it lives its file
+// says when, from the start on.
+func TestBeat(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var slept atomic.Int64
+		cfg := config(t, new(seen).react)
+		cfg.Listener, cfg.AdminListen = pipe.Listen(), ""
+		cfg.Record = openRecord(t, dir)
+		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(slept.Load())) }
+		r, err := New(t.Context(), cfg)
+		must(t, err)
+		defer stop(t, r)
+		must(t, r.begin())
+		if a := Alive(cfg.DataDir); !a.Equal(time.Now()) {
+			t.Errorf("after the start alive is %s", a)
+		}
+		r.tasks.Go(r.beat)
+		time.Sleep(time.Minute + time.Second)
+		if a := Alive(cfg.DataDir); time.Since(a) > beatEvery {
+			t.Errorf("alive is %s, %s ago", a, time.Since(a))
+		}
+		if g := pick(written(t, dir), gapOf); len(g) != 0 {
+			t.Errorf("a receiver that runs has gaps: %+v", g)
+		}
+		fell := time.Now()
+		slept.Store(int64(time.Hour))
+		time.Sleep(2 * beatEvery)
+		g := pick(written(t, dir), gapOf)
+		if len(g) != 1 || fell.Sub(g[0].From) > beatEvery || g[0].To.Sub(fell.Add(time.Hour)) > beatEvery || !strings.Contains(g[0].Why, "stood still") {
+			t.Errorf("the gaps are %+v", g)
+		}
+	})
 }
 
 // What cannot be written down is not acknowledged.

@@ -50,6 +50,7 @@ func New(key []byte) (*Vault, error) {
 	return newVault([][]byte{key})
 }
 
+// newVault makes a vault with one key or more.
 func newVault(keys [][]byte) (*Vault, error) {
 	v := &Vault{}
 	for _, key := range keys {
@@ -61,9 +62,6 @@ func newVault(keys [][]byte) (*Vault, error) {
 			return nil, fault.New(fault.Internal, "vault: the same key is listed twice")
 		}
 		v.keys = append(v.keys, k)
-	}
-	if len(v.keys) == 0 {
-		return nil, fault.New(fault.Internal, "vault: no key")
 	}
 	return v, nil
 }

@@ -72,6 +72,13 @@ func TestOpenKnownValue(t *testing.T) {
 	}
 }
 
+// otherBits spells a value of 32 bytes in another way: the last two bits of its last
+// character say nothing.
+func otherBits(sealed string) string {
+	last := len(sealed) - 1
+	return sealed[:last] + string(sealed[last]+1)
+}
+
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	v := mustNew(t, 1)
@@ -108,6 +115,7 @@ func TestOpenRefuses(t *testing.T) {
 		"longer":        {v, place, sealed + "AAAA"},
 		"padded":        {v, place, sealed + "="},
 		"line break":    {v, place, sealed + "\n"},
+		"other bits":    {v, place, otherBits(v.Seal(place, []byte("whse")))},
 		"break inside":  {v, place, sealed[:20] + "\r\n" + sealed[20:]},
 	}
 	for name, tt := range tests {
@@ -170,6 +178,10 @@ func TestOpenCreatesKeyFile(t *testing.T) {
 	if err != nil || !regexp.MustCompile(`^[0-9a-f]{64}\n$`).Match(text) {
 		t.Errorf("the file holds %d bytes, %v", len(text), err)
 	}
+	other, err := Open(filepath.Join(t.TempDir(), "secret.key"))
+	if err != nil || other.keys[0].id == first.keys[0].id {
+		t.Errorf("another file has the same key, or none: %v", err)
+	}
 	second, err := Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -211,26 +223,26 @@ func TestOpenRace(t *testing.T) {
 
 func TestOpenRefusesKeyFiles(t *testing.T) {
 	t.Parallel()
-	for name, text := range map[string]string{
-		"empty":         "",
-		"only comments": "# nothing\n\n",
-		"short":         keyText(1)[:62] + "\n",
-		"long":          keyText(1) + "00\n",
-		"not hex":       "zz" + keyText(1)[2:] + "\n",
-		"second bad":    keyText(1) + "\n" + keyText(2)[:10] + "\n",
-		"twice":         keyText(1) + "\n" + keyText(1) + "\n",
-		"huge":          strings.Repeat("#\n", maxKeyFile),
+	for name, c := range map[string]struct{ text, says string }{
+		"empty":         {"", "secret.key holds no key"},
+		"only comments": {"# nothing\n\n", "secret.key holds no key"},
+		"short":         {keyText(1)[:62] + "\n", "secret.key, line 1: expected 64 hex digits"},
+		"long":          {keyText(1) + "00\n", "secret.key, line 1: expected 64 hex digits"},
+		"not hex":       {"zz" + keyText(1)[2:] + "\n", "secret.key, line 1: expected 64 hex digits"},
+		"third bad":     {"# the key\n" + keyText(1) + "\n" + keyText(2)[:10] + "\n", "secret.key, line 3: expected 64 hex digits"},
+		"twice":         {keyText(1) + "\n" + keyText(1) + "\n", "listed twice"},
+		"huge":          {strings.Repeat("#\n", maxKeyFile) + keyText(1) + "\n", "secret.key is not a key file"},
 	} {
-		path := writeKeys(t, text)
+		path := writeKeys(t, c.text)
 		_, err := Open(path)
-		if err == nil {
-			t.Errorf("%s: opened", name)
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: error %v, want %q", name, err, c.says)
 			continue
 		}
 		if strings.Contains(err.Error(), "0101") || strings.Contains(err.Error(), "0202") {
 			t.Errorf("%s: error %q quotes a key", name, err)
 		}
-		if after, _ := os.ReadFile(path); string(after) != text {
+		if after, _ := os.ReadFile(path); string(after) != c.text {
 			t.Errorf("%s: the file was changed", name)
 		}
 	}
@@ -262,8 +274,11 @@ func TestOpenWithoutDirectory(t *testing.T) {
 	if _, err := Open(filepath.Join(dir, "missing", "secret.key")); err == nil {
 		t.Error("opened in a directory that does not exist")
 	}
-	if _, err := Open(dir); err == nil {
-		t.Error("opened a directory")
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "is not a key file") {
+		t.Errorf("a directory: %v", err)
 	}
 }
 
