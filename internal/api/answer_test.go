@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
+	"github.com/ticketwire/ticketwire/internal/store"
 )
 
 func TestErrorAnswer(t *testing.T) {
@@ -48,5 +51,33 @@ func TestErrorAnswer(t *testing.T) {
 		if retry := a.header.Get("Retry-After"); (retry != "") != (tc.status == 503) {
 			t.Errorf("%v: Retry-After %q", tc.err, retry)
 		}
+	}
+}
+
+// An answer that cannot be encoded is a failure like any other, not half a body.
+func TestAnswerThatCannotBeEncoded(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	ok(func() {}).write(w)
+	if want := `{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`; w.Code != 500 || w.Body.String() != want {
+		t.Errorf("%d %s, want 500 %s", w.Code, w.Body, want)
+	}
+}
+
+// A bucket is forgotten after an hour, and not before: a new one is full.
+func TestIdleBuckets(t *testing.T) {
+	t.Parallel()
+	slow := Rate{MaxTokens: 2, RefillPerMin: 1}
+	l, now := newLimiter(slow), time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
+	take := func(key string) float64 { return l.take(store.Principal{KeyID: key}, slow, now).Left }
+	take("idle")
+	take("idle")
+	now = now.Add(90 * time.Second)
+	if left := take("idle"); left != 0.5 {
+		t.Errorf("%v tokens are left after a minute and a half, want 0.5", left)
+	}
+	now = now.Add(time.Hour + time.Second)
+	if take("other"); len(l.buckets) != 1 {
+		t.Errorf("%d buckets are kept, want the one in use", len(l.buckets))
 	}
 }

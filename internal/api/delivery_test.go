@@ -217,7 +217,11 @@ func TestManualRetry(t *testing.T) {
 	}
 
 	says.status.Store(http.StatusAccepted)
-	good := h.do(t, "POST", path, h.a.APIKey, nil).want(t, http.StatusOK).data(t)
+	first := h.do(t, "POST", path, h.a.APIKey, nil, "X-Idempotency-Key", "r2").want(t, http.StatusOK)
+	good := first.data(t)
+	if repeat := h.do(t, "POST", path, h.a.APIKey, nil, "X-Idempotency-Key", "r2").want(t, http.StatusOK); !bytes.Equal(repeat.Raw, first.Raw) {
+		t.Errorf("the repeated call answers %s, first %s", repeat.Raw, first.Raw)
+	}
 	if got := rc.next(t).Header.Get("X-Alga-Delivery-Attempt"); got != "3" {
 		t.Errorf("the second retry was attempt %s, want 3", got)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
@@ -304,6 +305,88 @@ func TestInternalError(t *testing.T) {
 	if want := `{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`; string(r.Raw) != want {
 		t.Errorf("%s, want %s", r.Raw, want)
 	}
+}
+
+// A panic is one answer of 500, and the log has all that the answer lacks. It has no
+// query string, since that may hold personal data.
+func TestRequestsAreLoggedAndCounted(t *testing.T) {
+	t.Parallel()
+	var log safeBuffer
+	metrics := prometheus.NewRegistry()
+	h := newHarness(t, func(s *settings) { s.log, s.metrics = &log, metrics })
+	h.api.Handle("/boom", func() { panic("the reason") })
+	h.do(t, "GET", "/tickets?title=Personal", h.a.APIKey, nil).want(t, http.StatusOK)
+	h.do(t, "POST", "/tickets?title=Personal", h.a.APIKey, map[string]any{"title": ""}).want(t, http.StatusBadRequest)
+	h.do(t, "GET", "/nothing", h.a.APIKey, nil).want(t, http.StatusNotFound)
+	r := h.do(t, "GET", "/boom?title=Personal", h.a.APIKey, nil).want(t, http.StatusInternalServerError)
+	if want := `{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`; string(r.Raw) != want {
+		t.Errorf("%s, want %s", r.Raw, want)
+	}
+	var got []string
+	for line := range strings.Lines(log.String()) {
+		if !strings.Contains(line, "msg=request ") {
+			continue
+		}
+		_, line, _ = strings.Cut(line, " ") // the time
+		if !strings.Contains(line, " tenant="+h.a.TenantID+" key=") || strings.Contains(line, " key=\"\"") {
+			t.Errorf("who called is not in %s", line)
+		}
+		line, _, _ = strings.Cut(line, " took=")
+		got = append(got, line)
+	}
+	want := []string{
+		"level=INFO msg=request method=GET route=/api/v1/tickets status=200",
+		"level=INFO msg=request method=POST route=/api/v1/tickets status=400",
+		"level=ERROR msg=request method=GET route=/api/v1/boom status=500",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+	for text, logged := range map[string]bool{"Personal": false, "the reason": true, "Validation failed": true} {
+		if strings.Contains(log.String(), text) != logged {
+			t.Errorf("that the log holds %q is %v:\n%s", text, !logged, log.String())
+		}
+	}
+	if diff := cmp.Diff(map[string]float64{"2xx": 1, "4xx": 2, "5xx": 1, "panics": 1, "rate_limited": 0}, counted(t, metrics)); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// safeBuffer is a log that may be read while it is written.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// counted reads the metrics of the API: requests by class, and the two counters by
+// the middle of their names.
+func counted(t *testing.T, metrics *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := metrics.Gather()
+	must(t, err)
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if m.GetHistogram() != nil {
+				got[m.GetLabel()[0].GetValue()] = float64(m.GetHistogram().GetSampleCount())
+			} else {
+				got[strings.TrimSuffix(strings.TrimPrefix(f.GetName(), "ticketwire_api_"), "_total")] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return got
 }
 
 // A service with more work than it can queue says so at once and sheds nothing
