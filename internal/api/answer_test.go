@@ -81,3 +81,11 @@ func TestIdleBuckets(t *testing.T) {
 		t.Errorf("%d buckets are kept, want the one in use", len(l.buckets))
 	}
 }
+
+func TestViewMetrics(t *testing.T) {
+	t.Parallel()
+	got := viewMetrics(store.Analytics{P50: 1, P90: 2, P95: 3, P99: 4, AverageMS: 5}).ResponseTime
+	if want := (percentilesView{P50: 1, P90: 2, P95: 3, P99: 4}); got != want {
+		t.Errorf("percentiles %+v, want %+v", got, want)
+	}
+}

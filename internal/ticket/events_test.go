@@ -52,7 +52,7 @@ func TestWhichEventsAChangeMakes(t *testing.T) {
 			w := newWorld()
 			old := create(t, w, tt.draft)
 			next := apply(t, w, old, tt.patch, start.Add(time.Minute))
-			events := Events(&old, &next, Suppress{ContactNotifications: true}, counter(), publicURL)
+			events := Events(&old, &next, Suppress{ContactNotifications: true, InternalNotifications: true}, counter(), publicURL)
 			if diff := cmp.Diff(tt.want, types(events)); diff != "" {
 				t.Error(diff)
 			}
@@ -68,7 +68,7 @@ func TestWhichEventsAChangeMakes(t *testing.T) {
 				if (e.Data.PreviousStatusID != nil) != (e.Type == status) || e.Type != updated && e.Data.Changes != nil {
 					t.Errorf("%s carries keys of another event: %+v", e.Type, e.Data)
 				}
-				if !e.Data.SuppressContactNotifications || e.Data.SuppressInternalNotifications {
+				if !e.Data.SuppressContactNotifications || !e.Data.SuppressInternalNotifications {
 					t.Errorf("%s lost the suppression flags", e.Type)
 				}
 			}
