@@ -355,6 +355,15 @@ func TestHealthAndAnalytics(t *testing.T) {
 	rc.next(t)
 	h.settled(t, id, 5) // the test is a row too
 	health(id, "healthy", 4, 3, 1, 0.75)
+	c.advance(time.Second)
+	says.status.Store(http.StatusGone)
+	h.createTicket(t)
+	rc.next(t)
+	h.settled(t, id, 7) // and the retry that was planned is abandoned
+	health(id, "disabled", 5, 3, 2, 0.6)
+	if got := h.do(t, "GET", "/webhooks/"+id+"/health", h.a.APIKey, nil).at("data", "auto_disabled_at"); got != c.now().Format("2006-01-02T15:04:05.000Z") {
+		t.Errorf("auto_disabled_at is %v", got)
+	}
 }
 
 // Retries by hand while one is planned: each is exactly one more request, as

@@ -3,10 +3,13 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -139,7 +142,7 @@ func TestUnknownRoutes(t *testing.T) {
 		"GET /tickets/" + id + "/assets", "GET /tickets/" + id + "/documents", "POST /tickets/" + id + "/documents",
 		"GET /tickets/" + id + "/materials", "GET /tickets/" + id + "/time-entries", "GET /tickets/" + id + "/checklist",
 		"POST /tickets/" + id + "/bundle", "GET /tickets/" + id + "/bundle/children", "POST /tickets/from-asset",
-		"GET /tags/entity/client/" + id,
+		"GET /tags/entity/client/" + id, "GET //nothing",
 	} {
 		method, path, _ := strings.Cut(rt, " ")
 		e := h.do(t, method, path, h.a.APIKey, nil).wantError(t, http.StatusNotFound, "NOT_FOUND")
@@ -147,6 +150,7 @@ func TestUnknownRoutes(t *testing.T) {
 			t.Errorf("%s: message %q", rt, e["message"])
 		}
 	}
+	h.do(t, "GET", "/api/v1//tickets", h.a.APIKey, nil).want(t, http.StatusOK) // by way of the path without the double
 	for rt, allow := range map[string]string{
 		"PATCH /tickets/" + id:              "DELETE, GET, HEAD, PUT",
 		"DELETE /tickets":                   "GET, HEAD, POST",
@@ -196,6 +200,13 @@ func TestBodiesThatAreNoObject(t *testing.T) {
 				t.Fatalf("%s to %s", name, rt)
 			}
 		}
+	}
+	broken := httptest.NewRequestWithContext(t.Context(), "POST", "/api/v1/tickets", iotest.ErrReader(io.ErrUnexpectedEOF))
+	broken.Header.Set("X-API-Key", h.a.APIKey)
+	w := httptest.NewRecorder()
+	h.api.ServeHTTP(w, broken)
+	if want := `{"error":{"code":"VALIDATION_ERROR","message":"The request body could not be read"}}`; w.Code != http.StatusBadRequest || w.Body.String() != want {
+		t.Errorf("a body that is broken off: %d %s, want %s", w.Code, w.Body, want)
 	}
 	e := h.do(t, "POST", "/tickets", h.a.APIKey, `[]`).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
 	want := []any{map[string]any{

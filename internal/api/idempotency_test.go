@@ -85,6 +85,10 @@ func TestIdempotentUpdate(t *testing.T) {
 	same.want(t, http.StatusCreated) // another route
 	h.do(t, "GET", "/tickets/"+id, h.a.APIKey, nil, idempotent, "one").want(t, http.StatusOK)
 	other := h.createTicket(t)["ticket_id"].(string)
+	spare := "/tickets/" + h.createTicket(t)["ticket_id"].(string)
+	for _, status := range []int{http.StatusNoContent, http.StatusNotFound} { // the key is for POST and PUT
+		h.do(t, "DELETE", spare, h.a.APIKey, nil, idempotent, "one").want(t, status)
+	}
 	h.do(t, "PUT", "/tickets/"+other, h.a.APIKey, map[string]any{"title": "A"}, idempotent, "one").want(t, http.StatusOK)
 	if got := h.get(t, other)["title"]; got != "A" {
 		t.Errorf("the same body for another ticket left its title %v", got)

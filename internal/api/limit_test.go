@@ -72,6 +72,12 @@ func TestRateLimit(t *testing.T) {
 	if got, want := budget(t, c, other), "200 limit 3 remaining 2 reset 2s retry "; got != want {
 		t.Errorf("another key shares the bucket: %s, want %s", got, want)
 	}
+	powerless := h.key(t, h.a.TenantID)
+	for _, want := range []string{"403 limit 3 remaining 2 reset 2s retry ", "403 limit 3 remaining 1 reset 4s retry "} {
+		if got := budget(t, c, h.do(t, "GET", "/tickets", powerless, nil)); got != want {
+			t.Errorf("without permission: %s, want %s", got, want)
+		}
+	}
 	rejected := h.do(t, "GET", "/tickets", "no-such-key", nil)
 	if got, want := budget(t, c, rejected), "401 limit  remaining  reset - retry "; got != want {
 		t.Errorf("without a caller: %s, want %s", got, want)
