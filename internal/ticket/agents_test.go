@@ -70,7 +70,7 @@ func TestAddAgentRules(t *testing.T) {
 func TestRemoveAgent(t *testing.T) {
 	t.Parallel()
 	tk := Ticket{AssignedTo: new(maraID)}
-	agents := []Agent{{UserID: maraID, IsPrimary: true}, {UserID: theoID}}
+	agents := []Agent{{UserID: theoID}, {UserID: maraID, IsPrimary: true}}
 	if err := RemoveAgent(tk, agents, strings.ToUpper(theoID)); err != nil {
 		t.Errorf("additional agent: %v", err)
 	}

@@ -2,11 +2,13 @@ package ticket
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/webhook"
@@ -19,9 +21,10 @@ func TestNew(t *testing.T) {
 	d.BoardID = strings.ToUpper(boardID)
 	d.Attributes = json.RawMessage(`{ "description": "a < b\n\nsecond" }`)
 	d.Tags = []string{" Printer ", "onsite", "PRINTER"}
+	d.URL = new("https://x.example/1")
 	got := create(t, newWorld(), d)
 	want := Ticket{
-		TenantID: tenantID, TicketID: ticketID, Number: "TKT-1042", Title: d.Title,
+		TenantID: tenantID, TicketID: ticketID, Number: "TKT-1042", Title: d.Title, URL: d.URL,
 		ClientID: clientID, ClientName: "Harbour & Pine Logistics",
 		ClientEmail: new("hello@harbourpine.example"), ClientPhone: new("+351 1"),
 		ContactNameID: new(contactID), ContactName: new("Inês Duarte"),
@@ -173,6 +176,39 @@ func TestNewReportsEveryBrokenRule(t *testing.T) {
 	}
 }
 
+// The issues have the codes and keys of Zod, because clients parse them (contract
+// section 1.2).
+func TestIssueShapes(t *testing.T) {
+	t.Parallel()
+	d := draft()
+	d.Title, d.Attributes, d.Tags = "", json.RawMessage(`[]`), []string{strings.Repeat("x", MaxTag+1)}
+	for i := range MaxTags + 1 {
+		d.Tags = append(d.Tags, fmt.Sprint("t", i))
+	}
+	_, err := New(d, newWorld().refs(d.Keys()), ticketID, "TKT-1", mara(), start)
+	want := &fault.Error{Kind: fault.Invalid, Message: "Validation failed", Issues: []fault.Issue{
+		{
+			Code: "too_small", Path: []any{"title"}, Message: "String must contain at least 1 character(s)",
+			Extra: map[string]any{"minimum": 1, "type": "string", "inclusive": true, "exact": false},
+		},
+		{
+			Code: "invalid_type", Path: []any{"attributes"}, Message: "Expected object, received array",
+			Extra: map[string]any{"expected": "object", "received": "array"},
+		},
+		{
+			Code: "too_big", Path: []any{"tags", 0}, Message: "String must contain at most 50 character(s)",
+			Extra: map[string]any{"maximum": 50, "type": "string", "inclusive": true, "exact": false},
+		},
+		{
+			Code: "too_big", Path: []any{"tags"}, Message: "Array must contain at most 50 element(s)",
+			Extra: map[string]any{"maximum": 50, "type": "array", "inclusive": true, "exact": false},
+		},
+	}}
+	if diff := cmp.Diff(error(want), err, cmpopts.IgnoreUnexported(fault.Error{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTitleIsCountedInCharacters(t *testing.T) {
 	t.Parallel()
 	d := draft()
@@ -293,6 +329,9 @@ func TestApplyOfTheSameValuesChangesNothing(t *testing.T) {
 			Suppress: Suppress{ContactNotifications: true},
 		},
 	} {
+		if k := p.Keys(old); k != (Keys{}) {
+			t.Errorf("%s: needs the rows %+v", name, k)
+		}
 		got, changed, err := Apply(old, p, w.refs(p.Keys(old)), mara(), start.Add(time.Hour))
 		if err != nil || changed {
 			t.Errorf("%s: changed %v, error %v", name, changed, err)

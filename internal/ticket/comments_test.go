@@ -162,6 +162,9 @@ func TestCommentAddedHidesAnUnknownAuthorType(t *testing.T) {
 	if !e.Data.SuppressContactNotifications || !e.Data.SuppressInternalNotifications {
 		t.Error("the suppression flags are lost")
 	}
+	if e.EventID == "" || e.TenantID != tenantID || e.TicketID != ticketID {
+		t.Errorf("event %q of ticket %q, tenant %q", e.EventID, e.TicketID, e.TenantID)
+	}
 	if !e.OccurredAt.Equal(tk.UpdatedAt.Time) || !tk.LastOccurredAt.Equal(e.OccurredAt.Time) {
 		t.Errorf("occurred at %v, ticket at %v, last %v", e.OccurredAt, tk.UpdatedAt, tk.LastOccurredAt)
 	}
@@ -187,9 +190,10 @@ func TestThread(t *testing.T) {
 	if in[0].CommentID != "1" {
 		t.Error("the caller's list was sorted")
 	}
+	d.CommentsTruncated = true
 	AddThread(&d, nil)
-	if got := encodeCompact(t, *d.Comments); got != "[]" {
-		t.Errorf("no comments: %s", got)
+	if got := encodeCompact(t, *d.Comments); got != "[]" || d.CommentsTruncated {
+		t.Errorf("no comments: %s, truncated %v", got, d.CommentsTruncated)
 	}
 }
 
