@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
+	"github.com/ticketwire/ticketwire/internal/ticket"
+	"github.com/ticketwire/ticketwire/webhook"
 )
 
 func TestErrorAnswer(t *testing.T) {
@@ -82,10 +85,48 @@ func TestIdleBuckets(t *testing.T) {
 	}
 }
 
+// A server without a rate, or with half of one, has no limit.
+func TestNoRate(t *testing.T) {
+	t.Parallel()
+	for _, r := range []Rate{{}, {MaxTokens: 1}, {RefillPerMin: 1}} {
+		if _, limited := newLimiter(r).rateOf(store.RateLimit{}); limited {
+			t.Errorf("%+v limits", r)
+		}
+	}
+}
+
 func TestViewMetrics(t *testing.T) {
 	t.Parallel()
-	got := viewMetrics(store.Analytics{P50: 1, P90: 2, P95: 3, P99: 4, AverageMS: 5}).ResponseTime
-	if want := (percentilesView{P50: 1, P90: 2, P95: 3, P99: 4}); got != want {
-		t.Errorf("percentiles %+v, want %+v", got, want)
+	got := viewMetrics(store.Analytics{P50: 1, P90: 2, P95: 3, P99: 4, AverageMS: 5})
+	if want := (percentilesView{P50: 1, P90: 2, P95: 3, P99: 4}); got.ResponseTime != want || got.AverageMS != 5 {
+		t.Errorf("%+v with an average of %v, want %+v and 5", got.ResponseTime, got.AverageMS, want)
+	}
+}
+
+// A comment in short has the values that it has in full. A contact's cannot be
+// made over the API.
+func TestViewMarkdown(t *testing.T) {
+	t.Parallel()
+	at := webhook.At(time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC))
+	full := ticket.Comment{
+		CommentID: "1", TicketID: "2", Markdown: new("3"), AuthorType: "4", IsInternal: true, IsResolution: true, CreatedAt: at,
+		UpdatedAt: &at, CreatedBy: new("5"), CreatedByName: new("6"), AuthorContactID: new("7"), AuthorContactName: new("8"),
+		ThreadID: "9", ParentCommentID: new("10"), DeletedAt: &at,
+	}
+	keys := func(v any) (m map[string]any) {
+		b, err := encodeJSON(v)
+		if err == nil {
+			err = json.Unmarshal(b, &m)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	inFull := keys(full)
+	for key, v := range keys(viewMarkdown([]ticket.Comment{full})[0]) {
+		if v == nil || v != inFull[key] {
+			t.Errorf("%s is %v, in full %v", key, v, inFull[key])
+		}
 	}
 }

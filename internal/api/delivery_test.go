@@ -75,6 +75,11 @@ func TestDeliveryRecord(t *testing.T) {
 			t.Errorf("%s is %v, want %v", key, d[key], v)
 		}
 	}
+	for _, key := range []string{"attempted_at", "completed_at", "next_retry_at"} {
+		if d[key] == nil {
+			t.Errorf("a failed attempt has no %s", key)
+		}
+	}
 	body := decode[struct {
 		Data struct {
 			Body any `json:"request_body"`
