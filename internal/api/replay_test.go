@@ -56,6 +56,10 @@ func TestReplay(t *testing.T) {
 		}
 	}
 	r := post(nil).want(t, http.StatusAccepted).data(t)
+	from := strings.TrimSuffix(since, "Z") + ":00.000Z"
+	if r["since"] != from || r["until"].(string) <= from || r["created_at"].(string) <= from {
+		t.Errorf("the replay of what happened since %s is %v", from, r)
+	}
 	done := h.replayed(t, id, r["replay_id"])
 	if done["status"] != "done" || done["queued"] != 3.0 || done["finished_at"] == nil || done["cancel_reason"] != nil {
 		t.Errorf("the replay ended as %v", done)
@@ -72,6 +76,9 @@ func TestReplay(t *testing.T) {
 	// Twice in a row: nothing is left to do.
 	if again := h.replayed(t, id, post(nil).want(t, http.StatusAccepted).data(t)["replay_id"]); again["queued"] != 0.0 {
 		t.Errorf("the second replay ended as %v", again)
+	}
+	if n := post(map[string]any{"only": "all", "dry_run": true}).want(t, http.StatusOK).data(t); n["delivered"] != 3.0 || n["total"] != 3.0 || n["since"] != from {
+		t.Errorf("the dry run of all says %v", n)
 	}
 	all := post(map[string]any{"only": "all"}, "X-Idempotency-Key", "all").want(t, http.StatusAccepted)
 	if done := h.replayed(t, id, all.at("data", "replay_id")); done["queued"] != 3.0 || done["only"] != "all" {
@@ -234,7 +241,7 @@ func TestMissed(t *testing.T) {
 	var listed []any
 	for _, e := range append(first.list(t), get("?limit=2&page=2").list(t)...) {
 		listed = append(listed, e["ticket_id"])
-		if e["reason"] != "not_queued" || e["event_type"] != "ticket.created" {
+		if e["reason"] != "not_queued" || e["event_type"] != "ticket.created" || e["occurred_at"].(string) < "2026" {
 			t.Errorf("listed %v", e)
 		}
 	}

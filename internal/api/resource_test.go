@@ -48,7 +48,7 @@ func TestResources(t *testing.T) {
 		{
 			"/statuses", "status_id", "status",
 			map[string]any{
-				"name": "Parked", "status_type": "ticket", "board_id": h.a.BoardID, "is_closed": true, "is_default": false,
+				"name": "Parked", "status_type": "ticket", "board_id": h.a.BoardID, "is_closed": true, "is_default": true,
 				"order_number": 9.0, "color": "#00ff7F", "icon": "pause",
 			},
 			map[string]any{"tenant": h.a.TenantID},
@@ -68,7 +68,7 @@ func TestResources(t *testing.T) {
 		},
 		{
 			"/contacts", "contact_name_id", "contact",
-			map[string]any{"full_name": "Nobody's", "client_id": nil, "email": "o'neil.a-b+c@mail.x.example"}, nil,
+			map[string]any{"full_name": "Nobody's", "client_id": nil, "email": "o'neil.a-b+c@mail.x.example", "is_inactive": true}, nil,
 		},
 		{
 			"/categories/ticket", "category_id", "category",
@@ -135,6 +135,8 @@ func TestResourceLists(t *testing.T) {
 	h.do(t, "POST", "/contacts", h.a.APIKey, map[string]any{"full_name": "Ines", "email": "ines@x.example", "client_id": client}).
 		want(t, http.StatusCreated)
 	h.user(t, h.a.TenantID)
+	h.do(t, "POST", "/contacts", h.a.APIKey, map[string]any{"full_name": "Left", "email": "left@x.example", "is_inactive": true}).
+		want(t, http.StatusCreated)
 	_, err := h.store.AddUser(t.Context(), h.now(), h.a.TenantID, ticket.User{FirstName: "Away", Email: "away@x.example", IsInactive: true})
 	must(t, err)
 	h.team(t)
@@ -163,6 +165,7 @@ func TestResourceLists(t *testing.T) {
 		{"/contacts?email=INES@x.example", "full_name", "Ines"},
 		{"/contacts?search=acme.example", "full_name", "Alex Doe"},
 		{"/contacts?sort=full_name&order=asc", "full_name", "Alex Doe, Ines"},
+		{"/contacts?sort=full_name&order=asc&include_inactive=true", "full_name", "Alex Doe, Ines, Left"},
 		{"/clients/" + client + "/contacts", "full_name", "Ines"},
 		{"/clients/" + client + "/contacts?client_id=" + h.a.ClientID, "full_name", "Ines"},
 		{"/clients/" + client + "/locations", "location_name", "Warehouse"},

@@ -138,8 +138,10 @@ func TestTagsRefuse(t *testing.T) {
 	foreign.wantError(t, http.StatusNotFound, "NOT_FOUND")
 	h.do(t, "GET", tagPath(unknownID), h.a.APIKey, nil).wantError(t, http.StatusNotFound, "NOT_FOUND")
 	e := h.do(t, "GET", tagPath("TKT-1000"), h.a.APIKey, nil).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
-	if e["message"] != "Invalid ticket ID format" {
-		t.Errorf("message %q", e["message"])
+	if diff := cmp.Diff(map[string]any{"code": "VALIDATION_ERROR", "message": "Invalid ticket ID format", "details": []any{
+		map[string]any{"code": "invalid_string", "path": []any{"id"}, "message": "Invalid uuid", "validation": "uuid"},
+	}}, e); diff != "" {
+		t.Error(diff)
 	}
 	const message = "Request validation failed"
 	h.refuses(t, "POST", tagPath(id), []refusal{
