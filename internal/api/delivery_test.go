@@ -366,9 +366,15 @@ func TestHealthAndAnalytics(t *testing.T) {
 	rc.next(t)
 	h.settled(t, id, 7) // and the retry that was planned is abandoned
 	health(id, "disabled", 5, 3, 2, 0.6)
-	if got := h.do(t, "GET", "/webhooks/"+id+"/health", h.a.APIKey, nil).at("data", "auto_disabled_at"); got != c.now().Format("2006-01-02T15:04:05.000Z") {
-		t.Errorf("auto_disabled_at is %v", got)
-	}
+	state := h.do(t, "GET", "/webhooks/"+id+"/health", h.a.APIKey, nil).want(t, http.StatusOK).data(t)
+	ago := func(d time.Duration) any { return c.now().Add(-d).Format("2006-01-02T15:04:05.000Z") }
+	wantFields(t, state, map[string]any{
+		"auto_disabled_at": ago(0), "last_failure_at": ago(0), "last_delivery_at": ago(0), "last_success_at": ago(time.Second), "is_active": false,
+	})
+	// The record says the same.
+	record := h.do(t, "GET", "/webhooks/"+id, h.a.APIKey, nil).want(t, http.StatusOK).data(t)
+	wantFields(t, record, without(without(without(state, "status"), "success_rate"), "checked_at"))
+	wantFields(t, record, map[string]any{"disabled_at": ago(0), "disabled_reason": "gone", "created_at": ago(5 * time.Second), "updated_at": ago(0)})
 }
 
 // Retries by hand while one is planned: each is exactly one more request, as

@@ -382,11 +382,11 @@ func TestTicketStatuses(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	board, status := h.board(t, nil)
-	early := h.status(t, board, map[string]any{"name": "Early", "order_number": 0})
+	early := h.status(t, board, map[string]any{"name": "Early", "order_number": 0, "is_closed": true, "is_default": true})
 	list := h.do(t, "GET", "/tickets/statuses?board_id="+strings.ToUpper(board), h.a.APIKey, nil).want(t, http.StatusOK).at("data")
 	want := []any{
 		map[string]any{
-			"status_id": early, "board_id": board, "name": "Early", "is_closed": false, "is_default": false, "order_number": 0.0,
+			"status_id": early, "board_id": board, "name": "Early", "is_closed": true, "is_default": true, "order_number": 0.0,
 		},
 		map[string]any{
 			"status_id": status, "board_id": board, "name": "New", "is_closed": false, "is_default": false, "order_number": 0.0,
