@@ -75,7 +75,7 @@ func TestDeliveryRecord(t *testing.T) {
 			t.Errorf("%s is %v, want %v", key, d[key], v)
 		}
 	}
-	for _, key := range []string{"attempted_at", "completed_at", "next_retry_at"} {
+	for _, key := range []string{"attempted_at", "completed_at", "next_retry_at", "duration_ms"} {
 		if d[key] == nil {
 			t.Errorf("a failed attempt has no %s", key)
 		}

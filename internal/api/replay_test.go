@@ -80,6 +80,9 @@ func TestReplay(t *testing.T) {
 	if n := post(map[string]any{"only": "all", "dry_run": true}).want(t, http.StatusOK).data(t); n["delivered"] != 3.0 || n["total"] != 3.0 || n["since"] != from {
 		t.Errorf("the dry run of all says %v", n)
 	}
+	if n := post(map[string]any{"dry_run": true, "until": from}).want(t, http.StatusOK).data(t); n["until"] != from || n["total"] != 0.0 {
+		t.Errorf("the dry run until its beginning says %v", n)
+	}
 	all := post(map[string]any{"only": "all"}, "X-Idempotency-Key", "all").want(t, http.StatusAccepted)
 	if done := h.replayed(t, id, all.at("data", "replay_id")); done["queued"] != 3.0 || done["only"] != "all" {
 		t.Errorf("the replay of all ended as %v", done)
@@ -212,6 +215,22 @@ func TestReplayIsRefused(t *testing.T) {
 	h.switchWebhook(t, id, false)
 	for _, dry := range []bool{true, false} {
 		h.do(t, "POST", "/webhooks/"+id+"/replay", h.a.APIKey, map[string]any{"since": since, "dry_run": dry}).wantError(t, http.StatusConflict, "CONFLICT")
+	}
+}
+
+// An attempt that was owed when the outage began is in the list as well.
+func TestMissedAttempts(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	rc := h.receiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	id := h.createWebhook(t, rc.URL, map[string]any{"event_types": []string{"ticket.created"}})["webhook_id"].(string)
+	h.createTicket(t)
+	event := rc.next(t).Header.Get("X-Alga-Event-Id")
+	h.settled(t, id, 1)
+	h.switchWebhook(t, id, false)
+	r := h.do(t, "GET", "/webhooks/"+id+"/missed", h.a.APIKey, nil).want(t, http.StatusOK)
+	if len(r.list(t)) != 1 || r.at("data", 0, "reason") != "dropped" || r.at("data", 0, "event_id") != event {
+		t.Errorf("listed %s", r.Raw)
 	}
 }
 
