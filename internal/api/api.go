@@ -106,15 +106,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	probe := &statusProbe{header: http.Header{}}
 	h.ServeHTTP(probe, r)
-	switch {
-	case probe.status == http.StatusMethodNotAllowed:
+	if probe.status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", probe.header.Get("Allow"))
 		s.refuse(w, fault.New(fault.MethodNotAllowed, "Method %s is not allowed here", r.Method))
-	case probe.status >= 300 && probe.status < 400: // a path that only needs cleaning
-		s.mux.ServeHTTP(w, r)
-	default:
-		s.refuse(w, fault.New(fault.NotFound, "Route not found"))
+		return
 	}
+	s.refuse(w, fault.New(fault.NotFound, "Route not found"))
 }
 
 // refuse answers a request that belongs to no route.
@@ -177,9 +174,6 @@ func (s *Server) serve(rt route) http.HandlerFunc {
 func (s *Server) run(c *call, rt route, w http.ResponseWriter) (a answer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
 			s.metrics.panics.Inc()
 			err = fault.New(fault.Internal, "panic: %v\n%s", p, debug.Stack())
 		}

@@ -101,7 +101,7 @@ func TestAddCommentRefuses(t *testing.T) {
 		{name: "NUL", body: with("comment_text", "a\x00"), issue: "comment_text custom"},
 		{name: "is_internal a text", body: with("is_internal", "no"), issue: "is_internal invalid_type"},
 		{name: "is_resolution null", body: with("is_resolution", nil), issue: "is_resolution invalid_type"},
-		{name: "time_spent negative", body: with("time_spent", -1), issue: "time_spent too_small"},
+		{name: "time_spent negative", body: with("time_spent", -0.5), issue: "time_spent too_small"},
 		{name: "time_spent a text", body: with("time_spent", "1"), issue: "time_spent invalid_type"},
 		{name: "metadata a list", body: with("metadata", []int{1}), issue: "metadata invalid_type"},
 		{name: "parent no UUID", body: with("parent_comment_id", "first"), issue: "parent_comment_id invalid_string"},

@@ -75,6 +75,11 @@ func TestDeliveryRecord(t *testing.T) {
 			t.Errorf("%s is %v, want %v", key, d[key], v)
 		}
 	}
+	for _, key := range []string{"attempted_at", "completed_at", "next_retry_at", "duration_ms"} {
+		if d[key] == nil {
+			t.Errorf("a failed attempt has no %s", key)
+		}
+	}
 	body := decode[struct {
 		Data struct {
 			Body any `json:"request_body"`
@@ -217,7 +222,11 @@ func TestManualRetry(t *testing.T) {
 	}
 
 	says.status.Store(http.StatusAccepted)
-	good := h.do(t, "POST", path, h.a.APIKey, nil).want(t, http.StatusOK).data(t)
+	first := h.do(t, "POST", path, h.a.APIKey, nil, "X-Idempotency-Key", "r2").want(t, http.StatusOK)
+	good := first.data(t)
+	if repeat := h.do(t, "POST", path, h.a.APIKey, nil, "X-Idempotency-Key", "r2").want(t, http.StatusOK); !bytes.Equal(repeat.Raw, first.Raw) {
+		t.Errorf("the repeated call answers %s, first %s", repeat.Raw, first.Raw)
+	}
 	if got := rc.next(t).Header.Get("X-Alga-Delivery-Attempt"); got != "3" {
 		t.Errorf("the second retry was attempt %s, want 3", got)
 	}
@@ -351,6 +360,21 @@ func TestHealthAndAnalytics(t *testing.T) {
 	rc.next(t)
 	h.settled(t, id, 5) // the test is a row too
 	health(id, "healthy", 4, 3, 1, 0.75)
+	c.advance(time.Second)
+	says.status.Store(http.StatusGone)
+	h.createTicket(t)
+	rc.next(t)
+	h.settled(t, id, 7) // and the retry that was planned is abandoned
+	health(id, "disabled", 5, 3, 2, 0.6)
+	state := h.do(t, "GET", "/webhooks/"+id+"/health", h.a.APIKey, nil).want(t, http.StatusOK).data(t)
+	ago := func(d time.Duration) any { return c.now().Add(-d).Format("2006-01-02T15:04:05.000Z") }
+	wantFields(t, state, map[string]any{
+		"auto_disabled_at": ago(0), "last_failure_at": ago(0), "last_delivery_at": ago(0), "last_success_at": ago(time.Second), "is_active": false,
+	})
+	// The record says the same.
+	record := h.do(t, "GET", "/webhooks/"+id, h.a.APIKey, nil).want(t, http.StatusOK).data(t)
+	wantFields(t, record, without(without(without(state, "status"), "success_rate"), "checked_at"))
+	wantFields(t, record, map[string]any{"disabled_at": ago(0), "disabled_reason": "gone", "created_at": ago(5 * time.Second), "updated_at": ago(0)})
 }
 
 // Retries by hand while one is planned: each is exactly one more request, as

@@ -3,13 +3,17 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/internal/store"
@@ -138,7 +142,7 @@ func TestUnknownRoutes(t *testing.T) {
 		"GET /tickets/" + id + "/assets", "GET /tickets/" + id + "/documents", "POST /tickets/" + id + "/documents",
 		"GET /tickets/" + id + "/materials", "GET /tickets/" + id + "/time-entries", "GET /tickets/" + id + "/checklist",
 		"POST /tickets/" + id + "/bundle", "GET /tickets/" + id + "/bundle/children", "POST /tickets/from-asset",
-		"GET /tags/entity/client/" + id,
+		"GET /tags/entity/client/" + id, "GET //nothing",
 	} {
 		method, path, _ := strings.Cut(rt, " ")
 		e := h.do(t, method, path, h.a.APIKey, nil).wantError(t, http.StatusNotFound, "NOT_FOUND")
@@ -146,6 +150,7 @@ func TestUnknownRoutes(t *testing.T) {
 			t.Errorf("%s: message %q", rt, e["message"])
 		}
 	}
+	h.do(t, "GET", "/api/v1//tickets", h.a.APIKey, nil).want(t, http.StatusOK) // by way of the path without the double
 	for rt, allow := range map[string]string{
 		"PATCH /tickets/" + id:              "DELETE, GET, HEAD, PUT",
 		"DELETE /tickets":                   "GET, HEAD, POST",
@@ -195,6 +200,13 @@ func TestBodiesThatAreNoObject(t *testing.T) {
 				t.Fatalf("%s to %s", name, rt)
 			}
 		}
+	}
+	broken := httptest.NewRequestWithContext(t.Context(), "POST", "/api/v1/tickets", iotest.ErrReader(io.ErrUnexpectedEOF))
+	broken.Header.Set("X-API-Key", h.a.APIKey)
+	w := httptest.NewRecorder()
+	h.api.ServeHTTP(w, broken)
+	if want := `{"error":{"code":"VALIDATION_ERROR","message":"The request body could not be read"}}`; w.Code != http.StatusBadRequest || w.Body.String() != want {
+		t.Errorf("a body that is broken off: %d %s, want %s", w.Code, w.Body, want)
 	}
 	e := h.do(t, "POST", "/tickets", h.a.APIKey, `[]`).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
 	want := []any{map[string]any{
@@ -304,6 +316,88 @@ func TestInternalError(t *testing.T) {
 	if want := `{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`; string(r.Raw) != want {
 		t.Errorf("%s, want %s", r.Raw, want)
 	}
+}
+
+// A panic is one answer of 500, and the log has all that the answer lacks. It has no
+// query string, since that may hold personal data.
+func TestRequestsAreLoggedAndCounted(t *testing.T) {
+	t.Parallel()
+	var log safeBuffer
+	metrics := prometheus.NewRegistry()
+	h := newHarness(t, func(s *settings) { s.log, s.metrics = &log, metrics })
+	h.api.Handle("/boom", func() { panic("the reason") })
+	h.do(t, "GET", "/tickets?title=Personal", h.a.APIKey, nil).want(t, http.StatusOK)
+	h.do(t, "POST", "/tickets?title=Personal", h.a.APIKey, map[string]any{"title": ""}).want(t, http.StatusBadRequest)
+	h.do(t, "GET", "/nothing", h.a.APIKey, nil).want(t, http.StatusNotFound)
+	r := h.do(t, "GET", "/boom?title=Personal", h.a.APIKey, nil).want(t, http.StatusInternalServerError)
+	if want := `{"error":{"code":"INTERNAL_ERROR","message":"An unexpected error occurred"}}`; string(r.Raw) != want {
+		t.Errorf("%s, want %s", r.Raw, want)
+	}
+	var got []string
+	for line := range strings.Lines(log.String()) {
+		if !strings.Contains(line, "msg=request ") {
+			continue
+		}
+		_, line, _ = strings.Cut(line, " ") // the time
+		if !strings.Contains(line, " tenant="+h.a.TenantID+" key=") || strings.Contains(line, " key=\"\"") {
+			t.Errorf("who called is not in %s", line)
+		}
+		line, _, _ = strings.Cut(line, " took=")
+		got = append(got, line)
+	}
+	want := []string{
+		"level=INFO msg=request method=GET route=/api/v1/tickets status=200",
+		"level=INFO msg=request method=POST route=/api/v1/tickets status=400",
+		"level=ERROR msg=request method=GET route=/api/v1/boom status=500",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+	for text, logged := range map[string]bool{"Personal": false, "the reason": true, "Validation failed": true} {
+		if strings.Contains(log.String(), text) != logged {
+			t.Errorf("that the log holds %q is %v:\n%s", text, !logged, log.String())
+		}
+	}
+	if diff := cmp.Diff(map[string]float64{"2xx": 1, "4xx": 2, "5xx": 1, "panics": 1, "rate_limited": 0}, counted(t, metrics)); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// safeBuffer is a log that may be read while it is written.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// counted reads the metrics of the API: requests by class, and the two counters by
+// the middle of their names.
+func counted(t *testing.T, metrics *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := metrics.Gather()
+	must(t, err)
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if m.GetHistogram() != nil {
+				got[m.GetLabel()[0].GetValue()] = float64(m.GetHistogram().GetSampleCount())
+			} else {
+				got[strings.TrimSuffix(strings.TrimPrefix(f.GetName(), "ticketwire_api_"), "_total")] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return got
 }
 
 // A service with more work than it can queue says so at once and sheds nothing

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ticketwire/ticketwire/docs"
 	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/delivery"
@@ -49,6 +51,8 @@ type settings struct {
 	// observe lets calls over the limit through, see api.Config.Enforce.
 	observe bool
 	egress  egress.Config // AllowTargets is set by the harness
+	log     io.Writer     // nil: the test's output
+	metrics prometheus.Registerer
 }
 
 // newHarness starts a service and stops it when the test ends. Each option
@@ -62,7 +66,10 @@ func newHarness(t *testing.T, options ...func(*settings)) *harness {
 	for _, choose := range options {
 		choose(&set)
 	}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	if set.log == nil {
+		set.log = t.Output()
+	}
+	log := slog.New(slog.NewTextHandler(set.log, nil))
 	dir := t.TempDir()
 	safe, err := vault.Open(filepath.Join(dir, "secret.key"))
 	must(t, err)
@@ -88,7 +95,7 @@ func newHarness(t *testing.T, options ...func(*settings)) *harness {
 	h.b = h.bootstrap(t, "Beta")
 	h.api = api.New(api.Config{
 		Store: st, Engine: engine, Egress: targets, PublicURL: set.store.PublicURL,
-		Rate: set.rate, Enforce: !set.observe, Now: set.now, Log: log, OpenAPI: docs.OpenAPI(),
+		Rate: set.rate, Enforce: !set.observe, Now: set.now, Log: log, Metrics: set.metrics, OpenAPI: docs.OpenAPI(),
 	})
 	server := httptest.NewServer(h.api)
 	t.Cleanup(server.Close)

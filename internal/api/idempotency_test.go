@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ticketwire/ticketwire/internal/store"
 )
 
 const idempotent = "X-Idempotency-Key"
@@ -47,11 +49,17 @@ func TestIdempotentCreate(t *testing.T) {
 	if mine.text("data", "ticket_id") == first.text("data", "ticket_id") {
 		t.Error("another API key got this one's answer")
 	}
+	sibling := h.keyOf(t, h.a.TenantID, store.KeyDraft{UserID: h.a.UserID, Name: "sibling"})
+	if own := h.do(t, "POST", "/tickets", sibling, h.draft(nil), idempotent, "one").want(t, 201); own.text("data", "ticket_id") == first.text("data", "ticket_id") {
+		t.Error("another API key of the same user got this one's answer")
+	}
 	c.advance(24*time.Hour + time.Second)
 	if late := send(h.draft(nil), idempotent, "one").want(t, 201); late.text("data", "ticket_id") == first.text("data", "ticket_id") {
 		t.Error("the answer is still replayed after a day")
 	}
-	send(h.draft(nil), idempotent, strings.Repeat("x", 256)).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
+	for _, wrong := range []string{strings.Repeat("x", 256), "a\xff"} {
+		wantIssue(t, send(h.draft(nil), idempotent, wrong).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR"), "X-Idempotency-Key custom")
+	}
 }
 
 // A replay shows the answer of that time, and a failure is not kept: the caller
@@ -76,6 +84,15 @@ func TestIdempotentUpdate(t *testing.T) {
 	same := h.do(t, "POST", "/tickets/"+id+"/comments", h.a.APIKey, map[string]any{"comment_text": "x"}, idempotent, "one")
 	same.want(t, http.StatusCreated) // another route
 	h.do(t, "GET", "/tickets/"+id, h.a.APIKey, nil, idempotent, "one").want(t, http.StatusOK)
+	other := h.createTicket(t)["ticket_id"].(string)
+	spare := "/tickets/" + h.createTicket(t)["ticket_id"].(string)
+	for _, status := range []int{http.StatusNoContent, http.StatusNotFound} { // the key is for POST and PUT
+		h.do(t, "DELETE", spare, h.a.APIKey, nil, idempotent, "one").want(t, status)
+	}
+	h.do(t, "PUT", "/tickets/"+other, h.a.APIKey, map[string]any{"title": "A"}, idempotent, "one").want(t, http.StatusOK)
+	if got := h.get(t, other)["title"]; got != "A" {
+		t.Errorf("the same body for another ticket left its title %v", got)
+	}
 }
 
 // Every kind of write of this half of the API is replayed.

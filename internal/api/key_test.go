@@ -27,7 +27,7 @@ func TestKeyLifecycle(t *testing.T) {
 	}
 	got := made.data(t)
 	key, id := got["api_key"].(string), got["api_key_id"].(string)
-	if prefix := got["prefix"].(string); !strings.HasPrefix(key, prefix) || len(key) < 40 || got["created_at"] == nil {
+	if prefix := got["prefix"].(string); len(prefix) < 4 || !strings.HasPrefix(key, prefix) || len(key) < 40 || got["created_at"].(string) < "2026" {
 		t.Errorf("created %v", got)
 	}
 	record := without(got, "api_key")
@@ -51,7 +51,8 @@ func TestKeyLifecycle(t *testing.T) {
 	}
 	h.do(t, "GET", "/webhooks", key, nil).wantError(t, http.StatusForbidden, "FORBIDDEN")
 	list := h.do(t, "GET", "/api-keys", h.a.APIKey, nil).want(t, http.StatusOK)
-	if len(list.list(t)) != 2 || bytes.Contains(list.Raw, []byte(key)) || list.at("data", 1, "usage_count") != 2.0 {
+	if len(list.list(t)) != 2 || bytes.Contains(list.Raw, []byte(key)) || list.at("data", 1, "usage_count") != 2.0 ||
+		list.text("data", 1, "last_used_at") < got["created_at"].(string) {
 		t.Errorf("list %s", list.Raw)
 	}
 
@@ -66,6 +67,9 @@ func TestKeyLifecycle(t *testing.T) {
 	after := put(map[string]any{"name": "Renamed"})
 	if after["name"] != "Renamed" || after["expires_at"] != expires || after["usage_limit"] != 5.0 {
 		t.Errorf("a partial update gave %v", after)
+	}
+	if diff := cmp.Diff(record["rate_limit"], after["rate_limit"]); diff != "" {
+		t.Errorf("a partial update changed the limit (-before +after):\n%s", diff)
 	}
 	after = put(map[string]any{"expires_at": nil, "usage_limit": nil, "permissions": nil, "rate_limit": nil})
 	if after["expires_at"] != nil || after["usage_limit"] != nil || after["permissions"] != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ticketwire/ticketwire/internal/api"
 	"github.com/ticketwire/ticketwire/internal/store"
@@ -70,6 +71,12 @@ func TestRateLimit(t *testing.T) {
 	other := h.do(t, "GET", "/tickets", h.key(t, h.a.TenantID, "ticket:read"), nil)
 	if got, want := budget(t, c, other), "200 limit 3 remaining 2 reset 2s retry "; got != want {
 		t.Errorf("another key shares the bucket: %s, want %s", got, want)
+	}
+	powerless := h.key(t, h.a.TenantID)
+	for _, want := range []string{"403 limit 3 remaining 2 reset 2s retry ", "403 limit 3 remaining 1 reset 4s retry "} {
+		if got := budget(t, c, h.do(t, "GET", "/tickets", powerless, nil)); got != want {
+			t.Errorf("without permission: %s, want %s", got, want)
+		}
 	}
 	rejected := h.do(t, "GET", "/tickets", "no-such-key", nil)
 	if got, want := budget(t, c, rejected), "401 limit  remaining  reset - retry "; got != want {
@@ -147,18 +154,35 @@ func TestRateLimitOverrides(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
 		}
 	}
+	// A new limit begins with its own bucket, and what was left of the old one is gone.
+	_, err = h.store.UpdateTenant(t.Context(), h.b.TenantID, func(tn *store.Tenant) error { tn.Rate.MaxTokens = new(1); return nil })
+	must(t, err)
+	for _, want := range []string{"200 limit 1 remaining 0 reset 2s retry ", "429 limit 1 remaining 0 reset 2s retry 2"} {
+		if got := budget(t, c, h.do(t, "GET", "/tickets", h.b.APIKey, nil)); got != want {
+			t.Errorf("the tenant's new limit: %s, want %s", got, want)
+		}
+	}
 }
 
 func TestRateLimitObserved(t *testing.T) {
 	t.Parallel()
 	c := newStillClock()
-	h := newHarness(t, func(s *settings) { s.now, s.rate, s.observe = c.now, api.Rate{MaxTokens: 1, RefillPerMin: 60}, true })
+	var log safeBuffer
+	metrics := prometheus.NewRegistry()
+	h := newHarness(t, func(s *settings) {
+		s.now, s.rate, s.observe = c.now, api.Rate{MaxTokens: 1, RefillPerMin: 60}, true
+		s.log, s.metrics = &log, metrics
+	})
 	for i, want := range []string{
 		"200 limit 1 remaining 0 reset 1s retry ", "200 limit 1 remaining 0 reset 1s retry ", "200 limit 1 remaining 0 reset 1s retry ",
 	} {
 		if got := budget(t, c, h.do(t, "GET", "/tickets", h.a.APIKey, nil)); got != want {
 			t.Errorf("call %d: %s, want %s", i, got, want)
 		}
+	}
+	warned := strings.Count(log.String(), `level=WARN msg="rate limit exceeded, let through in observation mode" tenant=`+h.a.TenantID)
+	if n := counted(t, metrics)["rate_limited"]; warned != 2 || n != 2 {
+		t.Errorf("two calls over the limit are %d warnings and counted as %v", warned, n)
 	}
 }
 

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -83,13 +84,20 @@ func TestSuppressionReachesTheReceiver(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	target := h.receiver(t, nil)
-	h.createWebhook(t, target.URL, map[string]any{"event_types": []string{"ticket.created", "ticket.status_changed", "ticket.comment.added"}})
+	h.createWebhook(t, target.URL, map[string]any{"event_types": []string{"ticket.created", "ticket.updated", "ticket.comment.added"}})
 	both := map[string]any{"suppressContactNotifications": true, "suppressInternalNotifications": true}
 	id := h.createTicket(t, both)["ticket_id"].(string)
-	h.do(t, "PUT", "/tickets/"+id+"/status", h.a.APIKey, merged(both, map[string]any{"status_id": h.a.Statuses["Closed"]})).want(t, 200)
+	put := func(below string, body map[string]any) {
+		t.Helper()
+		h.do(t, "PUT", "/tickets/"+id+below, h.a.APIKey, merged(both, body)).want(t, http.StatusOK)
+	}
+	put("/assignment", map[string]any{"assigned_to": h.a.UserID})
+	put("/team", map[string]any{"team_id": h.team(t)})
+	put("", map[string]any{"title": "New"})
+	put("/status", map[string]any{"status_id": h.a.Statuses["Closed"]})
 	h.comment(t, id, map[string]any{"suppressContactNotifications": true})
 	seen := map[string]string{}
-	for range 3 {
+	for range 6 {
 		env := decode[struct {
 			Type string `json:"event_type"`
 			Data struct {
@@ -97,10 +105,10 @@ func TestSuppressionReachesTheReceiver(t *testing.T) {
 				Internal json.RawMessage `json:"suppress_internal_notifications"`
 			} `json:"data"`
 		}](t, target.next(t).Body)
-		seen[env.Type] = strings.Join([]string{string(env.Data.Contact), string(env.Data.Internal)}, " ")
+		seen[env.Type] += string(env.Data.Contact) + " " + string(env.Data.Internal) + "; "
 	}
 	want := map[string]string{
-		"ticket.created": "true true", "ticket.status_changed": "true true", "ticket.comment.added": "true false",
+		"ticket.created": "true true; ", "ticket.updated": strings.Repeat("true true; ", 4), "ticket.comment.added": "true false; ",
 	}
 	if diff := cmp.Diff(want, seen); diff != "" {
 		t.Error(diff)

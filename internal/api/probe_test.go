@@ -2,8 +2,12 @@ package api_test
 
 import (
 	"bytes"
+	"context"
+	"io"
+	"log"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -49,7 +53,7 @@ func TestTestDelivery(t *testing.T) {
 	if keys := slices.Sorted(maps.Keys(got)); strings.Join(keys, " ") != "delivery_id response_body response_time_ms status_code success test_id tested_at" {
 		t.Errorf("a successful test answers %v", keys)
 	}
-	if got["success"] != true || got["status_code"] != 200.0 || got["response_body"] != "said the receiver" {
+	if got["success"] != true || got["status_code"] != 200.0 || got["response_body"] != "said the receiver" || got["tested_at"].(string) < "2026" {
 		t.Errorf("a successful test answers %v", got)
 	}
 	row := h.do(t, "GET", "/webhooks/"+id+"/deliveries/"+got["delivery_id"].(string), h.a.APIKey, nil).want(t, http.StatusOK).data(t)
@@ -111,7 +115,7 @@ func TestAdHocTest(t *testing.T) {
 		got := h.do(t, "POST", "/webhooks/test", h.a.APIKey, merged(map[string]any{"test_event_type": "ticket.created"}, body)).want(t, http.StatusOK).data(t)
 		sent := rc.next(t)
 		e := decode[envelope](t, sent.Body)
-		if e.EventID != got["test_id"] || e.EventType != "ticket.created" || e.TenantID != h.a.TenantID || e.Occurred.IsZero() {
+		if e.EventID != got["test_id"] || got["tested_at"].(string) < "2026" || e.EventType != "ticket.created" || e.TenantID != h.a.TenantID || e.Occurred.IsZero() {
 			t.Errorf("envelope %+v for %v", e, got)
 		}
 		if sent.Header.Get("X-Alga-Event-Id") != e.EventID || sent.Header.Get("X-Alga-Event-Type") != e.EventType {
@@ -149,6 +153,15 @@ func TestAdHocTest(t *testing.T) {
 		t.Errorf("test_payload (-want +got):\n%s", diff)
 	}
 
+	// Another address has no switch that would take its certificate unchecked.
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	defer secure.Close()
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains when the certificate is refused
+	self := map[string]any{"test_event_type": "ticket.created", "override_url": secure.URL}
+	if got = h.do(t, "POST", "/webhooks/test", h.a.APIKey, self).want(t, http.StatusOK).data(t); got["error_type"] != "tls" {
+		t.Errorf("a test of a certificate that nobody knows answers %v", got)
+	}
+
 	says.status.Store(http.StatusNotFound)
 	got, _, _ = probe(map[string]any{"override_url": rc.URL})
 	if got["success"] != false || got["status_code"] != 404.0 || got["error_message"] != "receiver answered 404 Not Found" || got["error_type"] != "status" {
@@ -172,6 +185,7 @@ func TestAdHocTest(t *testing.T) {
 		{name: "private address", body: with(map[string]any{"override_url": "http://10.0.0.1/"}), issue: "override_url custom"},
 		{name: "metadata address", body: with(map[string]any{"override_url": "http://169.254.169.254/"}), issue: "override_url custom"},
 		{name: "other scheme", body: with(map[string]any{"override_url": "file:///etc/passwd"}), issue: "override_url custom"},
+		{name: "long address", body: with(map[string]any{"override_url": rc.URL + "/" + strings.Repeat("x", 2048)}), issue: "override_url too_big"},
 		{name: "empty address", body: with(map[string]any{"override_url": ""}), issue: "override_url too_small"},
 		{name: "payload is a list", body: with(map[string]any{"test_payload": []any{}}), issue: "test_payload invalid_type"},
 		{name: "bad id", body: with(map[string]any{"webhook_id": "7"}), issue: "webhook_id invalid_string"},
@@ -181,5 +195,35 @@ func TestAdHocTest(t *testing.T) {
 	case extra := <-rc.seen:
 		t.Errorf("a refused test was sent: %v", extra.Header)
 	default:
+	}
+}
+
+// What was sent is answered once, for a caller too who hung up meanwhile: his key
+// brings the answer and no second request (contract P10).
+func TestTestsAreSentOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	hangUp := func() {}
+	rc := h.receiver(t, func(http.ResponseWriter, *http.Request) { hangUp() })
+	id := h.createWebhook(t, rc.URL)["webhook_id"].(string)
+	for path, body := range map[string]string{
+		"/webhooks/" + id + "/test": `{}`,
+		"/webhooks/test":            `{"test_event_type":"ticket.created","webhook_id":"` + id + `"}`,
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		hangUp = cancel
+		req := httptest.NewRequestWithContext(ctx, "POST", "/api/v1"+path, strings.NewReader(body))
+		req.Header.Set("X-API-Key", h.a.APIKey)
+		req.Header.Set("X-Idempotency-Key", "k")
+		h.api.ServeHTTP(httptest.NewRecorder(), req)
+		sent := rc.next(t)
+		again := h.do(t, "POST", path, h.a.APIKey, body, "X-Idempotency-Key", "k").want(t, http.StatusOK)
+		if again.Header.Get("X-Idempotent-Replay") != "true" || again.at("data", "success") != true ||
+			again.at("data", "test_id") != sent.Header.Get("X-Alga-Event-Id") {
+			t.Errorf("%s: the caller who hung up gets %s", path, again.Raw)
+		}
+		if len(rc.seen) > 0 {
+			t.Errorf("%s: one request too many", path)
+		}
 	}
 }

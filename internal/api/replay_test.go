@@ -56,6 +56,10 @@ func TestReplay(t *testing.T) {
 		}
 	}
 	r := post(nil).want(t, http.StatusAccepted).data(t)
+	from := strings.TrimSuffix(since, "Z") + ":00.000Z"
+	if r["since"] != from || r["until"].(string) <= from || r["created_at"].(string) <= from {
+		t.Errorf("the replay of what happened since %s is %v", from, r)
+	}
 	done := h.replayed(t, id, r["replay_id"])
 	if done["status"] != "done" || done["queued"] != 3.0 || done["finished_at"] == nil || done["cancel_reason"] != nil {
 		t.Errorf("the replay ended as %v", done)
@@ -72,6 +76,12 @@ func TestReplay(t *testing.T) {
 	// Twice in a row: nothing is left to do.
 	if again := h.replayed(t, id, post(nil).want(t, http.StatusAccepted).data(t)["replay_id"]); again["queued"] != 0.0 {
 		t.Errorf("the second replay ended as %v", again)
+	}
+	if n := post(map[string]any{"only": "all", "dry_run": true}).want(t, http.StatusOK).data(t); n["delivered"] != 3.0 || n["total"] != 3.0 || n["since"] != from {
+		t.Errorf("the dry run of all says %v", n)
+	}
+	if n := post(map[string]any{"dry_run": true, "until": from}).want(t, http.StatusOK).data(t); n["until"] != from || n["total"] != 0.0 {
+		t.Errorf("the dry run until its beginning says %v", n)
 	}
 	all := post(map[string]any{"only": "all"}, "X-Idempotency-Key", "all").want(t, http.StatusAccepted)
 	if done := h.replayed(t, id, all.at("data", "replay_id")); done["queued"] != 3.0 || done["only"] != "all" {
@@ -208,6 +218,22 @@ func TestReplayIsRefused(t *testing.T) {
 	}
 }
 
+// An attempt that was owed when the outage began is in the list as well.
+func TestMissedAttempts(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	rc := h.receiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	id := h.createWebhook(t, rc.URL, map[string]any{"event_types": []string{"ticket.created"}})["webhook_id"].(string)
+	h.createTicket(t)
+	event := rc.next(t).Header.Get("X-Alga-Event-Id")
+	h.settled(t, id, 1)
+	h.switchWebhook(t, id, false)
+	r := h.do(t, "GET", "/webhooks/"+id+"/missed", h.a.APIKey, nil).want(t, http.StatusOK)
+	if len(r.list(t)) != 1 || r.at("data", 0, "reason") != "dropped" || r.at("data", 0, "event_id") != event {
+		t.Errorf("listed %s", r.Raw)
+	}
+}
+
 // TestMissed: what an outage has kept back is listed until it was sent.
 func TestMissed(t *testing.T) {
 	t.Parallel()
@@ -234,7 +260,7 @@ func TestMissed(t *testing.T) {
 	var listed []any
 	for _, e := range append(first.list(t), get("?limit=2&page=2").list(t)...) {
 		listed = append(listed, e["ticket_id"])
-		if e["reason"] != "not_queued" || e["event_type"] != "ticket.created" {
+		if e["reason"] != "not_queued" || e["event_type"] != "ticket.created" || e["occurred_at"].(string) < "2026" {
 			t.Errorf("listed %v", e)
 		}
 	}

@@ -48,7 +48,7 @@ func TestResources(t *testing.T) {
 		{
 			"/statuses", "status_id", "status",
 			map[string]any{
-				"name": "Parked", "status_type": "ticket", "board_id": h.a.BoardID, "is_closed": true, "is_default": false,
+				"name": "Parked", "status_type": "ticket", "board_id": h.a.BoardID, "is_closed": true, "is_default": true,
 				"order_number": 9.0, "color": "#00ff7F", "icon": "pause",
 			},
 			map[string]any{"tenant": h.a.TenantID},
@@ -68,7 +68,7 @@ func TestResources(t *testing.T) {
 		},
 		{
 			"/contacts", "contact_name_id", "contact",
-			map[string]any{"full_name": "Nobody's", "client_id": nil, "email": "o'neil.a-b+c@mail.x.example"}, nil,
+			map[string]any{"full_name": "Nobody's", "client_id": nil, "email": "o'neil.a-b+c@mail.x.example", "is_inactive": true}, nil,
 		},
 		{
 			"/categories/ticket", "category_id", "category",
@@ -135,6 +135,10 @@ func TestResourceLists(t *testing.T) {
 	h.do(t, "POST", "/contacts", h.a.APIKey, map[string]any{"full_name": "Ines", "email": "ines@x.example", "client_id": client}).
 		want(t, http.StatusCreated)
 	h.user(t, h.a.TenantID)
+	h.do(t, "POST", "/contacts", h.a.APIKey, map[string]any{"full_name": "Left", "email": "left@x.example", "is_inactive": true}).
+		want(t, http.StatusCreated)
+	_, err := h.store.AddUser(t.Context(), h.now(), h.a.TenantID, ticket.User{FirstName: "Away", Email: "away@x.example", IsInactive: true})
+	must(t, err)
 	h.team(t)
 	h.category(t, "Network", "")
 	statuses := "/statuses?type=ticket&board_id=" + h.a.BoardID
@@ -161,12 +165,15 @@ func TestResourceLists(t *testing.T) {
 		{"/contacts?email=INES@x.example", "full_name", "Ines"},
 		{"/contacts?search=acme.example", "full_name", "Alex Doe"},
 		{"/contacts?sort=full_name&order=asc", "full_name", "Alex Doe, Ines"},
+		{"/contacts?sort=full_name&order=asc&include_inactive=true", "full_name", "Alex Doe, Ines, Left"},
 		{"/clients/" + client + "/contacts", "full_name", "Ines"},
 		{"/clients/" + client + "/contacts?client_id=" + h.a.ClientID, "full_name", "Ines"},
 		{"/clients/" + client + "/locations", "location_name", "Warehouse"},
 		{"/clients/" + h.a.ClientID + "/locations", "location_name", ""},
 		{"/users?sort=first_name&order=asc", "first_name", "Ada, Uma"},
 		{"/users?search=alpha", "first_name", "Ada"},
+		{"/users?search=away", "first_name", ""},
+		{"/users?search=away&include_inactive=true", "first_name", "Away"},
 		{"/users?email=admin@alpha.example", "first_name", "Ada"},
 		{"/teams?sort=team_name&order=asc", "team_name", "Field, Support"},
 		{"/teams?search=sup", "team_name", "Support"},
@@ -227,9 +234,12 @@ func TestCreateResourcesRefuse(t *testing.T) {
 		{name: "board", body: map[string]any{}, issue: "board_name invalid_type"},
 		{name: "board name empty", body: b("board_name", ""), issue: "board_name too_small"},
 		{name: "board name too long", body: b("board_name", long(256)), issue: "board_name too_big"},
+		{name: "board name with NUL", body: b("board_name", "a\x00"), issue: "board_name custom"},
+		{name: "board description too long", body: b("description", long(5001)), issue: "description too_big"},
 		{name: "board description a number", body: b("description", 1), issue: "description invalid_type"},
 		{name: "display_order a fraction", body: b("display_order", 1.5), issue: "display_order invalid_type"},
 		{name: "display_order negative", body: b("display_order", -1), issue: "display_order too_small"},
+		{name: "display_order too large", body: b("display_order", 1_000_001), issue: "display_order too_big"},
 		{name: "is_default a text", body: b("is_default", "true"), issue: "is_default invalid_type"},
 		{name: "close rule", body: b("close_rules", []string{"time_entry"}), issue: "close_rules.0 invalid_enum_value"},
 	})
@@ -250,6 +260,7 @@ func TestCreateResourcesRefuse(t *testing.T) {
 		{name: "client without cycle", body: without(c("x", 1), "billing_cycle"), issue: "billing_cycle invalid_type"},
 		{name: "cycle", body: c("billing_cycle", "daily"), issue: "billing_cycle invalid_enum_value"},
 		{name: "client email", body: c("email", "nobody"), issue: "email invalid_string"},
+		{name: "client url too long", body: c("url", long(2049)), issue: "url too_big"},
 		{name: "client url a number", body: c("url", 1), issue: "url invalid_type"},
 	})
 	p := with(map[string]any{"full_name": "x", "email": "x@y.example"})
@@ -257,6 +268,8 @@ func TestCreateResourcesRefuse(t *testing.T) {
 		{name: "contact", body: map[string]any{}, issue: "full_name invalid_type"},
 		{name: "contact without email", body: without(p("client_id", nil), "email"), issue: "email invalid_type"},
 		{name: "email with two dots", body: p("email", "a..b@y.example"), issue: "email invalid_string"},
+		{name: "email with a dot first", body: p("email", ".a@y.example"), issue: "email invalid_string"},
+		{name: "email too long", body: p("email", strings.Repeat("a", 246)+"@y.exampl"), issue: "email too_big"},
 		{name: "email with a space", body: p("email", "a b@y.example"), issue: "email invalid_string"},
 		{name: "unknown key", body: p("nickname", "y"), issue: " unrecognized_keys"},
 		{name: "unknown client", body: p("client_id", unknownID), code: "BAD_REQUEST"},

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -49,8 +50,9 @@ func TestFieldsAreAccepted(t *testing.T) {
 		"rate limit by default":   {"rate_limit": map[string]any{"enabled": true}, "rate_limit_per_min": 100.0},
 		"json":                    {"payload_format": "json", "content_type": "application/json"},
 		"no transformation":       {"payload_transformation": nil},
+		"largest metadata":        {"metadata": map[string]any{"x": strings.Repeat("v", 16<<10-len(`{"x":""}`))}},
 		"metadata":                {"metadata": map[string]any{"owner": map[string]any{"team": "ops", "n": 1.5}}},
-		"description and tags":    {"description": "Notes\nof two lines", "tags": []any{"a", "ü"}},
+		"description and tags":    {"description": "Notes\nof two lines", "tags": []any{"a", long(50)}},
 		"nothing in the optional": {"description": nil, "metadata": nil, "retry_config": nil, "rate_limit": nil, "tags": []any{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -79,6 +81,9 @@ func TestFieldsAreAccepted(t *testing.T) {
 	if diff := cmp.Diff(any(map[string]any{"requests_per_minute": 7.0}), alone["rate_limit"]); diff != "" {
 		t.Errorf("rate_limit_per_min alone (-want +got):\n%s", diff)
 	}
+	if diff := cmp.Diff(any([]any{}), alone["tags"]); diff != "" {
+		t.Errorf("without tags (-want +got):\n%s", diff)
+	}
 	// Clients of the older documentation send a security block with a secret of
 	// their own. It has no effect and is never shown (contract D35).
 	for _, security := range []any{
@@ -92,8 +97,26 @@ func TestFieldsAreAccepted(t *testing.T) {
 	}
 }
 
-// TestFieldsAreRefused: what would have no effect, or could never work, is a 400
-// that names the field.
+// TestNullClears: what was set is taken back by null, field by field.
+func TestNullClears(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	made := h.createWebhook(t, nowhere, map[string]any{
+		"description": "x", "metadata": map[string]any{"n": 1}, "custom_headers": map[string]any{"X-Team": "ops"},
+		"event_filter": map[string]any{"tags": []any{"vip"}}, "payload_fields": map[string]any{"ticket": []any{"title"}},
+		"retry_config": map[string]any{"max_attempts": 2}, "rate_limit": map[string]any{"requests_per_minute": 5},
+	})
+	for _, key := range []string{"description", "metadata", "custom_headers", "event_filter", "payload_fields", "retry_config", "rate_limit"} {
+		if made[key] == nil {
+			t.Errorf("%s was not set", key)
+		}
+		after := h.do(t, "PUT", "/webhooks/"+made["webhook_id"].(string), h.a.APIKey, map[string]any{key: nil}).want(t, http.StatusOK).data(t)
+		if after[key] != nil {
+			t.Errorf("null left %s %v", key, after[key])
+		}
+	}
+}
+
 // A number is the same number in every spelling that JSON has for it.
 func TestWholeNumbersInAnySpelling(t *testing.T) {
 	t.Parallel()
@@ -106,6 +129,8 @@ func TestWholeNumbersInAnySpelling(t *testing.T) {
 	}
 }
 
+// TestFieldsAreRefused: what would have no effect, or could never work, is a 400
+// that names the field.
 func TestFieldsAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -166,6 +191,7 @@ func TestFieldsAreRefused(t *testing.T) {
 		{map[string]any{"event_filter": map[string]any{"conditions": []any{"x"}}}, "event_filter.conditions.0 invalid_type"},
 		{map[string]any{"event_filter": map[string]any{"conditions": []any{map[string]any{}}}}, "event_filter.conditions.0.field invalid_type"},
 		{map[string]any{"event_filter": map[string]any{"conditions": []any{map[string]any{"field": "title", "operator": "equals", "value": "x", "or": 1}}}}, "event_filter.conditions.0 unrecognized_keys"},
+		{map[string]any{"event_filter": map[string]any{"conditions": []any{map[string]any{"field": "title", "operator": "equals"}}}}, "event_filter.conditions.0.value invalid_type"},
 		{condition("colour", "equals", "red"), "event_filter.conditions.0.field invalid_enum_value"},
 		{condition("title", "like", "red"), "event_filter.conditions.0.operator invalid_enum_value"},
 		{condition("is_closed", "greater_than", true), "event_filter.conditions.0.operator custom"},
@@ -212,7 +238,7 @@ func TestFieldsAreRefused(t *testing.T) {
 		{map[string]any{"security": "hmac"}, "security invalid_type"},
 		{map[string]any{"secret_token": "mine"}, "secret_token custom"},
 		{map[string]any{"metadata": []any{}}, "metadata invalid_type"},
-		{map[string]any{"metadata": map[string]any{"x": strings.Repeat("v", 16<<10)}}, "metadata custom"},
+		{map[string]any{"metadata": map[string]any{"x": strings.Repeat("v", 16<<10-len(`{"x":""}`)+1)}}, "metadata custom"},
 		{map[string]any{"tags": nil}, "tags invalid_type"},
 		{map[string]any{"tags": []any{""}}, "tags.0 custom"},
 		{map[string]any{"tags": []any{long(51)}}, "tags.0 custom"},
@@ -234,6 +260,14 @@ func TestFieldsAreRefused(t *testing.T) {
 				t.Errorf("%s %v says %q", method, c.fields, e["message"])
 			}
 			wantIssue(t, e, c.issue)
+			seen := map[string]bool{}
+			for _, d := range e["details"].([]any) {
+				path := fmt.Sprint(d.(map[string]any)["path"])
+				if seen[path] {
+					t.Errorf("%v: %s is named twice: %v", c.fields, path, e["details"])
+				}
+				seen[path] = true
+			}
 		}
 	}
 	for _, key := range []string{"name", "url", "event_types"} {

@@ -3,6 +3,7 @@ package api_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,8 +138,10 @@ func TestTagsRefuse(t *testing.T) {
 	foreign.wantError(t, http.StatusNotFound, "NOT_FOUND")
 	h.do(t, "GET", tagPath(unknownID), h.a.APIKey, nil).wantError(t, http.StatusNotFound, "NOT_FOUND")
 	e := h.do(t, "GET", tagPath("TKT-1000"), h.a.APIKey, nil).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
-	if e["message"] != "Invalid ticket ID format" {
-		t.Errorf("message %q", e["message"])
+	if diff := cmp.Diff(map[string]any{"code": "VALIDATION_ERROR", "message": "Invalid ticket ID format", "details": []any{
+		map[string]any{"code": "invalid_string", "path": []any{"id"}, "message": "Invalid uuid", "validation": "uuid"},
+	}}, e); diff != "" {
+		t.Error(diff)
 	}
 	const message = "Request validation failed"
 	h.refuses(t, "POST", tagPath(id), []refusal{
@@ -147,6 +150,7 @@ func TestTagsRefuse(t *testing.T) {
 		{name: "tags a text", body: tagBody(id, map[string]any{"tags": "a"}), issue: "tags invalid_type"},
 		{name: "no tag", body: tagBody(id, map[string]any{"tags": []any{}}), issue: "tags too_small"},
 		{name: "51 tags", body: tagBody(id, map[string]any{"tags": tagTexts(51)}), issue: "tags too_big"},
+		{name: "51 times one tag", body: tagBody(id, map[string]any{"tags": slices.Repeat([]string{"x"}, 51)}), issue: "tags too_big"},
 		{name: "a number", body: tagBody(id, map[string]any{"tags": []any{"x", 1}}), issue: "tags.1 invalid_type"},
 		{name: "blank", body: tagBody(id, map[string]any{"tags": []any{" "}}), issue: "tags.0 too_small"},
 		{name: "too long", body: tagBody(id, map[string]any{"tags": []any{long(51)}}), issue: "tags.0 too_big"},
@@ -170,12 +174,20 @@ func TestTagsRefuse(t *testing.T) {
 	h.refuses(t, "DELETE", tagPath(id), []refusal{
 		{name: "empty body", body: nil, issue: "tag_ids invalid_type", message: message},
 		{name: "no ids", body: tagBody(id, map[string]any{"tag_ids": []any{}}), issue: "tag_ids too_small"},
+		{name: "51 ids", body: tagBody(id, map[string]any{"tag_ids": slices.Repeat([]string{unknownID}, 51)}), issue: "tag_ids too_big"},
 		{name: "a text", body: tagBody(id, map[string]any{"tag_ids": []any{"a"}}), issue: "tag_ids.0 invalid_string"},
 		{
 			name: "unknown ticket", body: tagBody(unknownID, map[string]any{"tag_ids": []any{unknownID}}),
 			status: http.StatusNotFound, code: "NOT_FOUND",
 		},
 	})
+	e = h.do(t, "POST", tagPath(id), h.a.APIKey, tagBody(id, map[string]any{"tags": []any{long(51)}})).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
+	if diff := cmp.Diff(any([]any{map[string]any{
+		"code": "too_big", "path": []any{"tags", 0.0}, "message": "String must contain at most 50 character(s)",
+		"maximum": 50.0, "type": "string", "inclusive": true, "exact": false,
+	}}), e["details"]); diff != "" {
+		t.Error(diff)
+	}
 	h.put(t, id, map[string]any{"tags": tagTexts(50)})
 	h.do(t, "POST", tagPath(id), h.a.APIKey, tagBody(id, map[string]any{"tags": []string{"one more"}})).
 		wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")

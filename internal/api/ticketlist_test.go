@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ticketwire/ticketwire/internal/ticket"
 )
 
 // stepClock goes on by a second at every look, so that no two tickets have one
@@ -183,6 +185,7 @@ func TestListPages(t *testing.T) {
 		"limit=2&page=3":       "0 | 3 2 5 3 false true",
 		"limit=2&page=4":       " | 4 2 5 3 false true",
 		"limit=2x&page=1.9":    "4 3 | 1 2 5 3 true false", // read as parseInt does
+		"limit=%202":           "4 3 | 1 2 5 3 true false",
 		"limit=5":              "4 3 2 1 0 | 1 5 5 1 false false",
 		"limit=100&page=":      "4 3 2 1 0 | 1 100 5 1 false false",
 		"page=20000000":        " | 20000000 25 5 1 false true",
@@ -200,6 +203,12 @@ func TestListPages(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: %q, want %q", query, got, want)
 		}
+	}
+	for range 21 {
+		h.createTicket(t)
+	}
+	if got := len(h.do(t, "GET", "/tickets/search?query=printer", h.a.APIKey, nil).want(t, http.StatusOK).list(t)); got != 25 {
+		t.Errorf("a search without limit finds %d tickets, want 25", got)
 	}
 	meta := h.do(t, "GET", "/tickets?sort=title&order=asc&title=x&is_open=true", h.a.APIKey, nil).at("meta")
 	if diff := cmp.Diff(any(map[string]any{
@@ -373,11 +382,11 @@ func TestTicketStatuses(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	board, status := h.board(t, nil)
-	early := h.status(t, board, map[string]any{"name": "Early", "order_number": 0})
+	early := h.status(t, board, map[string]any{"name": "Early", "order_number": 0, "is_closed": true, "is_default": true})
 	list := h.do(t, "GET", "/tickets/statuses?board_id="+strings.ToUpper(board), h.a.APIKey, nil).want(t, http.StatusOK).at("data")
 	want := []any{
 		map[string]any{
-			"status_id": early, "board_id": board, "name": "Early", "is_closed": false, "is_default": false, "order_number": 0.0,
+			"status_id": early, "board_id": board, "name": "Early", "is_closed": true, "is_default": true, "order_number": 0.0,
 		},
 		map[string]any{
 			"status_id": status, "board_id": board, "name": "New", "is_closed": false, "is_default": false, "order_number": 0.0,
@@ -392,6 +401,13 @@ func TestTicketStatuses(t *testing.T) {
 	}
 	if got := strings.Join(names, ", "); got != "Open, In Progress, Waiting on Client, Closed, Early, New" {
 		t.Errorf("statuses %s", got)
+	}
+	for i := range 100 { // which is a page of other lists
+		_, err := h.store.CreateStatus(t.Context(), h.now(), h.a.TenantID, ticket.Status{BoardID: board, Name: fmt.Sprint("Step ", i), StatusType: "ticket"})
+		must(t, err)
+	}
+	if got := len(h.do(t, "GET", "/tickets/statuses?board_id="+board, h.a.APIKey, nil).want(t, http.StatusOK).list(t)); got != 102 {
+		t.Errorf("%d statuses of one board, want all 102", got)
 	}
 	if got := h.do(t, "GET", "/tickets/statuses?board_id="+h.b.BoardID, h.a.APIKey, nil).want(t, 200).list(t); len(got) > 0 {
 		t.Errorf("statuses of another tenant's board: %v", got)

@@ -122,6 +122,10 @@ func TestVerify(t *testing.T) {
 		t.Errorf("message %q", e["message"])
 	}
 	h.refuses(t, "POST", "/webhooks/verify", []refusal{
+		{
+			name: "unknown id", body: map[string]any{"algorithm": "sha256", "signature": "x", "body": "", "webhook_id": unknownID},
+			status: http.StatusNotFound, code: "NOT_FOUND", message: "Webhook signing secret not found",
+		},
 		{name: "no algorithm", body: map[string]any{"signature": "x", "body": "", "webhook_id": id}, issue: "algorithm invalid_type"},
 		{name: "no signature", body: map[string]any{"algorithm": "sha256", "body": "", "webhook_id": id}, issue: "signature invalid_type"},
 		{name: "body is an object", body: map[string]any{"algorithm": "sha256", "signature": "x", "body": map[string]any{}, "webhook_id": id}, issue: "body invalid_type"},

@@ -117,6 +117,10 @@ func TestWebhookWarnings(t *testing.T) {
 	if len(list) != 2 || !strings.Contains(fmt.Sprint(list[0]), "http:") || !strings.Contains(fmt.Sprint(list[1]), "invoice.paid") {
 		t.Errorf("warnings are %v", list)
 	}
+	changed := h.do(t, "PUT", "/webhooks/"+got.text("data", "webhook_id"), h.a.APIKey, map[string]any{"url": nowhere}).want(t, http.StatusOK)
+	if list, _ := changed.at("meta", "warnings").([]any); len(list) != 1 || !strings.Contains(fmt.Sprint(list[0]), "invoice.paid") {
+		t.Errorf("warnings of a change are %v", list)
+	}
 	body = map[string]any{"name": "x", "url": nowhere, "event_types": []string{"ticket.created"}}
 	if m := h.do(t, "POST", "/webhooks", h.a.APIKey, body).want(t, http.StatusCreated).at("meta"); m != nil {
 		t.Errorf("a plain webhook got meta %v", m)
@@ -156,26 +160,28 @@ func TestWebhookListFilters(t *testing.T) {
 	}
 	h.wait(t, "both deliveries are recorded", func() bool { return names("&last_delivery_from="+start) == "Broken Fine" })
 
+	day, _, _ := strings.Cut(h.do(t, "GET", "/webhooks?name=fine", h.a.APIKey, nil).text("data", 0, "last_delivery_at"), "T")
 	for query, want := range map[string]string{
-		"":                               "Broken Fine Quiet Trial",
-		"&name=broken":                   "Broken",
-		"&url=receiver.example":          "Quiet Trial",
-		"&event_type=ticket.created":     "Broken Fine",
-		"&is_active=false":               "Quiet",
-		"&is_active=true&name=tri":       "Trial",
-		"&is_test_mode=true":             "Trial",
-		"&payload_format=json&name=fine": "Fine",
-		"&payload_format=xml":            "",
-		"&has_failures=true":             "Broken",
-		"&has_failures=false":            "Fine Quiet Trial",
-		"&last_delivery_to=" + start:     "",
-		"&last_delivery_to=2999-01-01":   "Broken Fine",
-		"&delivery_rate_max=50":          "Broken",
-		"&delivery_rate_min=50":          "Fine Quiet Trial",
-		"&query=TEAPOT":                  "Broken",
-		"&limit=2":                       "Broken Fine",
-		"&limit=2&page=2":                "Quiet Trial",
-		"&page=9":                        "",
+		"":                                   "Broken Fine Quiet Trial",
+		"&name=fine&last_delivery_to=" + day: "Fine", // to its end
+		"&name=broken":                       "Broken",
+		"&url=receiver.example":              "Quiet Trial",
+		"&event_type=ticket.created":         "Broken Fine",
+		"&is_active=false":                   "Quiet",
+		"&is_active=true&name=tri":           "Trial",
+		"&is_test_mode=true":                 "Trial",
+		"&payload_format=json&name=fine":     "Fine",
+		"&payload_format=xml":                "",
+		"&has_failures=true":                 "Broken",
+		"&has_failures=false":                "Fine Quiet Trial",
+		"&last_delivery_to=" + start:         "",
+		"&last_delivery_to=2999-01-01":       "Broken Fine",
+		"&delivery_rate_max=50":              "Broken",
+		"&delivery_rate_min=50":              "Fine Quiet Trial",
+		"&query=TEAPOT":                      "Broken",
+		"&limit=2":                           "Broken Fine",
+		"&limit=2&page=2":                    "Quiet Trial",
+		"&page=9":                            "",
 	} {
 		if got := names(query); got != want {
 			t.Errorf("%q lists %q, want %q", query, got, want)
@@ -191,7 +197,7 @@ func TestWebhookListFilters(t *testing.T) {
 	}
 	for _, query := range []string{
 		"page=0", "page=x", "limit=0", "limit=x", "sort=secret", "order=up", "is_active=yes", "event_type=ticket.deleted",
-		"last_delivery_from=yesterday", "delivery_rate_min=low",
+		"last_delivery_from=yesterday", "delivery_rate_min=low", "delivery_rate_max=NaN",
 	} {
 		h.do(t, "GET", "/webhooks?"+query, h.a.APIKey, nil).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
 	}
@@ -375,6 +381,10 @@ func TestNoSecretIsShown(t *testing.T) {
 				t.Errorf("a secret is in %s", r.Raw)
 			}
 		}
+	}
+	bare := h.createWebhook(t, nowhere)["webhook_id"].(string)
+	if r := h.do(t, "GET", "/webhooks/"+bare, reader, nil).want(t, http.StatusOK); r.at("data", "custom_headers") != nil {
+		t.Errorf("a reader sees headers where there are none: %s", r.Raw)
 	}
 	if got := answers[2].at("data", "custom_headers", "Authorization"); got != "[REDACTED]" {
 		t.Errorf("a reader sees the header as %v", got)

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -251,6 +252,10 @@ func TestWebhookTLSRefusals(t *testing.T) {
 	if diff := cmp.Diff(without(made, "signing_secret"), got); diff != "" {
 		t.Errorf("refused bodies changed the webhook (-before +after):\n%s", diff)
 	}
+	parts := map[string]any{"client_cert": nil, "client_key": nil, "ca_bundle": nil}
+	if got := h.do(t, "PUT", "/webhooks/"+id, h.a.APIKey, map[string]any{"tls": parts}).want(t, http.StatusOK); got.at("data", "tls") != nil {
+		t.Errorf("without any part the record shows %s", got.Raw)
+	}
 }
 
 // TestExpiredCertificateBlocksNoEdit: a certificate that expires later fails its
@@ -258,7 +263,10 @@ func TestWebhookTLSRefusals(t *testing.T) {
 func TestExpiredCertificateBlocksNoEdit(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	h := newHarness(t, func(s *settings) { s.now = func() time.Time { return now.Add(-2 * time.Hour) } })
+	var passed atomic.Int64 // hours, from two before now
+	h := newHarness(t, func(s *settings) {
+		s.now = func() time.Time { return now.Add(time.Duration(passed.Load()-2) * time.Hour) }
+	})
 	ca := newPair(t, "Our authority", now.Add(time.Hour), nil)
 	url, _ := secureReceiver(t, ca, tls.RequestClientCert)
 	old := newPair(t, "old", now.Add(-time.Hour), &ca) // expired for the connection, valid for the harness
@@ -269,7 +277,9 @@ func TestExpiredCertificateBlocksNoEdit(t *testing.T) {
 	if want := "expired on " + old.parsed.NotAfter.UTC().Format(time.DateOnly); r.at("data", "error_type") != "tls" || !strings.Contains(r.text("data", "error_message"), want) {
 		t.Errorf("a delivery with an expired certificate: %s", r.Raw)
 	}
+	passed.Store(2)
 	h.do(t, "PUT", "/webhooks/"+id, h.a.APIKey, map[string]any{"name": "renamed"}).want(t, http.StatusOK)
+	h.do(t, "PUT", "/webhooks/"+id, h.a.APIKey, map[string]any{"tls": map[string]any{}}).wantError(t, http.StatusBadRequest, "VALIDATION_ERROR")
 }
 
 func TestTLSWarnings(t *testing.T) {

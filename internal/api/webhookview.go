@@ -72,9 +72,6 @@ func (c *call) webhookRecord(w *delivery.Webhook) webhookRecord {
 	if perMin, _, limited := w.RateLimit.PerMinute(); limited {
 		r.RateLimitPerMin = &perMin
 	}
-	if r.Tags == nil {
-		r.Tags = []string{}
-	}
 	if len(w.CustomHeaders) == 0 {
 		r.CustomHeaders = nil
 	} else if !c.who.Can("webhook", "update") {

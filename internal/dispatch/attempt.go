@@ -250,15 +250,17 @@ func hostOf(raw string) string {
 // Send makes the deliveries of a batch now, outside the queue, and returns them
 // as recorded: test deliveries and manual retries.
 func (e *Engine) Send(ctx context.Context, b store.Batch) ([]delivery.Delivery, error) {
+	// The caller may hang up; the request goes on, since its row is owed, and so does
+	// the answer, which his idempotency key may ask for later.
+	ctx = context.WithoutCancel(ctx)
 	out := make([]delivery.Delivery, 0, len(b.Deliveries))
 	for _, c := range b.Deliveries {
-		// The caller may hang up; the request goes on, since its row is owed.
-		r, sent := e.attempt(context.WithoutCancel(ctx), b.Target, c)
+		r, sent := e.attempt(ctx, b.Target, c)
 		if !sent {
 			e.release(c)
 			return nil, fmt.Errorf("delivery %s was broken off", c.DeliveryID)
 		}
-		recorded, err := e.cfg.Store.Record(context.WithoutCancel(ctx), []store.Result{r})
+		recorded, err := e.cfg.Store.Record(ctx, []store.Result{r})
 		if err != nil {
 			// What was sent comes again, as after a crash. The caller need not wait
 			// until the store can say so, and a server that stops need not say it.

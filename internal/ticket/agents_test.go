@@ -39,7 +39,7 @@ func TestAddAgentRules(t *testing.T) {
 	w := newWorld()
 	taken := create(t, w, draft())
 	taken.AssignedTo = new(maraID)
-	agents := []Agent{{UserID: maraID, IsPrimary: true}, {UserID: theoID}}
+	agents := []Agent{{UserID: theoID}, {UserID: maraID, IsPrimary: true}}
 	tests := []struct {
 		name    string
 		role    string
@@ -70,9 +70,13 @@ func TestAddAgentRules(t *testing.T) {
 func TestRemoveAgent(t *testing.T) {
 	t.Parallel()
 	tk := Ticket{AssignedTo: new(maraID)}
-	agents := []Agent{{UserID: maraID, IsPrimary: true}, {UserID: theoID}}
+	agents := []Agent{{UserID: theoID}, {UserID: maraID, IsPrimary: true}}
 	if err := RemoveAgent(tk, agents, strings.ToUpper(theoID)); err != nil {
 		t.Errorf("additional agent: %v", err)
+	}
+	both := append(agents, Agent{UserID: maraID}) // assigned after he was an additional one
+	if err := RemoveAgent(tk, both, maraID); err != nil {
+		t.Errorf("an additional agent who is the primary one too: %v", err)
 	}
 	wantFault(t, RemoveAgent(tk, agents, maraID), fault.Conflict, nil, "The primary agent is changed by assignment")
 	wantFault(t, RemoveAgent(tk, agents, unknownID), fault.NotFound, nil, "Agent not found")

@@ -2,11 +2,13 @@ package ticket
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/ticketwire/ticketwire/internal/fault"
 	"github.com/ticketwire/ticketwire/webhook"
@@ -19,9 +21,10 @@ func TestNew(t *testing.T) {
 	d.BoardID = strings.ToUpper(boardID)
 	d.Attributes = json.RawMessage(`{ "description": "a < b\n\nsecond" }`)
 	d.Tags = []string{" Printer ", "onsite", "PRINTER"}
+	d.URL = new("https://x.example/1")
 	got := create(t, newWorld(), d)
 	want := Ticket{
-		TenantID: tenantID, TicketID: ticketID, Number: "TKT-1042", Title: d.Title,
+		TenantID: tenantID, TicketID: ticketID, Number: "TKT-1042", Title: d.Title, URL: d.URL,
 		ClientID: clientID, ClientName: "Harbour & Pine Logistics",
 		ClientEmail: new("hello@harbourpine.example"), ClientPhone: new("+351 1"),
 		ContactNameID: new(contactID), ContactName: new("Inês Duarte"),
@@ -173,6 +176,39 @@ func TestNewReportsEveryBrokenRule(t *testing.T) {
 	}
 }
 
+// The issues have the codes and keys of Zod, because clients parse them (contract
+// section 1.2).
+func TestIssueShapes(t *testing.T) {
+	t.Parallel()
+	d := draft()
+	d.Title, d.Attributes, d.Tags = "", json.RawMessage(`[]`), []string{strings.Repeat("x", MaxTag+1)}
+	for i := range MaxTags + 1 {
+		d.Tags = append(d.Tags, fmt.Sprint("t", i))
+	}
+	_, err := New(d, newWorld().refs(d.Keys()), ticketID, "TKT-1", mara(), start)
+	want := &fault.Error{Kind: fault.Invalid, Message: "Validation failed", Issues: []fault.Issue{
+		{
+			Code: "too_small", Path: []any{"title"}, Message: "String must contain at least 1 character(s)",
+			Extra: map[string]any{"minimum": 1, "type": "string", "inclusive": true, "exact": false},
+		},
+		{
+			Code: "invalid_type", Path: []any{"attributes"}, Message: "Expected object, received array",
+			Extra: map[string]any{"expected": "object", "received": "array"},
+		},
+		{
+			Code: "too_big", Path: []any{"tags", 0}, Message: "String must contain at most 50 character(s)",
+			Extra: map[string]any{"maximum": 50, "type": "string", "inclusive": true, "exact": false},
+		},
+		{
+			Code: "too_big", Path: []any{"tags"}, Message: "Array must contain at most 50 element(s)",
+			Extra: map[string]any{"maximum": 50, "type": "array", "inclusive": true, "exact": false},
+		},
+	}}
+	if diff := cmp.Diff(error(want), err, cmpopts.IgnoreUnexported(fault.Error{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTitleIsCountedInCharacters(t *testing.T) {
 	t.Parallel()
 	d := draft()
@@ -279,17 +315,23 @@ func TestApplyOfTheSameValuesChangesNothing(t *testing.T) {
 	w := newWorld()
 	d := draft()
 	d.AssignedTo, d.Attributes = new(theoID), json.RawMessage(`{"a":1,"b":[{"c":10}]}`)
+	d.DueDate = new(at("2026-04-01T08:00:00.123Z"))
 	old := create(t, w, d)
+	old.URL = new("as it was kept before links were checked")
 	w.users[1].IsInactive = true
 	for name, p := range map[string]Patch{
 		"empty": {},
 		"same": {
 			Title: Some(old.Title), BoardID: Some(strings.ToUpper(boardID)), ClientID: Some(clientID), StatusID: Some(openID),
-			PriorityID: Some(highID), AssignedTo: Some(new(theoID)), LocationID: Some[*string](nil),
+			PriorityID: Some(highID), AssignedTo: Some(new(strings.ToUpper(theoID))), LocationID: Some[*string](nil),
+			URL: Some(new(*old.URL)), DueDate: Some(new(at("2026-04-01T08:00:00.123456Z"))),
 			Attributes: Some(json.RawMessage(`{ "b": [{"c": 1e1}], "a": 1.0 }`)), Tags: Some([]string{"PRINTER", "printer"}),
 			Suppress: Suppress{ContactNotifications: true},
 		},
 	} {
+		if k := p.Keys(old); k != (Keys{}) {
+			t.Errorf("%s: needs the rows %+v", name, k)
+		}
 		got, changed, err := Apply(old, p, w.refs(p.Keys(old)), mara(), start.Add(time.Hour))
 		if err != nil || changed {
 			t.Errorf("%s: changed %v, error %v", name, changed, err)
@@ -377,7 +419,7 @@ func TestStatusChangeNeedsTheBoard(t *testing.T) {
 	p := Patch{StatusID: Some(closedID)}
 	r := w.refs(p.Keys(old))
 	r.Board = nil
-	if _, _, err := Apply(old, p, r, mara(), start); fault.KindOf(err) != fault.Internal {
+	if _, _, err := Apply(old, p, r, mara(), start); err == nil || fault.KindOf(err) != fault.Internal {
 		t.Errorf("error %v, want an internal one", err)
 	}
 }
@@ -420,6 +462,7 @@ func TestDisplayName(t *testing.T) {
 	}{
 		{"Mara", "Lindqvist", new("Mara Lindqvist")},
 		{" Mara ", "", new("Mara")},
+		{"Mara ", " Lindqvist", new("Mara Lindqvist")},
 		{"", "Lindqvist", new("Lindqvist")},
 		{" ", "", nil},
 	}
@@ -471,7 +514,7 @@ func TestLinkOfATicket(t *testing.T) {
 	for text, want := range map[string]bool{
 		"https://example.com/a?b=c": true, "mailto:ada@example.com": true, "file:///a": true,
 		"": false, "nowhere": false, "/a": false, "https:": false, "https://exa mple": false, "a\x00:b": false,
-		"https://" + strings.Repeat("a", MaxLink): false,
+		"https://" + strings.Repeat("a", MaxLink-len("https://")): true, "https://" + strings.Repeat("a", MaxLink-len("https://")+1): false,
 		// What `new URL()` says, which is what Zod asks.
 		"https://example.com/100%": true, "https://example.com/%zz#a%": true, "https://u:50%@example.com/": true,
 		" https://example.com/a ": true, "https://example.com:65535/": true, "https://example.com:65536/": false,

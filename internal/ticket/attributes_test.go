@@ -19,6 +19,7 @@ func TestDescriptionHTML(t *testing.T) {
 		{`{"description":"one"}`, "<p>one</p>"},
 		{`{"description":"one\ntwo\r\n\r\n \nthree\n"}`, "<p>one<br>two</p><p>three</p>"},
 		{`{"description":"<script>alert('&\"')</script>"}`, "<p>&lt;script&gt;alert(&#39;&amp;&#34;&#39;)&lt;/script&gt;</p>"},
+		{`{"description":"one\n<two>"}`, "<p>one<br>&lt;two&gt;</p>"},
 		{`{"description":"a\u0000b"}`, "<p>a\uFFFDb</p>"},
 	}
 	for _, tt := range tests {
@@ -30,7 +31,7 @@ func TestDescriptionHTML(t *testing.T) {
 
 // Whatever the text, the only tags in its rendering are those of RenderHTML.
 func FuzzRenderHTML(f *testing.F) {
-	for _, s := range []string{"", "a\n\nb", "<p>", "\x00", "a\r\nb", "&amp;"} {
+	for _, s := range []string{"", "a\n\nb", "<p>", "\x00", "a\r\nb", "a\n<b>", "&amp;"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -63,6 +64,7 @@ func TestSameJSON(t *testing.T) {
 		{`0`, `-0.00e7`, true},
 		{`-1`, `1`, false},
 		{`0.10`, `0.01`, false},
+		{`0.01`, `1e-2`, true},
 		{`9007199254740993`, `9007199254740992`, false},
 		{`1e999999999999`, `1e999999999998`, false},
 		{`1e2000000000`, `10e1999999999`, true},

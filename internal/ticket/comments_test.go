@@ -153,14 +153,17 @@ func TestCommentAddedHidesAnUnknownAuthorType(t *testing.T) {
 	t.Parallel()
 	tk := Touch(create(t, newWorld(), draft()), mara(), start.Add(time.Second))
 	c := comment(t, CommentDraft{Text: "x"}, nil, commentID, tk.UpdatedAt.Time)
-	c.AuthorType, c.CreatedByName = AuthorUnknown, nil
+	c.AuthorType, c.CreatedByName, c.IsInternal = AuthorUnknown, nil, true
 	e := CommentAdded(&tk, c, Suppress{ContactNotifications: true, InternalNotifications: true}, counter(), publicURL)
-	want := `{"text":"x","author":null,"timestamp":"2026-03-09T08:14:03.117Z","is_internal":false,"author_type":null}`
+	want := `{"text":"x","author":null,"timestamp":"2026-03-09T08:14:03.117Z","is_internal":true,"author_type":null}`
 	if got := encodeCompact(t, e.Data.Comment); got != want {
 		t.Errorf("comment %s, want %s", got, want)
 	}
 	if !e.Data.SuppressContactNotifications || !e.Data.SuppressInternalNotifications {
 		t.Error("the suppression flags are lost")
+	}
+	if e.EventID == "" || e.TenantID != tenantID || e.TicketID != ticketID {
+		t.Errorf("event %q of ticket %q, tenant %q", e.EventID, e.TicketID, e.TenantID)
 	}
 	if !e.OccurredAt.Equal(tk.UpdatedAt.Time) || !tk.LastOccurredAt.Equal(e.OccurredAt.Time) {
 		t.Errorf("occurred at %v, ticket at %v, last %v", e.OccurredAt, tk.UpdatedAt, tk.LastOccurredAt)
@@ -171,25 +174,26 @@ func TestThread(t *testing.T) {
 	t.Parallel()
 	a := comment(t, CommentDraft{Text: "a"}, nil, "1", start.Add(time.Second))
 	b := comment(t, CommentDraft{Text: "b"}, nil, "2", start.Add(time.Second))
-	first := comment(t, CommentDraft{Text: "first", IsInternal: true}, nil, "3", start)
+	first := comment(t, CommentDraft{Text: "first", IsInternal: true, IsResolution: true}, nil, "3", start)
 	gone := comment(t, CommentDraft{Text: "gone"}, nil, "4", start)
 	gone.DeletedAt, b.Markdown = &gone.CreatedAt, new("**b**")
-	in := []Comment{b, gone, a, first}
+	in := []Comment{a, gone, b, first}
 	var d webhook.TicketData
 	AddThread(&d, in)
 	var got []string
 	for _, m := range *d.Comments {
-		got = append(got, m.CommentID+" "+m.Text)
+		got = append(got, fmt.Sprint(m.CommentID, " ", m.Text, " ", m.IsInternal, m.IsResolution))
 	}
-	if diff := cmp.Diff([]string{"3 first", "1 a", "2 **b**"}, got); diff != "" || d.CommentsTruncated {
+	if diff := cmp.Diff([]string{"3 first true true", "1 a false false", "2 **b** false false"}, got); diff != "" || d.CommentsTruncated {
 		t.Error(diff, d.CommentsTruncated)
 	}
-	if in[0].CommentID != "2" {
+	if in[0].CommentID != "1" {
 		t.Error("the caller's list was sorted")
 	}
+	d.CommentsTruncated = true
 	AddThread(&d, nil)
-	if got := encodeCompact(t, *d.Comments); got != "[]" {
-		t.Errorf("no comments: %s", got)
+	if got := encodeCompact(t, *d.Comments); got != "[]" || d.CommentsTruncated {
+		t.Errorf("no comments: %s, truncated %v", got, d.CommentsTruncated)
 	}
 }
 

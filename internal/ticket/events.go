@@ -51,7 +51,7 @@ func Events(old, next *Ticket, s Suppress, newID func() string, publicURL string
 // eventTypes names the events of a change, in the order they are sent.
 func eventTypes(old, next *Ticket) []string {
 	if old == nil {
-		if next.AssignedTo != nil || next.AssignedTeamID != nil {
+		if next.AssignedTo != nil { // a draft has no team
 			return []string{webhook.TicketCreated, webhook.TicketAssigned}
 		}
 		return []string{webhook.TicketCreated}
