@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
-	"log" //nolint:depguard // of the server that is not trusted
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -365,22 +366,30 @@ func TestLiveEvents(t *testing.T) {
 	line(last, "data: ")
 	// Their number is bounded, and those that have ended do not count.
 	d.srv.Viewers().Add(499)
-	if r, _ := b.get("/console/events/live"); r.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("one live page too many answers %d", r.StatusCode)
+	resp, err := b.c.Do(must(http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/console/events/live", nil))(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Body.Close(); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("one live page too many answers %d", resp.StatusCode)
 	}
 	d.srv.Viewers().Add(-499)
 	d.srv.Close()
-	for last.Scan() {
+	for _, page := range []*bufio.Scanner{last, again, board} {
+		for page.Scan() {
+		}
 	}
 	if n := d.srv.Viewers().Load(); n != 0 {
 		t.Errorf("%d live pages count that have ended", n)
 	}
 }
 
-// A live page is open for longer than the server waits for other requests and answers.
+// A live page is open for longer than the server waits for other requests and
+// answers, and no longer than its session.
 func TestLivePageOutlastsTheTimeouts(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, "http://desk.example")
+	clock, ahead := aheadOf(t)
+	d := newDesk(t, "http://desk.example", clock)
 	server := httptest.NewUnstartedServer(d.srv)
 	server.Config.ReadTimeout, server.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
 	server.Start()
@@ -388,7 +397,10 @@ func TestLivePageOutlastsTheTimeouts(t *testing.T) {
 	t.Cleanup(d.srv.Close)
 	d.url = server.URL
 	b := d.signedIn(t, d.a.APIKey)
-	resp := must(b.c.Do(must(http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/console/events/live", nil))(t)))(t)
+	resp, err := b.c.Do(must(http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/console/events/live", nil))(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
 	for beats := 0; beats < 3; { // half a second from one to the next
@@ -399,6 +411,18 @@ func TestLivePageOutlastsTheTimeouts(t *testing.T) {
 			beats++
 		}
 	}
+	ahead(store.SessionLife)
+	for lines.Scan() { // until it ends
+	}
+}
+
+// aheadOf is a clock of the console that can be put ahead.
+func aheadOf(t *testing.T) (clock func(*console.Config), ahead func(time.Duration)) {
+	t.Helper()
+	var by atomic.Int64
+	return func(c *console.Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(by.Load())) }
+	}, func(d time.Duration) { by.Store(int64(d)) }
 }
 
 // What is embedded is what its makers have published.
