@@ -40,7 +40,9 @@ func TestCommandEndsWithItsChildren(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil && !zombie(pid); time.Sleep(5 * time.Millisecond) {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil && !zombie(pid); <-tick.C {
 			if time.Now().After(deadline) {
 				t.Fatalf("%q: what the command has started goes on", want)
 			}
