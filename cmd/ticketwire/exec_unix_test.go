@@ -19,6 +19,8 @@ import (
 func TestCommandEndsWithItsChildren(t *testing.T) {
 	t.Parallel()
 	const script = "sleep 60 & echo $!; wait"
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
 	for want, start := range map[string]func() (context.Context, context.CancelFunc, time.Duration){
 		"--exec took longer than 100ms": func() (context.Context, context.CancelFunc, time.Duration) {
 			return t.Context(), func() {}, 100 * time.Millisecond
@@ -40,8 +42,6 @@ func TestCommandEndsWithItsChildren(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
 		for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil && !zombie(pid); <-tick.C {
 			if time.Now().After(deadline) {
 				t.Fatalf("%q: what the command has started goes on", want)
