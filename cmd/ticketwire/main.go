@@ -91,7 +91,7 @@ func run(args []string, t terminal) int {
 		kong.Description("Tickets with signed webhooks, so that nobody has to poll."),
 		kong.UsageOnError(),
 		kong.DefaultEnvars("TICKETWIRE"),
-		kong.Configuration(readTOML, configFiles(args)...),
+		kong.Configuration(readTOML), // of --config or TICKETWIRE_CONFIG
 		kong.Writers(t.out, t.err),
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
@@ -132,20 +132,6 @@ func asked(args []string) []string {
 		return []string{"version"}
 	}
 	return args
-}
-
-// configFiles returns the file named by the environment; kong looks at the flag
-// itself only when it stands on the command line.
-func configFiles(args []string) []string {
-	for _, a := range args {
-		if a == "--config" || strings.HasPrefix(a, "--config=") {
-			return nil
-		}
-	}
-	if f := os.Getenv("TICKETWIRE_CONFIG"); f != "" {
-		return []string{f}
-	}
-	return nil
 }
 
 // usageError is a mistake on the command line, with what to try instead.

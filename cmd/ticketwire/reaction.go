@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -154,11 +153,7 @@ func forward(ctx context.Context, out *sender, secrets func() []string, e *recei
 		return errors.New("--forward: there is no secret to sign with")
 	}
 	if a := out.post(ctx, e.Raw, e.Attempt, webhook.Sign(all[0], time.Now(), e.Raw)); !a.OK() {
-		target, err := url.Parse(out.target)
-		if err != nil {
-			return err // it was parsed before
-		}
-		return fmt.Errorf("--forward %s: %s", target.Redacted(), outcome(a))
+		return fmt.Errorf("--forward %s: %s", out.target, outcome(a))
 	}
 	return nil
 }

@@ -38,8 +38,12 @@ type receiverFlags struct {
 // the receiver is named by whoever runs the command.
 func (f receiverFlags) sender(flag, target string) (*sender, error) {
 	u, err := url.Parse(target)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, usageError{fmt.Errorf("%s: %q is not an http or https URL", flag, target), flag + " http://localhost:3000/webhooks/alga"}
+	hint := flag + " http://localhost:3000/webhooks/alga"
+	switch {
+	case err == nil && u.User != nil: // it would be refused at every request, see egress.Config.CheckURL
+		return nil, usageError{fmt.Errorf("%s must not contain a user name or password", flag), hint}
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return nil, usageError{fmt.Errorf("%s: %q is not an http or https URL", flag, target), hint}
 	}
 	if f.Timeout <= 0 {
 		return nil, usageError{errors.New("--timeout must be positive"), "--timeout 10s"}

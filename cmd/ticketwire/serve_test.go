@@ -7,13 +7,17 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/ticketwire/ticketwire/internal/api"
+	"github.com/ticketwire/ticketwire/internal/app"
 	"github.com/ticketwire/ticketwire/internal/delivery"
 )
 
@@ -65,6 +69,51 @@ func TestServeRefusesSettings(t *testing.T) {
 		if _, is := errors.AsType[usageError](err); !is || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%s: got %v, want a usage error that names the flag", arg, err)
 		}
+	}
+}
+
+// What is said on the command line is what the service does.
+func TestServeFlagsReachTheService(t *testing.T) {
+	t.Parallel()
+	var f serviceFlags
+	parser, err := kong.New(&f, kong.Vars{"warn_after": defaultWarnAfter})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse([]string{
+		"--data=d", "--database-url=postgres://h/n", "--secret-key-file=k", "--listen=:1", "--public-url=https://p", "--tls-cert=c", "--tls-key=y",
+		"--trusted-proxies=10.0.0.1", "--retry-schedule=1s,2s", "--retry-jitter=0.5", "--request-timeout=3s", "--disable-after=12h",
+		"--remind-every=4h", "--no-gone-disables", "--allow-targets=10.0.0.0/8", "--https-only", "--no-allow-insecure-tls", "--in-flight=5",
+		"--egress-bind=127.0.0.1", "--per-webhook=6", "--max-webhooks=7", "--comment-threads", "--standard-webhooks", "--retention=8h",
+		"--api-rate=9/10", "--no-rate-limit-enforce", "--smtp-url=smtp://m:25", "--mail-from=a@example.com", "--log-level=warn", "--log-format=json",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var logged bytes.Buffer
+	got, err := f.config(&logged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Log.Info("not wanted")
+	got.Log.Warn("wanted")
+	if line := logged.String(); !strings.HasPrefix(line, "{") || strings.Contains(line, "not wanted") || !strings.Contains(line, `"level":"WARN"`) {
+		t.Errorf("the log has %s", line)
+	}
+	want := app.Config{
+		DataDir: "d", DatabaseURL: "postgres://h/n", SecretKeyFile: "k", Listen: ":1", PublicURL: "https://p", TLSCert: "c", TLSKey: "y", Version: version(),
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}, Policy: delivery.Policy{
+			Schedule: []time.Duration{time.Second, 2 * time.Second}, Jitter: 0.5, Timeout: 3 * time.Second, DisableAfter: 12 * time.Hour,
+			WarnAfter: []time.Duration{time.Hour}, RemindEvery: 4 * time.Hour, // who is switched off after 12 hours is not warned then
+		},
+		AllowTargets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, HTTPSOnly: true, VerifyTLS: true, EgressBind: netip.MustParseAddr("127.0.0.1"),
+		InFlight: 5, PerWebhook: 6, MaxWebhooks: 7, Threads: true, Standard: true, Retention: 8 * time.Hour, Rate: api.Rate{MaxTokens: 9, RefillPerMin: 10},
+		SMTPURL: "smtp://m:25", MailFrom: "a@example.com", Log: got.Log,
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b *slog.Logger) bool { return a == b }), cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		t.Errorf("the configuration (-want +got):\n%s", diff)
+	}
+	if grace := (&serveCmd{f}).grace(); grace != 8*time.Second {
+		t.Errorf("a stop waits %s, want longer than the slowest request", grace)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -239,19 +240,20 @@ func TestOtherSitesAreRefused(t *testing.T) {
 	r, page := b.get("/console/tickets")
 	for name, want := range map[string]string{
 		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'", "X-Content-Type-Options": "nosniff",
-		"Referrer-Policy": "same-origin", "Cache-Control": "no-store",
+		"Referrer-Policy": "same-origin", "Cache-Control": "no-store", "Cross-Origin-Opener-Policy": "same-origin",
 	} {
 		if got := r.Header.Get(name); !strings.HasPrefix(got, want) {
 			t.Errorf("%s is %q", name, got)
 		}
 	}
-	if !strings.Contains(r.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") || strings.Contains(r.Header.Get("Content-Security-Policy"), "unsafe") {
-		t.Error("the policy lets a page be framed, or scripts stand in it")
+	csp := r.Header.Get("Content-Security-Policy")
+	if !strings.Contains(csp, "form-action 'self'; frame-ancestors 'none'; base-uri 'none'") || strings.Contains(csp, "unsafe") {
+		t.Errorf("the policy lets a page be framed, a form lead elsewhere, or scripts stand in it: %s", csp)
 	}
 	if regexp.MustCompile(`(?i)<style|\sstyle=|\son[a-z]+=|<script>`).MatchString(page) {
 		t.Error("there is a style or a script in the page")
 	}
-	for _, next := range []string{"https://evil.example", "//evil.example", "/\\evil.example", "/console/\r\nX: y", "/api/v1/tickets", "javascript:x"} {
+	for _, next := range []string{"https://evil.example", "//evil.example", "/\\evil.example", "/console/\r\nX: y", "/console/\t", "/console/\\evil.example", "/api/v1/tickets", "javascript:x"} {
 		if r, _ := b.get("/console/sign-in?next=" + url.QueryEscape(next)); r.Header.Get("Location") != "/console/" {
 			t.Errorf("next=%q leads to %q", next, r.Header.Get("Location"))
 		}
@@ -268,7 +270,7 @@ func TestCookie(t *testing.T) {
 		r, _ := d.browser(t).post("/console/sign-in", url.Values{"key": {" " + d.a.APIKey + "\n"}, "next": {"/msp/tickets/TKT-1"}})
 		c := r.Header.Get("Set-Cookie")
 		secure := strings.Contains(c, "; Secure")
-		if !strings.HasPrefix(c, want) || !strings.Contains(c, "HttpOnly") || !strings.Contains(c, "SameSite=Lax") || secure != strings.HasPrefix(base, "https") {
+		if !strings.HasPrefix(c, want) || !strings.Contains(c, "; Max-Age=43200;") || !strings.Contains(c, "HttpOnly") || !strings.Contains(c, "SameSite=Lax") || secure != strings.HasPrefix(base, "https") {
 			t.Errorf("%s: the cookie is %q", base, c)
 		}
 		if r.Header.Get("Location") != "/msp/tickets/TKT-1" {
@@ -300,8 +302,8 @@ func TestLinkIsUsedByPressing(t *testing.T) {
 	if r, page := d.browser(t).post("/console/link", url.Values{"token": {link}}); r.StatusCode != http.StatusUnauthorized || !strings.Contains(page, "used already") {
 		t.Errorf("a second use answers %d", r.StatusCode)
 	}
-	if r, _ := b.post("/console/sign-out", nil); r.StatusCode != http.StatusSeeOther {
-		t.Errorf("signing out answers %d", r.StatusCode)
+	if r, _ := b.post("/console/sign-out", nil); r.StatusCode != http.StatusSeeOther || !strings.Contains(r.Header.Get("Set-Cookie"), "; Max-Age=0;") {
+		t.Errorf("signing out answers %d and sets %q", r.StatusCode, r.Header.Get("Set-Cookie"))
 	}
 	if r, _ := b.get("/console/tickets"); r.StatusCode != http.StatusSeeOther {
 		t.Errorf("after signing out a page answers %d", r.StatusCode)
@@ -321,7 +323,7 @@ func TestLiveEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { resp.Body.Close() })
-		if ct := resp.Header.Get("Content-Type"); ct != "text/event-stream" {
+		if ct := resp.Header.Get("Content-Type"); ct != "text/event-stream" || resp.Header.Get("X-Accel-Buffering") != "no" {
 			t.Fatalf("%s answers %d as %s", path, resp.StatusCode, ct)
 		}
 		return bufio.NewScanner(resp.Body)
@@ -362,9 +364,65 @@ func TestLiveEvents(t *testing.T) {
 	b = d.signedIn(t, d.a.APIKey)
 	last := open("/console/events/live", id)
 	line(last, "data: ")
-	d.srv.Close()
-	for last.Scan() {
+	// Their number is bounded, and those that have ended do not count.
+	d.srv.Viewers().Add(499)
+	resp, err := b.c.Do(must(http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/console/events/live", nil))(t))
+	if err != nil {
+		t.Fatal(err)
 	}
+	if resp.Body.Close(); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("one live page too many answers %d", resp.StatusCode)
+	}
+	d.srv.Viewers().Add(-499)
+	d.srv.Close()
+	for _, page := range []*bufio.Scanner{last, again, board} {
+		for page.Scan() {
+		}
+	}
+	if n := d.srv.Viewers().Load(); n != 0 {
+		t.Errorf("%d live pages count that have ended", n)
+	}
+}
+
+// A live page is open for longer than the server waits for other requests and
+// answers, and no longer than its session.
+func TestLivePageOutlastsTheTimeouts(t *testing.T) {
+	t.Parallel()
+	clock, ahead := aheadOf(t)
+	d := newDesk(t, "http://desk.example", clock)
+	server := httptest.NewUnstartedServer(d.srv)
+	server.Config.ReadTimeout, server.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
+	server.Start()
+	t.Cleanup(server.Close)
+	t.Cleanup(d.srv.Close)
+	d.url = server.URL
+	b := d.signedIn(t, d.a.APIKey)
+	resp, err := b.c.Do(must(http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/console/events/live", nil))(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for beats := 0; beats < 3; { // half a second from one to the next
+		if !lines.Scan() {
+			t.Fatalf("the stream ended after %d beats: %v", beats, lines.Err())
+		}
+		if lines.Text() == ": still here" {
+			beats++
+		}
+	}
+	ahead(store.SessionLife)
+	for lines.Scan() { // until it ends
+	}
+}
+
+// aheadOf is a clock of the console that can be put ahead.
+func aheadOf(t *testing.T) (clock func(*console.Config), ahead func(time.Duration)) {
+	t.Helper()
+	var by atomic.Int64
+	return func(c *console.Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(by.Load())) }
+	}, func(d time.Duration) { by.Store(int64(d)) }
 }
 
 // What is embedded is what its makers have published.

@@ -311,13 +311,11 @@ func curl(w *delivery.Webhook, headers [][2]string, body string) string {
 	var left []string
 	fmt.Fprintf(&b, "curl -X %s %s", w.Method, quote(w.URL))
 	for _, h := range headers {
-		switch {
-		case strings.Contains(h[1], delivery.Redacted):
+		if strings.Contains(h[1], delivery.Redacted) {
 			left = append(left, h[0])
-		case strings.EqualFold(h[0], "content-length"):
-		default:
-			b.WriteString(" \\\n  -H " + quote(h[0]+": "+h[1]))
+			continue
 		}
+		b.WriteString(" \\\n  -H " + quote(h[0]+": "+h[1]))
 	}
 	b.WriteString(" \\\n  --data-binary " + quote(body))
 	if len(left) > 0 {

@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"net/url"
+	"sync/atomic"
 
 	"github.com/ticketwire/ticketwire/internal/store"
 	"github.com/ticketwire/ticketwire/internal/ticket"
@@ -19,6 +20,9 @@ func (s *Server) Routes() []Route {
 	}
 	return out
 }
+
+// Viewers counts the live pages.
+func (s *Server) Viewers() *atomic.Int64 { return &s.viewers }
 
 // Mistakes is what a form makes of the errors of its fields.
 func Mistakes(errs ...error) error { return mistakes(errs...) }

@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -37,19 +38,26 @@ func (d *desk) open(t *testing.T, title string) ticket.Ticket {
 // rows waits until so many rows of the log have a status and returns their ids.
 func (d *desk) rows(t *testing.T, hook, status string, n int) []string {
 	t.Helper()
+	var ids []string
+	d.until(t, fmt.Sprintf("%d rows are %s", n, status), func() bool {
+		found := must(d.store.SearchDeliveries(t.Context(), d.a.TenantID, store.DeliverySearch{WebhookID: hook, Status: status, Limit: 100}))(t)
+		ids = nil
+		for _, row := range found.Rows {
+			ids = append(ids, row.DeliveryID)
+		}
+		return len(ids) == n
+	})
+	return ids
+}
+
+// until waits for what happens in the background.
+func (d *desk) until(t *testing.T, what string, is func() bool) {
+	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
-		found := must(d.store.SearchDeliveries(t.Context(), d.a.TenantID, store.DeliverySearch{WebhookID: hook, Status: status, Limit: 100}))(t)
-		if len(found.Rows) == n {
-			ids := make([]string, n)
-			for i, row := range found.Rows {
-				ids[i] = row.DeliveryID
-			}
-			return ids
-		}
+	for deadline := time.Now().Add(patience); !is(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d rows are %s, want %d", len(found.Rows), status, n)
+			t.Fatalf("in vain: %s", what)
 		}
 	}
 }

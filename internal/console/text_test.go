@@ -48,6 +48,15 @@ func TestDistances(t *testing.T) {
 	}
 }
 
+func TestPageNumber(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{"": 1, "x": 1, "-1": 1, "0": 1, "1": 1, "2": 2, "1000000": 1_000_000, "1000001": 1} {
+		if got := pageNumber(text); got != want {
+			t.Errorf("page %q is %d, want %d", text, got, want)
+		}
+	}
+}
+
 func TestQuantiles(t *testing.T) {
 	t.Parallel()
 	var b bin

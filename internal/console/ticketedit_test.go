@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -153,6 +154,55 @@ func TestCommentThatIsRefused(t *testing.T) {
 		if r.StatusCode != http.StatusBadRequest || !strings.Contains(page, text) || !strings.Contains(page, want) || strings.Count(page, " checked") != 1 {
 			t.Errorf("with %s ticked the answer is %d, and the form has lost it", box, r.StatusCode)
 		}
+	}
+	id := strings.TrimPrefix(path, "/msp/tickets/")
+	for _, boxes := range []url.Values{{}, {"is_internal": {"on"}}, {"is_resolution": {"on"}}} {
+		boxes.Set("comment_text", "y")
+		if r, _ := b.post(path+"/comments", boxes); r.Header.Get("Location") != path+"?done=commented" {
+			t.Errorf("a comment answers %d and leads to %q", r.StatusCode, r.Header.Get("Location"))
+		}
+		got := must(d.store.Comments(t.Context(), d.a.TenantID, id, store.CommentQuery{Desc: true, Limit: 1}))(t)[0]
+		if got.IsInternal != boxes.Has("is_internal") || got.IsResolution != boxes.Has("is_resolution") {
+			t.Errorf("a comment with %v is %+v", boxes, got)
+		}
+	}
+}
+
+// The small fields of a ticket: a status of another board moves it there, and what no
+// database takes as text is none.
+func TestFieldsOfATicket(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "http://desk.example")
+	ctx := t.Context()
+	board := must(d.store.CreateBoard(ctx, time.Now(), d.a.TenantID, ticket.Board{Name: "Projects"}))(t)
+	status := must(d.store.CreateStatus(ctx, time.Now(), d.a.TenantID, ticket.Status{BoardID: board.BoardID, Name: "Planned", IsDefault: true}))(t)
+	var code atomic.Int64
+	code.Store(200)
+	hook := d.hook(t, "Secret receiver", &code)
+	tk := d.open(t, "x")
+	d.rows(t, hook.WebhookID, "delivered", 1)
+	path := "/msp/tickets/" + tk.TicketID
+	b := d.signedIn(t, d.a.APIKey)
+	_, page := b.get(path)
+	if open, closed := strings.Index(page, `>Open<`), strings.Index(page, `>Closed<`); open < 0 || open > closed {
+		t.Error("the statuses are not in their order")
+	}
+	if !strings.Contains(page, `hx-trigger="every 2s"`) || !strings.Contains(page, "Secret receiver") {
+		t.Error("the timeline of a ticket that has just changed is not asked for again, or lacks a delivery")
+	}
+	if _, page := d.signedIn(t, d.key(t, "ticket:read")).get(path); strings.Contains(page, "Secret receiver") || strings.Contains(page, "No webhook was owed") {
+		t.Error("who may not read webhooks sees deliveries")
+	}
+	if _, page := b.get("/console/tickets/new"); !strings.Contains(page, `<option value="`+d.a.ClientID+`" selected>`) {
+		t.Error("the only client is not chosen")
+	}
+	form := url.Values{"title": {"a\x00b\xffc"}, "status_id": {status.StatusID}, "priority_id": {d.a.Priorities["High"]}, "tags": {" vpn, ,printer "}}
+	if r, _ := b.post(path, form); r.Header.Get("Location") != path+"?done=saved" {
+		t.Fatalf("saving answers %d and leads to %q", r.StatusCode, r.Header.Get("Location"))
+	}
+	got := must(d.store.Ticket(ctx, d.a.TenantID, tk.TicketID))(t)
+	if got.Title != "a\uFFFDb\uFFFDc" || got.BoardID != board.BoardID || got.PriorityID != d.a.Priorities["High"] || strings.Join(got.Tags, " ") != "printer vpn" {
+		t.Errorf("the ticket is %+v", got)
 	}
 }
 

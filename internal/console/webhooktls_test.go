@@ -37,7 +37,8 @@ func credentials(t *testing.T, name string) (cert, key string) {
 // page, not even in that of a mistake.
 func TestCredentialsOfAWebhook(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, "http://desk.example")
+	clock, ahead := aheadOf(t)
+	d := newDesk(t, "http://desk.example", clock)
 	b := d.signedIn(t, d.a.APIKey)
 	cert, key := credentials(t, "<b>board</b>")
 	other, otherKey := credentials(t, "other")
@@ -86,6 +87,16 @@ func TestCredentialsOfAWebhook(t *testing.T) {
 	post(path+"/edit", with("name", "renamed"), http.StatusSeeOther, "")
 	if got := tls(); got == nil || got.ClientKey != key || got.CABundle != other {
 		t.Errorf("a new name left %+v", got)
+	}
+	// One that has expired is said to be, and is no reason to refuse a new name.
+	ahead(2 * time.Hour)
+	if _, page := b.get(path); !strings.Contains(page, `<span class="badge bad">expired</span>`) {
+		t.Error("a certificate that has expired is not said to be")
+	}
+	post(path+"/edit", with("name", "once more"), http.StatusSeeOther, "")
+	ahead(0)
+	if _, page := b.get(path); !strings.Contains(page, "valid until") {
+		t.Error("a certificate that is valid is not said to be")
 	}
 	post(path+"/edit", with("client_cert", other), http.StatusBadRequest, "does not belong")
 	post(path+"/edit", with("client_cert", other, "client_key", otherKey, "drop_ca", "on"), http.StatusSeeOther, "")
