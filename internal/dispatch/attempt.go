@@ -24,25 +24,55 @@ import (
 // flight before it is tried again: one that meets it every time must not spin.
 const panicPause = time.Second
 
-// start sends one claimed delivery on its own goroutine. The result goes to the
-// recorder; an attempt that we broke off, or that another node may make by now,
-// gives its lease back and counts for nothing.
+// order is a claimed delivery that is to be sent, and where to.
+type order struct {
+	target  store.Target
+	claimed store.Claimed
+}
+
+// start sends one claimed delivery on a goroutine that has sent another before, or on
+// a new one. Those that are free wait for the next: a stack that grows anew to the
+// depth of net/http is a twentieth of what an attempt costs. There are never more of
+// them than requests were in flight at once.
 func (e *Engine) start(t store.Target, c store.Claimed) {
-	e.metrics.inFlight.Inc()
-	e.attempts.Go(func() {
-		defer e.metrics.inFlight.Dec()
-		var r store.Result
-		sent := e.cfg.Store.InOffice() // a claim may have come back late
-		if sent {
-			r, sent = e.attempt(e.sending, t, c)
-		}
-		if !sent {
-			e.release(c)
-			e.done(finished{lane: c.Lane()})
+	select {
+	case e.orders <- order{t, c}:
+	default:
+		first := order{t, c}
+		e.attempts.Go(func() { e.work(first) })
+	}
+}
+
+// work sends one delivery after the other until the engine stops.
+func (e *Engine) work(o order) {
+	for {
+		e.deliver(o.target, o.claimed)
+		o = order{} // what it held is not kept while there is nothing to do
+		select {
+		case o = <-e.orders:
+		case <-e.stop:
 			return
 		}
-		e.results <- r
-	})
+	}
+}
+
+// deliver makes an attempt. The result goes to the recorder; an attempt that we broke
+// off, or that another node may make by now, gives its lease back and counts for
+// nothing.
+func (e *Engine) deliver(t store.Target, c store.Claimed) {
+	e.metrics.inFlight.Inc()
+	defer e.metrics.inFlight.Dec()
+	var r store.Result
+	sent := e.cfg.Store.InOffice() // a claim may have come back late
+	if sent {
+		r, sent = e.attempt(e.sending, t, c)
+	}
+	if !sent {
+		e.release(c)
+		e.done(finished{lane: c.Lane()})
+		return
+	}
+	e.results <- r
 }
 
 // done tells the scheduler that attempts are over, unless it has stopped.
@@ -267,7 +297,7 @@ func (e *Engine) Send(ctx context.Context, b store.Batch) ([]delivery.Delivery, 
 			select {
 			case <-e.stop:
 			default:
-				e.attempts.Go(func() { e.release(c) })
+				e.errands.Go(func() { e.release(c) })
 			}
 			return nil, fmt.Errorf("record delivery %s: %w", c.DeliveryID, err)
 		}

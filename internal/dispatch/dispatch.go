@@ -48,6 +48,7 @@ type Engine struct {
 	owner   string
 	sched   *scheduler
 	waits   *waits
+	orders  chan order // for a goroutine that is free
 	results chan store.Result
 	mailDue chan struct{} // the outbox may have something to send
 	failed  chan struct{} // a webhook's health changed for the worse
@@ -58,7 +59,8 @@ type Engine struct {
 	stopOnce sync.Once
 	started  atomic.Bool
 	loops    sync.WaitGroup // scheduler and jobs
-	attempts sync.WaitGroup // requests in flight
+	attempts sync.WaitGroup // goroutines that send; they end with the engine
+	errands  sync.WaitGroup // what is claimed, looked up and given back beside the scheduler
 	recorder sync.WaitGroup
 	trouble  trouble
 	stuck    atomic.Bool  // results wait that the store has refused
@@ -93,6 +95,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg:     cfg,
 		owner:   store.NewID(),
+		orders:  make(chan order),
 		results: make(chan store.Result, cfg.InFlight),
 		waits:   newWaits(),
 		mailDue: make(chan struct{}, 1),
@@ -159,6 +162,7 @@ func (e *Engine) Stop(ctx context.Context) {
 			defer close(done)
 			e.loops.Wait()
 			e.attempts.Wait()
+			e.errands.Wait()
 			close(e.results)
 			e.recorder.Wait()
 		}()

@@ -63,6 +63,7 @@ func newByHand(t *testing.T, change func(*Config)) *byHand {
 		e.giveUp()
 		b.end()
 		e.attempts.Wait()
+		e.errands.Wait()
 		close(e.results)
 		e.recorder.Wait()
 		client.Close()
@@ -140,7 +141,7 @@ func (b *byHand) loop() {
 	for over := time.After(20 * time.Second); ; {
 		b.dispatch()
 		if b.helpers+b.inFlight == 0 {
-			b.e.attempts.Wait() // for what is given back, which rings the bell
+			b.e.errands.Wait() // for what is given back, which rings the bell
 			if len(b.intake.bell) == 0 {
 				if b.sleep() > 0 {
 					return

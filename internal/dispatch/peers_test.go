@@ -49,8 +49,7 @@ func TestNothingIsSentOutOfOffice(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		e.start(target, c)
-		e.attempts.Wait()
+		e.deliver(target, c)
 		if got := sent.Swap(0) == 1; got != in {
 			t.Errorf("in office: %t, sent: %t", in, got)
 		}

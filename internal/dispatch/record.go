@@ -16,8 +16,9 @@ const maxBatch = 256
 // was being written. It runs until results is closed, so everything that was
 // sent is recorded before Stop returns.
 func (e *Engine) record() {
+	room := make([]store.Result, 0, maxBatch)
 	for first := range e.results {
-		batch := append(make([]store.Result, 0, 16), first)
+		batch := append(room, first)
 	fill:
 		for len(batch) < maxBatch {
 			select {
@@ -35,6 +36,7 @@ func (e *Engine) record() {
 		if len(e.results) == 0 || smooth && len(batch) < maxBatch {
 			e.stuck.Store(false)
 		}
+		clear(batch)
 	}
 }
 

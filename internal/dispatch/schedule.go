@@ -358,7 +358,7 @@ func (s *scheduler) putBack(l *lane, n int) {
 	l.drop(n)
 	s.intake.leave(l.id, back)
 	// The release wakes the lane by itself.
-	s.e.attempts.Go(func() { s.e.release(back...) })
+	s.e.errands.Go(func() { s.e.release(back...) })
 }
 
 // claim leases rows of the store's queue: as many as may be started now, and
@@ -393,7 +393,7 @@ func (s *scheduler) claim(l *lane, now time.Time, tokens int) {
 func (s *scheduler) help(l *lane, fn func(context.Context) finding) {
 	l.busy = true
 	s.helpers++
-	s.e.attempts.Go(func() {
+	s.e.errands.Go(func() {
 		f := fn(context.Background())
 		f.lane = l
 		s.done <- f

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -300,6 +301,13 @@ func unavailable(err error) error {
 func (w *writer) report(batch []*call) {
 	in := w.s.intake.Load()
 	var all Committed
+	handed := 0
+	for _, c := range batch {
+		if c.tx != nil && c.err == nil {
+			handed += len(c.tx.out.Handed)
+		}
+	}
+	all.Handed = slices.Grow(all.Handed, handed)
 	for _, c := range batch {
 		t := c.tx
 		switch {
