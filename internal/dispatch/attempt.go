@@ -45,14 +45,19 @@ func (e *Engine) start(t store.Target, c store.Claimed) {
 
 // work sends one delivery after the other until the engine stops.
 func (e *Engine) work(o order) {
-	for {
+	for more := true; more; {
 		e.deliver(o.target, o.claimed)
-		o = order{} // what it held is not kept while there is nothing to do
-		select {
-		case o = <-e.orders:
-		case <-e.stop:
-			return
-		}
+		o, more = e.next()
+	}
+}
+
+// next waits for something to send; more is false when there will be nothing.
+func (e *Engine) next() (o order, more bool) {
+	select {
+	case o = <-e.orders:
+		return o, true
+	case <-e.stop:
+		return order{}, false
 	}
 }
 
