@@ -390,20 +390,19 @@ func TestLivePageOutlastsTheTimeouts(t *testing.T) {
 	t.Parallel()
 	clock, ahead := aheadOf(t)
 	d := newDesk(t, "http://desk.example", clock)
+	b := d.signedIn(t, d.a.APIKey)
 	server := httptest.NewUnstartedServer(d.srv)
-	server.Config.ReadTimeout, server.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
+	server.Config.ReadTimeout, server.Config.WriteTimeout = 700*time.Millisecond, 700*time.Millisecond
 	server.Start()
 	t.Cleanup(server.Close)
 	t.Cleanup(d.srv.Close)
-	d.url = server.URL
-	b := d.signedIn(t, d.a.APIKey)
-	resp, err := b.c.Do(must(http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/console/events/live", nil))(t))
+	resp, err := b.c.Do(must(http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/console/events/live", nil))(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
-	for beats := 0; beats < 3; { // half a second from one to the next
+	for beats := 0; beats < 4; { // half a second from one to the next
 		if !lines.Scan() {
 			t.Fatalf("the stream ended after %d beats: %v", beats, lines.Err())
 		}
