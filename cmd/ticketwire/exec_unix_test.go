@@ -22,11 +22,11 @@ func TestCommandEndsWithItsChildren(t *testing.T) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for want, start := range map[string]func() (context.Context, context.CancelFunc, time.Duration){
-		"--exec took longer than 100ms": func() (context.Context, context.CancelFunc, time.Duration) {
-			return t.Context(), func() {}, 100 * time.Millisecond
+		"--exec took longer than 2s": func() (context.Context, context.CancelFunc, time.Duration) {
+			return t.Context(), func() {}, 2 * time.Second
 		},
 		"--exec was broken off: context deadline exceeded": func() (context.Context, context.CancelFunc, time.Duration) {
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			return ctx, cancel, time.Hour
 		},
 	} {
