@@ -77,6 +77,10 @@ func newHarness(t *testing.T, options ...func(*settings)) *harness {
 	st, err := store.Open(t.Context(), set.store)
 	must(t, err)
 	t.Cleanup(func() { must(t, st.Close()) })
+	h := &harness{store: st, now: set.now}
+	// Before the jobs of the engine, which may be all that a small queue has room for.
+	h.a = h.bootstrap(t, "Alpha")
+	h.b = h.bootstrap(t, "Beta")
 
 	targets := set.egress
 	targets.AllowTargets = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -90,9 +94,7 @@ func newHarness(t *testing.T, options ...func(*settings)) *harness {
 		engine.Stop(ctx)
 	})
 
-	h := &harness{store: st, engine: engine, now: set.now}
-	h.a = h.bootstrap(t, "Alpha")
-	h.b = h.bootstrap(t, "Beta")
+	h.engine = engine
 	h.api = api.New(api.Config{
 		Store: st, Engine: engine, Egress: targets, PublicURL: set.store.PublicURL,
 		Rate: set.rate, Enforce: !set.observe, Now: set.now, Log: log, Metrics: set.metrics, OpenAPI: docs.OpenAPI(),
