@@ -30,10 +30,7 @@ Examples:
 
 // Run prints the settings, in the order of the help.
 func (c *configCmd) Run(k *kong.Context, t terminal) error {
-	if _, err := c.serviceFlags.config(t.err); err != nil {
-		return err
-	}
-	policy, err := c.policy()
+	cfg, err := c.serviceFlags.config(t.err)
 	if err != nil {
 		return err
 	}
@@ -54,7 +51,7 @@ func (c *configCmd) Run(k *kong.Context, t terminal) error {
 			case "smtp-url", "database-url", "egress-proxy":
 				v = redactURL(x)
 			case "warn-after":
-				v = delivery.FormatSchedule(policy.WarnAfter) // of the default, what --disable-after leaves
+				v = delivery.FormatSchedule(cfg.Policy.WarnAfter) // of the default, what --disable-after leaves
 			}
 		}
 		names = append(names, f.Name)

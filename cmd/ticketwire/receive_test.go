@@ -179,8 +179,10 @@ func TestForward(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "503 [31mno no ") || !strings.HasSuffix(err.Error(), "...") {
 		t.Errorf("a receiver that is not ready is %v", err)
 	}
-	if _, err := f.To.sender("--forward", "http://ada:hunter2@127.0.0.1:1/"); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "--forward must not contain") {
-		t.Errorf("a target with a password is %v", err)
+	for _, secret := range []string{"http://ada:hunter2@127.0.0.1:1/", "http://ada:hunter2@127.0.0.1:x/", "http://ada:hunter2%@h/"} {
+		if _, err := f.To.sender("--forward", secret); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "--forward must not contain") {
+			t.Errorf("a target with a password is %v", err)
+		}
 	}
 	// Nobody's certificate will do, unless it is said.
 	secure := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))

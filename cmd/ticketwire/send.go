@@ -40,7 +40,8 @@ func (f receiverFlags) sender(flag, target string) (*sender, error) {
 	u, err := url.Parse(target)
 	hint := flag + " http://localhost:3000/webhooks/alga"
 	switch {
-	case err == nil && u.User != nil: // it would be refused at every request, see egress.Config.CheckURL
+	case err == nil && u.User != nil, err != nil && strings.Contains(target, "@"):
+		// It would be refused at every request, see egress.Config.CheckURL.
 		return nil, usageError{fmt.Errorf("%s must not contain a user name or password", flag), hint}
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 		return nil, usageError{fmt.Errorf("%s: %q is not an http or https URL", flag, target), hint}

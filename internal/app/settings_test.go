@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"io"
 	"log/slog"
@@ -26,30 +25,6 @@ import (
 	"github.com/ticketwire/ticketwire/internal/app"
 	"github.com/ticketwire/ticketwire/webhook"
 )
-
-// ask makes a request of the API, whatever the answer is.
-func (b *bubble) ask(method, path string, in any) (int, string) {
-	b.t.Helper()
-	body, err := json.Marshal(in)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	r, err := http.NewRequestWithContext(b.t.Context(), method, "http://desk.example"+path, bytes.NewReader(body))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	r.Header.Set("X-API-Key", b.tenant.APIKey)
-	res, err := b.api.Do(r)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return res.StatusCode, string(text)
-}
 
 // What an operator forbids is forbidden.
 func TestOperatorsLimits(t *testing.T) {

@@ -32,7 +32,7 @@ type order struct {
 
 // start sends one claimed delivery on a goroutine that has sent another before, or on
 // a new one. Those that are free wait for the next: a stack that grows anew to the
-// depth of net/http is a twentieth of what an attempt costs. There are never more of
+// depth of net/http is a twentieth of what a delivery costs. There are never more of
 // them than requests were in flight at once.
 func (e *Engine) start(t store.Target, c store.Claimed) {
 	select {
